@@ -1,0 +1,49 @@
+"""What can go wrong, one class per room. The message is one line: what, where, what was expected, what to do."""
+
+from __future__ import annotations
+
+
+class LayerPruneError(Exception):
+    """The root of every error that this package raises on purpose; the command line prints it and exits with 1."""
+
+
+class UsageError(LayerPruneError, ValueError):
+    """An option or argument that cannot be honoured, whatever the files hold; the command line exits with 2."""
+
+
+class ArtifactError(LayerPruneError):
+    """A statistics, plan, manifest or record file that is damaged, foreign or newer than this version."""
+
+
+class FamilyError(LayerPruneError):
+    """An architecture or a configuration that is not declared in `families/`."""
+
+
+class CheckpointError(LayerPruneError):
+    """A checkpoint that cannot be read, rewritten or proved."""
+
+
+class SourceError(CheckpointError):
+    """A source that cannot be found; `suggestion` is an id that exists instead, if one was found."""
+
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+
+
+class StrategyError(LayerPruneError):
+    """A strategy that cannot be loaded, cannot reach the budget, or returned something that is no selection."""
+
+
+class ModelError(LayerPruneError):
+    """A model or processor that cannot be loaded, or does not run."""
+
+
+class ProbeError(LayerPruneError):
+    """A probe set that cannot be used, or activations that are no numbers."""
+
+
+def shown(value: object) -> str:
+    """A stranger's value as an error shows it: its repr on one line, at most 120 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:80]}…{text[-36:]}"
