@@ -1,0 +1,116 @@
+"""Read and write the files of the artifacts: whole or not at all, JSON without surprises."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hf_layerprune.errors import ArtifactError
+
+MAX_JSON_BYTES = 64 << 20
+MAX_DEPTH = 64
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all, durable once this returns.
+
+    Raises ArtifactError naming the path when the file system refuses.
+    """
+    try:
+        handle, staging = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot write there: {error.strerror}.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(staging, 0o644)
+        os.replace(staging, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: writing failed: {error.strerror}; nothing was changed. Free space or choose another place."
+        ) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(staging)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames within a folder durable; file systems that cannot (some network ones) are left as they are."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object of at most 64 MiB. `what` names it in errors, such as "plan"."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise ArtifactError(f"{path}: {size:,} bytes is no {what}; at most {MAX_JSON_BYTES:,} are read.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot read the {what}: {error.strerror}.") from error
+    return parse_json(content, f"{path}", what)
+
+
+def parse_json(content: bytes, where: str, what: str) -> dict[str, Any]:
+    """Parse a JSON object strictly: UTF-8 (a byte-order mark is accepted), no NaN, no duplicate key, nested 64 deep at most."""
+    try:
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise ArtifactError(f"{where}: not a valid {what}: {reason}.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{where}: not a valid {what}: expected a JSON object, got {type(value).__name__}.")
+    if _depth(value) > MAX_DEPTH:
+        raise ArtifactError(f"{where}: not a valid {what}: nested more than {MAX_DEPTH} deep.")
+    return value
+
+
+def dump_json(value: dict[str, Any]) -> bytes:
+    """JSON for people and for `diff`: objects one key a line, lists on one line, keys in the order given."""
+    return (_readable(value, "") + "\n").encode("utf-8")
+
+
+def _readable(value: Any, indent: str) -> str:
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = indent + "  "
+    lines = [f"{inner}{json.dumps(str(key), ensure_ascii=False)}: {_readable(item, inner)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return result
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level and deepest <= MAX_DEPTH:
+        deepest += 1
+        level = [
+            item
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for item in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return deepest

@@ -1,0 +1,212 @@
+"""What a probe measures: sums over samples and tokens from which every strategy's score follows.
+
+Sums in fp64 rather than means, so that the statistics of two parts of one probe set add up to those of the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+from hf_layerprune.artifacts.files import parse_json, write_atomic
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.prompts import DOMAINS, Domain, domain_of, subtasks
+from hf_layerprune.errors import ArtifactError
+
+STATISTICS_FORMAT = 1
+TOKEN_KINDS = ("all", "visual", "text")  # the axis K of the arrays below
+MAX_STATISTICS_BYTES = 2 << 30
+
+Counts = Int[np.ndarray, "..."]
+Sums = Float[np.ndarray, "..."]
+
+
+def array_shapes(tasks: int, layers: int, width: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of the statistics of `tasks` subtasks, L = `layers` and d = `width`."""
+    kinds = len(TOKEN_KINDS)
+    return {
+        "samples": (tasks,),
+        "tokens": (tasks, kinds),
+        "cosine_sum": (tasks, kinds, layers),
+        "cosine_square_sum": (tasks, kinds, layers),
+        "token_cosine_sum": (tasks, kinds, layers),
+        "triplet_cosine_sum": (tasks, max(layers - 2, 0)),
+        "last_token_cosine_sum": (tasks, layers, layers),
+        "input_pool_sum": (tasks, layers, width),
+        "output_pool_sum": (tasks, layers, width),
+    }
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """How the statistics came about: the probe set and the settings, as far as they decide the numbers.
+
+    probe_set: its name, content fingerprint and images per domain; settings: device, dtype and library versions;
+    skipped: the records that were left out and why, the first hundred; skipped_count: how many per domain.
+    """
+
+    probe_set: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    skipped: Sequence[str] = ()
+    skipped_count: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """Sums per subtask (T of them), token kind (K: all, visual, text), layer (L) and width (d).
+
+    samples [T]: forward passes; tokens [T, K]: tokens in them;
+    cosine_sum, cosine_square_sum [T, K, L]: over samples, of the mean over a sample's tokens of cos(layer input, layer output)
+    (domain-aware paper, eq. 6); token_cosine_sum [T, K, L]: the same cosine summed over tokens (INTERLACE, S_layer);
+    triplet_cosine_sum [T, L - 2]: over tokens, cos(input of layer i, output of layer i + 2) (INTERLACE, eq. 1);
+    last_token_cosine_sum [T, L, L]: over samples, of the last token, cos(input of layer i, output of layer j), 0 where j < i;
+    input_pool_sum, output_pool_sum [T, L, d]: over samples, of the mean over a sample's tokens.
+    """
+
+    model: ModelFacts
+    record: ProbeRecord
+    subtasks: tuple[str, ...]
+    samples: Counts
+    tokens: Counts
+    cosine_sum: Sums
+    cosine_square_sum: Sums
+    token_cosine_sum: Sums
+    triplet_cosine_sum: Sums
+    last_token_cosine_sum: Sums
+    input_pool_sum: Sums
+    output_pool_sum: Sums
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.subtasks if name not in _KNOWN_SUBTASKS or self.subtasks.count(name) > 1]:
+            raise ArtifactError(f"the statistics hold the subtask {unknown[0]!r}, which is none of the nine or stands there twice.")
+        for name, shape in array_shapes(len(self.subtasks), self.model.layers, self.model.hidden_size).items():
+            array = getattr(self, name)
+            kind = np.int64 if name in ("samples", "tokens") else np.float64
+            if array.shape != shape or array.dtype != kind:
+                raise ArtifactError(f"the statistics' {name!r} is {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}.")
+            if not np.isfinite(array).all():
+                raise ArtifactError(f"the statistics' {name!r} holds NaN or infinity.")
+        if (self.samples < 0).any() or (self.tokens < 0).any() or (self.tokens[:, 0] < self.samples).any():
+            raise ArtifactError("the statistics count fewer tokens than samples, or fewer than none.")
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains of which every subtask was probed."""
+        probed = {name for name, count in zip(self.subtasks, self.samples, strict=True) if count}
+        return tuple(domain for domain in DOMAINS if probed.issuperset(subtasks(domain)))
+
+    def cosine(self, domain: Domain, kind: str = "all") -> Float[np.ndarray, "layer"]:
+        """S_l of a domain: the mean over its samples of their token-mean cosine (domain-aware paper, eq. 6 and 7)."""
+        rows = self._rows(domain)
+        return np.asarray(self.cosine_sum[rows, TOKEN_KINDS.index(kind)].sum(0) / self.samples[rows].sum())
+
+    def cosine_error(self, domain: Domain, kind: str = "all") -> Float[np.ndarray, "layer"]:
+        """The standard error of `cosine` over samples (population standard deviation over the root of their number)."""
+        rows, column = self._rows(domain), TOKEN_KINDS.index(kind)
+        count = self.samples[rows].sum()
+        spread = self.cosine_square_sum[rows, column].sum(0) / count - self.cosine(domain, kind) ** 2
+        return np.asarray(np.sqrt(np.maximum(spread, 0) / count))
+
+    def token_cosine(self) -> Float[np.ndarray, "layer"]:
+        """S_layer of INTERLACE: the mean of the cosine over all tokens of all samples of both domains."""
+        return np.asarray(self.token_cosine_sum[:, 0].sum(0) / self.tokens[:, 0].sum())
+
+    def triplet_cosine(self) -> Float[np.ndarray, "triplet"]:
+        """S_triplet of INTERLACE, eq. 1: entry i is that of the layers i, i + 1, i + 2, over all tokens of both domains."""
+        return np.asarray(self.triplet_cosine_sum.sum(0) / self.tokens[:, 0].sum())
+
+    def last_token_cosine(self, domain: Domain) -> Float[np.ndarray, "layer layer"]:
+        """The mean over a domain's samples of cos(input of layer i, output of layer j) at the last token; 0 where j < i."""
+        rows = self._rows(domain)
+        return np.asarray(self.last_token_cosine_sum[rows].sum(0) / self.samples[rows].sum())
+
+    def pooled(self, side: str) -> Float[np.ndarray, "subtask layer hidden"]:
+        """Per subtask and layer the mean over samples of the token mean of a layer's `side`, "input" or "output"."""
+        sums = {"input": self.input_pool_sum, "output": self.output_pool_sum}[side]
+        return np.asarray(sums / self.samples[:, None, None])
+
+    def merge(self, other: LayerStatistics) -> LayerStatistics:
+        """The statistics of both parts of one probe set; ArtifactError if they are not of one model and one probe set."""
+        if self.model != other.model or self.subtasks != other.subtasks or self.record.probe_set != other.record.probe_set:
+            raise ArtifactError("the two statistics are of different models or probe sets and cannot be merged.")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _ARRAYS}
+        counts: dict[str, int] = {
+            domain: self.record.skipped_count.get(domain, 0) + other.record.skipped_count.get(domain, 0) for domain in DOMAINS
+        }
+        skipped = (*self.record.skipped, *other.record.skipped)[:100]
+        return replace(self, **sums, record=replace(self.record, skipped=skipped, skipped_count=counts))
+
+    @cached_property
+    def content(self) -> bytes:
+        """The file: safetensors, with the provenance as JSON under one key of the header (one key keeps the bytes the same)."""
+        provenance = {
+            "format": STATISTICS_FORMAT,
+            "model": self.model.to_dict(),
+            "subtasks": list(self.subtasks),
+            "probe_set": dict(self.record.probe_set),
+            "settings": dict(self.record.settings),
+            "skipped": list(self.record.skipped),
+            "skipped_count": dict(self.record.skipped_count),
+        }
+        return save_safetensors({name: getattr(self, name) for name in _ARRAYS}, {"layerprune": json.dumps(provenance, sort_keys=True)})
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def save(self, path: Path | str) -> None:
+        write_atomic(Path(path), self.content)
+
+    @classmethod
+    def load(cls, path: Path | str) -> LayerStatistics:
+        """Read a statistics file; ArtifactError if it is truncated, damaged, of another kind or from a newer version."""
+        try:
+            if Path(path).stat().st_size > MAX_STATISTICS_BYTES:
+                raise ArtifactError(f"{path}: too large to be statistics (over {MAX_STATISTICS_BYTES >> 30} GiB).")
+            return cls.from_bytes(Path(path).read_bytes(), str(path))
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot read the statistics: {error.strerror}.") from error
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> LayerStatistics:
+        try:
+            arrays = load_safetensors(content)
+            length = int.from_bytes(content[:8], "little")
+            metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+            provenance = parse_json(metadata["layerprune"].encode(), where, "statistics file")
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{where}: not a whole statistics file ({error}). Probe again, or pass the right file.") from error
+        if provenance.get("format") != STATISTICS_FORMAT:
+            found = provenance.get("format")
+            raise ArtifactError(f"{where}: statistics format {found!r}; this version reads {STATISTICS_FORMAT}. Update hf-layerprune.")
+        try:
+            probe_set, settings, counts = (dict(provenance[key]) for key in ("probe_set", "settings", "skipped_count"))
+            record = ProbeRecord(probe_set, settings, tuple(provenance["skipped"]), counts)
+            model = ModelFacts.from_dict(provenance["model"], where)
+            return cls(model, record, tuple(provenance["subtasks"]), **{name: arrays[name] for name in _ARRAYS})
+        except ArtifactError as error:
+            raise ArtifactError(f"{where}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{where}: not a whole statistics file ({error!r}). Probe again, or pass the right file.") from error
+
+    def _rows(self, domain: Domain) -> list[int]:
+        rows = [row for row, name in enumerate(self.subtasks) if domain_of(name) == domain and self.samples[row]]
+        if not rows:
+            raise ArtifactError(f"the statistics hold no samples of the {domain} domain.")
+        return rows
+
+
+_KNOWN_SUBTASKS = frozenset(name for domain in DOMAINS for name in subtasks(domain))
+_ARRAYS = tuple(item.name for item in fields(LayerStatistics) if item.name not in ("model", "record", "subtasks"))
