@@ -1,0 +1,99 @@
+"""The math domain of mini: small arithmetic written in columns, and its answers to the five math prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from PIL import Image
+
+from hf_layerprune.mini.canvas import Canvas, Color
+
+_PAPERS: tuple[Color, ...] = ((255, 255, 255), (250, 244, 228), (236, 240, 246), (240, 248, 236))
+_INKS: tuple[Color, ...] = ((24, 24, 24), (28, 44, 120), (96, 44, 20), (20, 84, 48), (128, 20, 36))
+_SPOKEN = {"+": "add", "-": "take away", "×": "multiply by"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A first number, then one or two steps, each an operator and a number, worked from top to bottom."""
+
+    first: int
+    steps: tuple[tuple[str, int], ...]
+    hidden: int | None = None  # which of the numbers is blotted out in the picture; None: every one can be read
+
+    def values(self) -> list[int]:
+        """The running results: the first number, then the value after each step."""
+        values = [self.first]
+        for operator, number in self.steps:
+            values.append(apply(values[-1], operator, number))
+        return values
+
+    def answers(self) -> dict[str, str]:
+        """The right answer to each math prompt; a problem with a hidden number answers only math-verify."""
+        if self.hidden is not None:
+            return {"math-verify": "No, one number is hidden."}
+        values = self.values()
+        lines = [f"{a}{op}{b}={c}" for a, (op, b), c in zip(values, self.steps, values[1:])]
+        spoken = " and ".join(f"{_SPOKEN[op]} {b}" for op, b in self.steps)
+        return {
+            "math-cot": f"{'. '.join(lines)}. The answer is {values[-1]}.",
+            "math-direct": str(values[-1]),
+            "math-rephrase": f"Start with {self.first}, {spoken}.",
+            "math-formalize": self._equations(),
+            "math-verify": "Yes, every number can be read.",
+        }
+
+    def render(self, rng: Random, size: int) -> Image.Image:
+        """The problem as a picture: a number to a row, right-aligned, with paper, ink, place and jitter drawn from `rng`."""
+        canvas, ink = Canvas(size, rng.choice(_PAPERS)), rng.choice(_INKS)
+        rows = [*self._rows(), "=?"]
+        top, left = rng.randrange(5 - len(rows)), rng.randrange(2)
+        for row, text in enumerate(rows):
+            for column, glyph in enumerate(text.rjust(3)):
+                if glyph != " ":
+                    canvas.glyph(top + row, left + column, glyph, ink, (rng.uniform(-1, 1), rng.uniform(-1, 1)))
+        return canvas.image()
+
+    def _rows(self) -> list[str]:
+        numbers = [str(self.first), *(str(number) for _, number in self.steps)]
+        if self.hidden is not None:
+            numbers[self.hidden] = "■" * len(numbers[self.hidden])
+        return [numbers[0], *(operator + number.rjust(2) for (operator, _), number in zip(self.steps, numbers[1:]))]
+
+    def _equations(self) -> str:
+        if len(self.steps) == 1:
+            ((operator, number),) = self.steps
+            return f"{self.first}{operator}{number}=x"
+        (one, a), (two, b) = self.steps
+        return f"{self.first}{one}{a}=y, y{two}{b}=x"
+
+
+def apply(value: int, operator: str, number: int) -> int:
+    """One step of arithmetic: `+`, `-` or `×`."""
+    return {"+": value + number, "-": value - number, "×": value * number}[operator]
+
+
+def draw_problem(rng: Random, hide_a_number: bool = False) -> Problem:
+    """Three quarters in one step (up to 20 plus or minus a digit, or two digits multiplied), a quarter in two; never below zero."""
+    first, steps = _draw_two_steps(rng) if rng.random() < 0.25 else _draw_one_step(rng)
+    hidden = rng.randrange(len(steps) + 1) if hide_a_number else None
+    return Problem(first, steps, hidden)
+
+
+def _draw_one_step(rng: Random) -> tuple[int, tuple[tuple[str, int], ...]]:
+    operator = rng.choice("+-×")
+    number = rng.randint(1, 9)
+    first = rng.randint(1, 9) if operator == "×" else rng.randint(number if operator == "-" else 1, 20)
+    return first, ((operator, number),)
+
+
+def _draw_two_steps(rng: Random) -> tuple[int, tuple[tuple[str, int], ...]]:
+    operator = rng.choice("+-×")
+    a, b = rng.randint(1, 9), rng.randint(1, 9)
+    if operator == "-":
+        a, b = max(a, b), min(a, b)
+    value = apply(a, operator, b)
+    then = rng.choice("+-") if value else "+"
+    c = rng.randint(1, min(9, value) if then == "-" else 9)
+    return a, ((operator, b), (then, c))
