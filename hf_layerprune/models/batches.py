@@ -1,0 +1,40 @@
+"""One picture and several questions about it, as the batch of tensors that a vision-language model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from hf_layerprune.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Model inputs of B samples of at most T tokens, padded on the right, with the real and the visual tokens marked."""
+
+    inputs: dict[str, Tensor]
+    real: Bool[Tensor, "batch token"]
+    visual: Bool[Tensor, "batch token"]
+
+
+def encode_questions(processor: Any, image: Image.Image, questions: Sequence[str], device: torch.device) -> ImageBatch:
+    """Each question as one user message, the picture first, then the text, with the generation prompt (paper, supplement 2)."""
+    texts = [chat_prompt(processor, question) for question in questions]
+    inputs = processor(text=texts, images=[[image]] * len(texts), padding=True, padding_side="right", return_tensors="pt").to(device)
+    return ImageBatch(dict(inputs), inputs["attention_mask"].bool(), inputs["input_ids"] == processor.image_token_id)
+
+
+def chat_prompt(processor: Any, question: str) -> str:
+    """The text of one user message with one picture through the checkpoint's own template, in transformers' sandbox."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    try:
+        return str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a stranger's template may raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"the checkpoint's chat template cannot be used: {reason}") from error

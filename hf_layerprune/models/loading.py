@@ -1,0 +1,99 @@
+"""Load a checkpoint folder with transformers, strictly: every key accounted for, no remote code, one clear line if not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers.utils import logging
+
+from hf_layerprune.errors import ModelError
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. ModelError if the device named is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {device!r} cannot be used here: {_first_line(error)}. Choose another with --device.") from error
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    """`auto` is fp32 on a CPU, where bf16 is slow and coarse, and the checkpoint's own dtype elsewhere."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    chosen = getattr(torch, dtype, None)
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise ModelError(f"dtype {dtype!r} is no floating-point type of torch; choose auto, float32, bfloat16 or float16.")
+    return chosen
+
+
+def load_model(
+    path: Path,
+    *,
+    dtype: torch.dtype | str = "auto",
+    device: torch.device | None = None,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+) -> PreTrainedModel:
+    """The model of a folder, in evaluation mode. ModelError if a key is missing, unexpected or of another shape."""
+    options = {"attn_implementation": attn_implementation, "device_map": device_map}
+    with _quiet():
+        try:
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                path,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **{name: value for name, value in options.items() if value is not None},
+            )
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+            raise ModelError(f"{path}: transformers cannot load the model: {_first_line(error)}.") from error
+    model: Any = loaded[0]
+    if problems := loading_problems(loaded[1]):
+        raise ModelError(f"{path}: the weights do not fit the model: {problems[0]} (and {len(problems) - 1} more).")
+    if device is not None and device_map is None:
+        model.to(device)
+    return cast(PreTrainedModel, model.eval())
+
+
+def loading_problems(info: dict[str, Any]) -> list[str]:
+    """What transformers' loading info complains of, a line each; empty for a checkpoint that fits."""
+    return [
+        f"{kind.removesuffix('_keys')} {key}"
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        for key in sorted(map(str, info[kind]))
+    ]
+
+
+def check_loads(path: Path) -> None:
+    """Prove that plain transformers loads a folder with every key in its place; ModelError if not."""
+    load_model(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide transformers' progress bar and load report: what they tell is told by an error or not at all."""
+    log: Any = logging
+    level, bar = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bar:
+            log.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

@@ -1,0 +1,53 @@
+"""Load a processor for pictures and text, with torchvision or without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import transformers
+from transformers import AutoProcessor, ProcessorMixin
+
+from hf_layerprune.artifacts.files import read_json
+from hf_layerprune.errors import ModelError
+
+_AUTO: Any = AutoProcessor  # untyped in transformers
+_NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+
+
+def load_processor(path: Path) -> ProcessorMixin:
+    """The processor of a folder. Without torchvision its video part, which needs it, is left out: pictures work all the same.
+
+    Raises ModelError if the folder has no processor, or one that needs code of its own.
+    """
+    try:
+        return cast(ProcessorMixin, _AUTO.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+    except ImportError:
+        return _image_and_text_processor(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path}: transformers cannot load the processor: {reason}") from error
+
+
+def _image_and_text_processor(path: Path) -> ProcessorMixin:
+    """An instance of the folder's processor class that has only the parts that need no torchvision."""
+    name = next((n for file in _NAMING_FILES if (n := _processor_class(path / file))), None)
+    base: Any = getattr(transformers, name, None) if name else None
+    if base is None:
+        raise ModelError(f"{path}: no file there names a processor that transformers knows; found {name!r}.")
+
+    class ImageTextProcessor(base):  # type: ignore[misc]
+        """The processor without its video part."""
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [part for part in base.get_attributes() if "video" not in part]
+
+    try:
+        return ImageTextProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{path}: the processor {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def _processor_class(path: Path) -> str | None:
+    return read_json(path, "processor configuration").get("processor_class") if path.is_file() else None

@@ -1,0 +1,1 @@
+"""Measure how much each decoder layer changes its input, per domain: probe sets, capture, sums, and the probe itself."""

@@ -1,0 +1,124 @@
+"""Pictures from strangers: find them in a folder or a JSONL file without listing everything, decode them without surprises."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from hf_layerprune.errors import ProbeError
+
+IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())
+MAX_PIXELS = 100_000_000
+MAX_LINE_BYTES = 1 << 20
+
+
+class BadRecord(Exception):
+    """A record that cannot be used; its text says which and why. Counted against `--max-bad`, never raised to the user."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One record of a probe set: what to call it, and its file, or why there is none."""
+
+    label: str
+    path: Path | None
+    problem: str = ""
+
+
+def images_in_folder(folder: Path, limit: int) -> list[ImageRecord]:
+    """The first `limit` image files below a folder by path; links to folders are not followed, memory does not grow with the rest."""
+    found = heapq.nsmallest(limit, _image_paths(folder))
+    if not found:
+        raise ProbeError(f"{folder}: no image in that folder (looked for {', '.join(sorted(IMAGE_SUFFIXES)[:6])} and the like).")
+    return [ImageRecord(path, folder / path) for path in found]
+
+
+def images_in_jsonl(path: Path, limit: int) -> list[ImageRecord]:
+    """The first `limit` records of a file of lines {"image": path}, paths relative to the file's folder and inside it."""
+    records: list[ImageRecord] = []
+    try:
+        with path.open("rb") as lines:
+            number = 0
+            while len(records) < limit and (line := lines.readline(MAX_LINE_BYTES)):
+                number += 1
+                if line.strip():
+                    records.append(_jsonl_record(path, number, line))
+    except OSError as error:
+        raise ProbeError(f"{path}: cannot be read: {error.strerror}.") from error
+    if not records:
+        raise ProbeError(f'{path}: no record in that file; each line must be a JSON object such as {{"image": "photos/1.png"}}.')
+    return records
+
+
+def decode_image(record: ImageRecord) -> Image.Image:
+    """The picture of a record as RGB: turned as its EXIF says, first frame, 16 bits scaled to 8, transparency on white.
+
+    Raises BadRecord naming the record for whatever is no picture, is damaged, or has more than a hundred million pixels.
+    """
+    if record.path is None:
+        raise BadRecord(f"{record.label}: {record.problem}")
+    try:
+        if not record.path.is_file():
+            raise BadRecord(f"{record.label}: no such file, or not a regular one")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(record.path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise BadRecord(f"{record.label}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, Image.DecompressionBombError) as error:
+        raise BadRecord(f"{record.label}: not a picture that can be decoded ({_short(error)})") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _image_paths(folder: Path) -> Iterator[str]:
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(folder / below) as entries:
+                for entry in entries:
+                    name = f"{below}/{entry.name}" if below else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(name)
+                    elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+                        yield name
+        except OSError as error:
+            raise ProbeError(f"{folder / below}: cannot list the folder: {error.strerror}.") from error
+
+
+def _jsonl_record(path: Path, number: int, line: bytes) -> ImageRecord:
+    label = f"{path.name}, line {number}"
+    try:
+        value = json.loads(line)["image"]
+    except (ValueError, RecursionError):
+        return ImageRecord(label, None, "not a line of JSON")
+    except (KeyError, TypeError, IndexError):
+        return ImageRecord(label, None, 'no field "image"')
+    if not isinstance(value, str) or not value or "\0" in value:
+        return ImageRecord(label, None, '"image" is not a path')
+    if "://" in value:
+        raise ProbeError(f"{path}, line {number}: {value[:80]!r} is a URL; download the images first and give paths.")
+    target = path.parent / value
+    if os.path.isabs(value) or not target.resolve().is_relative_to(path.parent.resolve()):
+        return ImageRecord(label, None, f"{value[:80]!r} lies outside the folder of {path.name}")
+    return ImageRecord(f"{label} ({value[:80]})", target)
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

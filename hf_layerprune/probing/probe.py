@@ -1,0 +1,160 @@
+"""The probe: run every picture and question through the model, and sum up what each decoder layer did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
+from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord
+from hf_layerprune.errors import ProbeError
+from hf_layerprune.models.batches import encode_questions
+from hf_layerprune.probing.accumulate import Accumulator
+from hf_layerprune.probing.capture import SampleSums, recording
+from hf_layerprune.probing.image_files import BadRecord
+from hf_layerprune.probing.probe_set import ProbeSet
+from hf_layerprune.probing.store import StatisticsStore
+
+LISTED = 100  # bad records that are named; the others are only counted
+SAVING_SHARE = 0.05  # of the time, at most, goes into keeping what was measured
+
+
+@dataclass(frozen=True)
+class ProbedModel:
+    """A loaded model with its processor and decoder layers, and the settings that decide its numbers."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    layers: nn.ModuleList
+    settings: Mapping[str, Any]
+
+
+def probe(
+    facts: ModelFacts,
+    probe_set: ProbeSet,
+    load: Callable[[], ProbedModel],
+    *,
+    max_bad: Decimal = Decimal("0.01"),
+    store: StatisticsStore | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> LayerStatistics:
+    """Measure a model over a probe set, going on where an interrupted probe of the same key in `store` ended.
+
+    load: called once the probe set is known to be usable; progress: told of pictures done and in all; say: given lines for
+    people, such as that a batch was halved. Raises ProbeError when more than `max_bad` of a domain's pictures cannot be used.
+    """
+    run = _Run(facts, probe_set, max_bad, say, store.partial() if store else None)
+    total = sum(len(source) for source in probe_set.sources.values())
+    loaded, saved, cost = load(), time.monotonic(), 0.0
+    for index, (domain, number) in enumerate(_pictures(probe_set)):
+        progress(index, total)
+        if index < run.done:
+            continue
+        run.measure(loaded, domain, number)
+        if store and time.monotonic() - saved > cost / SAVING_SHARE:
+            before = time.monotonic()
+            store.keep_partial(run.statistics(loaded, done=run.done))
+            saved = time.monotonic()
+            cost = saved - before
+    progress(total, total)
+    statistics = run.statistics(loaded)
+    if store:
+        store.keep_finished(statistics)
+    return statistics
+
+
+def _pictures(probe_set: ProbeSet) -> Iterator[tuple[Domain, int]]:
+    for domain in probe_set.domains:
+        for number in range(len(probe_set.sources[domain])):
+            yield domain, number
+
+
+class _Run:
+    """The state of one probe: the sums, how many pictures are done, and which could not be used."""
+
+    def __init__(
+        self, facts: ModelFacts, probe_set: ProbeSet, max_bad: Decimal, say: Callable[[str], None], begun: LayerStatistics | None
+    ) -> None:
+        self._probe_set, self._max_bad, self._say = probe_set, max_bad, say
+        names = tuple(name for domain in probe_set.domains for name in subtasks(domain))
+        self._sums = Accumulator(facts, names, begun)
+        self._parts = 1
+        self.done: int = begun.record.probe_set["done"] if begun else 0
+        self._skipped: list[str] = list(begun.record.skipped) if begun else []
+        self._counts: dict[str, int] = dict(begun.record.skipped_count) if begun else dict.fromkeys(probe_set.domains, 0)
+
+    def measure(self, loaded: ProbedModel, domain: Domain, number: int) -> None:
+        """Ask one picture all the questions of its domain; all of its samples count, or none."""
+        try:
+            image = self._probe_set.sources[domain].image(number)
+            for names, sums in self._measured(loaded, domain, number, image):
+                self._sums.add(names, sums)
+        except BadRecord as bad:
+            self._skip(domain, str(bad))
+        self.done += 1
+
+    def statistics(self, loaded: ProbedModel, done: int | None = None) -> LayerStatistics:
+        """The sums so far; with `done`, as a part that a later run can go on from."""
+        described = self._probe_set.describe() | ({} if done is None else {"done": done})
+        return self._sums.statistics(ProbeRecord(described, loaded.settings, tuple(self._skipped), dict(self._counts)))
+
+    def _measured(self, loaded: ProbedModel, domain: Domain, number: int, image: Image.Image) -> list[tuple[tuple[str, ...], SampleSums]]:
+        label = self._probe_set.sources[domain].label(number)
+        while True:
+            names = subtasks(domain)
+            chunks = [tuple(part.tolist()) for part in np.array_split(np.array(names), min(self._parts, len(names)))]
+            try:
+                return [(chunk, _forward(loaded, domain, chunk, image, label)) for chunk in chunks]
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve(label, len(names))
+
+    def _halve(self, label: str, most: int) -> None:
+        if self._parts >= most:
+            raise ProbeError(f"{label}: out of memory with a single question. Use smaller images, --dtype bfloat16 or another --device.")
+        self._parts *= 2
+        self._say(f"out of memory: going on with batches of {max(1, most // self._parts)}")
+
+    def _skip(self, domain: Domain, reason: str) -> None:
+        self._counts[domain] += 1
+        if len(self._skipped) < LISTED:
+            self._skipped.append(reason)
+        allowed = int(self._max_bad * len(self._probe_set.sources[domain]))
+        if self._counts[domain] > allowed:
+            most = f"{self._max_bad:%}".rstrip("0").rstrip(".%") + "%"
+            raise ProbeError(
+                f"{reason}. That makes {self._counts[domain]} bad of {len(self._probe_set.sources[domain])} {domain} images, "
+                f"more than the {allowed} that --max-bad {most} allows. Mend or remove them, or raise --max-bad."
+            )
+
+
+def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image: Image.Image, label: str) -> SampleSums:
+    """One forward pass of a picture with some of its domain's questions. BadRecord if it yields no numbers."""
+    device = next(loaded.model.parameters()).device
+    try:
+        batch = encode_questions(loaded.processor, image, [prompts()[domain][name] for name in names], device)
+    except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
+        raise BadRecord(f"{label}: the model's image processor refuses it ({error})") from error
+    with torch.inference_mode(), recording(loaded.layers, batch) as recorder:
+        loaded.model(**batch.inputs, use_cache=False, logits_to_keep=1)
+    sums = recorder.sums()
+    if problem := sums.problem():
+        sample, layer = problem
+        raise BadRecord(f"{label}: NaN, infinity or a token of norm zero at decoder layer {layer}, asked {names[sample]}")
+    return sums
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

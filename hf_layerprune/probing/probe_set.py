@@ -1,0 +1,185 @@
+"""Probe sets: the pictures of each domain, by a name and a fingerprint of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from hf_layerprune.artifacts.prompts import DOMAINS, Domain, prompts
+from hf_layerprune.errors import ProbeError, UsageError
+from hf_layerprune.mini.generator import draw_image
+from hf_layerprune.probing.image_files import ImageRecord, decode_image, images_in_folder, images_in_jsonl
+
+SYNTHETIC_IMAGES, SYNTHETIC_PIXELS = 32, 448
+PAPER_IMAGES = 1000  # a domain, each asked all of its questions: 5,000 and 4,000 passes (domain-aware paper, eq. 7)
+
+
+class ImageSource(Protocol):
+    """The pictures of one domain."""
+
+    @property
+    def origin(self) -> str:
+        """Where they come from, for people."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 that changes when any picture does."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> str:
+        """What to call a picture when it is bad."""
+        ...
+
+    def image(self, index: int) -> Image.Image:
+        """Decode a picture; BadRecord if it cannot be."""
+        ...
+
+
+@dataclass(frozen=True)
+class SyntheticImages:
+    """Drawn by mini's generator from a seed; its probe split is never used for training, healing or evaluation."""
+
+    domain: Domain
+    count: int
+    size: int
+    seed: int = 0
+
+    @property
+    def origin(self) -> str:
+        return f"synthetic, seed {self.seed}, {self.size} pixels"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(f"synthetic 1 {self.domain} {self.seed} {self.size} {self.count}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def label(self, index: int) -> str:
+        return f"synthetic {self.domain} {index}"
+
+    def image(self, index: int) -> Image.Image:
+        return draw_image(self.domain, "probe", index, seed=self.seed, size=self.size)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Files of a person's own, from a folder or a JSONL file; `origin` is its name."""
+
+    origin: str
+    records: tuple[ImageRecord, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        whole = hashlib.sha256()
+        for record in self.records:
+            whole.update(f"{record.label}\0{_file_digest(record.path)}\0".encode("utf-8", "surrogateescape"))
+        return whole.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def label(self, index: int) -> str:
+        return self.records[index].label
+
+    def image(self, index: int) -> Image.Image:
+        return decode_image(self.records[index])
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """The pictures of one domain or of both; each picture is asked all the questions of its domain."""
+
+    sources: Mapping[Domain, ImageSource]
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        return tuple(domain for domain in DOMAINS if domain in self.sources)
+
+    @property
+    def synthetic(self) -> bool:
+        return all(isinstance(source, SyntheticImages) for source in self.sources.values())
+
+    @property
+    def passes(self) -> int:
+        """Forward passes: pictures times questions, over the domains."""
+        return sum(len(source) * len(prompts()[domain]) for domain, source in self.sources.items())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the questions and the content of every picture."""
+        content = {domain: [dict(prompts()[domain]), self.sources[domain].digest] for domain in self.domains}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """For the statistics' provenance."""
+        domains = {domain: {"origin": source.origin, "images": len(source)} for domain, source in self.sources.items()}
+        return {"fingerprint": self.fingerprint, "domains": domains}
+
+
+def synthetic_probe_set(size: int = SYNTHETIC_PIXELS, samples: int | None = None, seed: int = 0) -> ProbeSet:
+    """`samples` pictures a domain (32 by default), of `size` pixels."""
+    count = _checked(samples) or SYNTHETIC_IMAGES
+    return ProbeSet({domain: SyntheticImages(domain, count, size, seed) for domain in DOMAINS})
+
+
+def probe_set_of_files(places: Mapping[Domain, Path], samples: int | None = None, allow_fewer: bool = False) -> ProbeSet:
+    """The pictures of a folder or JSONL file per domain: all, at most the paper's 1,000, or the first `samples`.
+
+    Raises ProbeError if a place cannot be read, holds none, or holds fewer than `samples` and `allow_fewer` is not set.
+    """
+    sources: dict[Domain, ImageSource] = {}
+    for domain in DOMAINS:
+        if place := places.get(domain):
+            records = _records(place, _checked(samples) or PAPER_IMAGES)
+            if samples and len(records) < samples and not allow_fewer:
+                raise ProbeError(f"{place}: {len(records)} images, fewer than --samples {samples}. To go on with them, add --allow-fewer.")
+            sources[domain] = ImageFiles(place.name, tuple(records))
+    return ProbeSet(sources)
+
+
+def parse_max_bad(text: str) -> Decimal:
+    """`1%` or `0.01`: the share of a domain's records that may be bad, from 0 to below 1. UsageError otherwise."""
+    try:
+        share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except InvalidOperation:
+        share = Decimal("nan")
+    if not (share.is_finite() and 0 <= share < 1):
+        raise UsageError(f"--max-bad {text!r}: expected a share from 0 to below 1, such as 1% or 0.01.")
+    return share
+
+
+def _records(place: Path, limit: int) -> list[ImageRecord]:
+    if place.is_dir():
+        return images_in_folder(place, limit)
+    if place.suffix.lower() in (".jsonl", ".ndjson"):
+        return images_in_jsonl(place, limit)
+    kind = "neither a folder nor a .jsonl file" if place.exists() else "no such folder or file"
+    raise ProbeError(f'{place}: {kind}; pass a folder of images, or a .jsonl file of lines {{"image": path}}.')
+
+
+def _checked(samples: int | None) -> int | None:
+    if samples is not None and samples < 1:
+        raise UsageError(f"--samples {samples}: at least 1 image a domain is needed.")
+    return samples
+
+
+def _file_digest(path: Path | None) -> str:
+    if path is None or not path.is_file():
+        return "missing"
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
