@@ -1,0 +1,72 @@
+"""What a command says: lines for people or one JSON object on stdout; progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import click
+
+from hf_layerprune.errors import UsageError
+
+
+@dataclass
+class Invocation:
+    """What `main` must know of a running command when it fails."""
+
+    debug: bool = False
+    resume: str = "nothing was written; run the same command again."
+
+
+@dataclass(frozen=True)
+class Console:
+    """json: one JSON object instead of lines; quiet: neither lines nor progress."""
+
+    json: bool
+    quiet: bool
+
+    def say(self, line: str = "") -> None:
+        """A line of the report, for people."""
+        if not self.json and not self.quiet:
+            click.echo(line)
+
+    def note(self, line: str) -> None:
+        """A line beside the report, on stderr."""
+        if not self.quiet:
+            click.echo(line, err=True)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """The report for machines."""
+        if self.json:
+            click.echo(json.dumps(value, ensure_ascii=False))
+
+    @contextmanager
+    def progress(self, description: str, **options: Any) -> Iterator[Any]:
+        """A tqdm bar on stderr that disappears at the end; only on a terminal."""
+        from huggingface_hub import utils
+
+        tqdm: Any = utils.tqdm  # type: ignore[attr-defined]
+        with tqdm(desc=description, leave=False, disable=True if self.quiet else None, **options) as bar:
+            yield bar
+
+
+def reporting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--json`, `-q` and `--debug`, and a Console as its first argument; UsageError becomes click's."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines for people.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @wraps(command)
+    def wrapped(as_json: bool, quiet: bool, debug: bool, **arguments: Any) -> None:
+        ctx = click.get_current_context()
+        ctx.obj.debug = debug
+        try:
+            command(Console(as_json, quiet), **arguments)
+        except UsageError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+    return wrapped

@@ -1,0 +1,56 @@
+"""`hf-layerprune convert`: from a vision-language model and pictures to a shorter one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hf_layerprune.cli import options
+from hf_layerprune.cli.console import Console, reporting
+
+
+@click.command(
+    short_help="Probe, plan and write a pruned model in one go.",
+    epilog=options.examples(
+        "hf-layerprune convert mini --method mixed --budget 0.25",
+        "hf-layerprune convert Qwen/Qwen3-VL-4B-Instruct --layers 11,17-20 -o ./by-hand",
+    ),
+)
+@click.argument("source")
+@options.planning
+@options.probing
+@options.output("the pruned model", "DIR", default="./<name>-<method>-<layers left>L")
+@options.overwrite
+@options.writing
+@click.option("--dry-run", is_flag=True, help="End after the plan; write nothing.")
+@options.lookup
+@reporting
+def convert(
+    console: Console,
+    source: str,
+    planning: dict[str, Any],
+    probing: dict[str, Any],
+    output: Path | None,
+    overwrite: bool,
+    writing: dict[str, Any],
+    dry_run: bool,
+    lookup: dict[str, Any],
+) -> None:
+    """Write a copy of SOURCE with fewer decoder layers: those that change least what passes through them go.
+
+    The result loads with plain transformers. Its folder layerprune/ holds the plan, the statistics it was made from, and a
+    manifest that proves every tensor.
+    """
+    from hf_layerprune.checkpoint.staging import check_output
+    from hf_layerprune.cli.journey import default_output, make_plan, open_pruner, show_next, write_pruned
+
+    pruner = open_pruner(console, source, probing, lookup)
+    target = output or default_output(pruner, planning)
+    if not dry_run:
+        check_output(target, overwrite=overwrite, source=pruner.checkpoint.path)
+    plan = make_plan(console, pruner, planning, probing)
+    report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records()) if not dry_run else {}
+    show_next(console, target if not dry_run else None, source)
+    console.result({"plan": plan.to_dict(), **report})

@@ -1,0 +1,50 @@
+"""`hf-layerprune inspect`: what a model is, and what each budget would remove."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hf_layerprune.cli import options
+from hf_layerprune.cli.console import Console, reporting
+
+
+@click.command(
+    short_help="Show a model's layers and what each budget would remove.",
+    epilog=options.examples("hf-layerprune inspect mini", "hf-layerprune inspect Qwen/Qwen3-VL-4B-Instruct --json"),
+)
+@click.argument("source")
+@options.lookup
+@reporting
+def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
+    """Describe SOURCE from its config and headers: family, depth, size, protected layers, and budgets of 10, 25 and 40 %."""
+    from hf_layerprune.cli.report import count, model_line, size
+    from hf_layerprune.cli.source import open_source
+    from hf_layerprune.families.facts import protected_layers
+    from hf_layerprune.strategies.budget import resolve_budget
+    from hf_layerprune.strategies.layer_lists import format_layers
+
+    checkpoint = open_source(console, source, **lookup)
+    facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")
+    tied = "tied" if checkpoint.tied else "not tied"
+    console.say(f"{model_line(checkpoint)} · {size(checkpoint.total_bytes)} · embeddings {tied}")
+    console.say(
+        f"protected by default: {format_layers(protected)} (first, last, and the {facts.deepstack_layers} that receive DeepStack features)"
+    )
+    if facts.original_layers is not None:
+        console.say(f"already pruned: its layers are {format_layers(facts.original_layers)} of the first ancestor")
+    console.say(f"\n budget  {'removes':>8}  {'layers left':>11}  {'parameters':>10}  {'on disk':>9}")
+    rows = []
+    for share in ("10%", "25%", "40%"):
+        k = resolve_budget(facts.layers, budget=share).layers
+        parameters, total = checkpoint.size(range(facts.layers - k, facts.layers))
+        console.say(f"{share:>7}  {k:>8}  {facts.layers - k:>11}  {count(parameters):>10}  {size(total):>9}")
+        rows.append({"budget": share, "removes": k, "layers": facts.layers - k, "parameters": parameters, "bytes": total})
+    shown = facts.to_dict() | {
+        "protected": list(protected),
+        "parameters": checkpoint.parameters,
+        "bytes": checkpoint.total_bytes,
+        "tied": checkpoint.tied,
+    }
+    console.result(shown | {"budgets": rows})

@@ -1,0 +1,111 @@
+"""The steps that `convert` takes in one go and other commands take alone: open, probe, plan, write, each with its lines."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.cli.console import Console
+from hf_layerprune.cli.measure import measure
+from hf_layerprune.cli.options import quoted
+from hf_layerprune.cli.report import layer_map, model_line, removal_lines, size
+from hf_layerprune.cli.source import open_source, source_name
+from hf_layerprune.errors import UsageError
+from hf_layerprune.pruner import LayerPruner, default_statistics_folder, parse_size
+from hf_layerprune.strategies.planning import MANUAL, check_request, domains_needed
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.plan import PruningPlan
+    from hf_layerprune.artifacts.statistics import LayerStatistics
+
+DEFAULT_METHOD = "mixed"
+
+
+def open_pruner(console: Console, source: str, probing: Mapping[str, Any], lookup: Mapping[str, Any]) -> LayerPruner:
+    """The source, indexed, and where its statistics are kept."""
+    checkpoint = open_source(console, source, **lookup)
+    console.say(model_line(checkpoint))
+    folder = None if probing["no_cache"] else default_statistics_folder()
+    return LayerPruner(checkpoint, dtype=probing["dtype"], statistics_folder=folder)
+
+
+def planning_arguments(planning: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a plan as `LayerPruner.prune` takes them, with the default method."""
+    if planning["method"] and planning["layers"]:
+        raise UsageError("--layers names the layers by hand and --method ranks them: leave one of them out.")
+    return {**planning, "method": planning["method"] or (MANUAL if planning["layers"] else DEFAULT_METHOD)}
+
+
+def default_output(pruner: LayerPruner, planning: Mapping[str, Any]) -> Path:
+    """./<name>-<method>-<layers left>L, known before anything is measured."""
+    arguments = planning_arguments(planning)
+    left = pruner.facts.layers - check_request(pruner.facts, **arguments).layers
+    return Path(f"{source_name(pruner.facts.source.id)}-{arguments['method']}-{left}L")
+
+
+def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any], probing: Mapping[str, Any]) -> PruningPlan:
+    """Decide, probing first if the method needs it, and show the layer map."""
+    arguments = planning_arguments(planning)
+    check_request(pruner.facts, **arguments)
+    statistics = None
+    if domains := domains_needed(arguments["method"]):
+        statistics = measure(console, pruner, domains, probing)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plan = pruner.prune(**arguments, statistics=statistics)
+    show_plan(console, plan, statistics, [str(warning.message) for warning in caught])
+    return plan
+
+
+def show_plan(console: Console, plan: PruningPlan, statistics: LayerStatistics | None, cautions: list[str]) -> None:
+    """The layer map, what goes, and what to be careful about."""
+    for line in ("", *layer_map(plan, statistics), "", *removal_lines(plan)):
+        console.say(line)
+    for caution in cautions:
+        console.note(f"warning: {caution}")
+
+
+def write_pruned(
+    console: Console,
+    checkpoint: Checkpoint,
+    plan: PruningPlan,
+    target: Path,
+    overwrite: bool,
+    writing: Mapping[str, Any],
+    records: Mapping[str, bytes],
+) -> dict[str, Any]:
+    """Write and prove the pruned checkpoint, say what that came to, and return it for `--json`."""
+    shard_size = parse_size(writing["max_shard_size"])
+    with console.progress("writing", unit="B", unit_scale=True, total=checkpoint.size(plan.drop)[1]) as bar:
+        manifest = rewrite(
+            checkpoint,
+            plan,
+            target,
+            overwrite=overwrite,
+            max_shard_size=shard_size,
+            verify=writing["verify"],
+            records=records,
+            progress=bar.update,
+        )
+    written = sum(record.bytes for name, record in manifest.files.items() if name.endswith(".safetensors"))
+    proof = f"verified: {len(manifest.tensors)} tensors identical to their source" if writing["verify"] else "not verified"
+    console.say(f"wrote   {quoted(target)}   {size(checkpoint.total_bytes)} -> {size(written)}, {proof}")
+    return {
+        "output": str(target),
+        "bytes": written,
+        "source_bytes": checkpoint.total_bytes,
+        "tensors": len(manifest.tensors),
+        "verified": writing["verify"],
+    }
+
+
+def show_next(console: Console, target: Path | None, source: str) -> None:
+    """The commands that make sense now."""
+    if target is None:
+        console.say("dry run: nothing was written")
+    else:
+        console.say(f"next    hf-layerprune verify {quoted(target)} --source {quoted(source)} --deep")

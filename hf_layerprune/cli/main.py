@@ -1,0 +1,90 @@
+"""The command group: commands load when called, and every known error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from hf_layerprune import __version__
+from hf_layerprune.cli.console import Invocation
+from hf_layerprune.errors import LayerPruneError
+
+COMMANDS = ("inspect", "convert", "probe", "plan", "apply", "verify", "strategies")  # in the order in which one uses them
+
+
+class CommandGroup(click.Group):
+    """Looks a command up as `hf_layerprune.cli.<name>.<name>`; an unknown name gets its neighbours suggested by click."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"hf_layerprune.cli.{name}"), name)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no command {args[0]!r}.{hint} Known: {', '.join(COMMANDS)}.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hf-layerprune")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Make vision-language models shallower: measure, rank and remove decoder layers.
+
+    SOURCE is everywhere a folder, the word mini (the embedded model), or a Hub id.
+    """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a known error, 2 wrong usage, 130 interrupted, 143 terminated."""
+    invocation = Invocation()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(prog_name="hf-layerprune", standalone_mode=False, obj=invocation)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(f"interrupted: {invocation.resume}", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        _fail(error, invocation.debug)
+
+
+def _fail(error: Exception, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, LayerPruneError):
+        click.echo(f"error: {text}", err=True)
+    else:
+        hint = "" if debug else " Run again with --debug for the traceback, and please report it."
+        click.echo(f"error: a fault of hf-layerprune itself: {type(error).__name__}: {text}.{hint}", err=True)
+    sys.exit(1)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends like an exception, so that staging folders are cleared on the way out."""
+    sys.exit(128 + number)

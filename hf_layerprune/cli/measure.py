@@ -1,0 +1,52 @@
+"""Run a probe from the command line: with a progress bar, a line on what was done, and statistics kept between runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_layerprune.cli.console import Console
+from hf_layerprune.errors import UsageError
+from hf_layerprune.probing.probe_set import parse_max_bad
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.prompts import Domain
+    from hf_layerprune.artifacts.statistics import LayerStatistics
+    from hf_layerprune.pruner import LayerPruner
+
+
+def measure(console: Console, pruner: LayerPruner, domains: Sequence[Domain], probing: Mapping[str, Any]) -> LayerStatistics:
+    """Probe, or take the statistics of an earlier run, and say which. `domains`: those that the pictures must cover."""
+    pictures = pruner.probe_set(**{name: probing[name] for name in ("math_images", "general_images", "samples", "allow_fewer")})
+    if missing := [domain for domain in domains if domain not in pictures.domains]:
+        option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
+        raise UsageError(f"the method needs pictures of the {missing[0]} domain too: add {option}, or choose another --method.")
+    if not probing["no_cache"]:
+        click.get_current_context().obj.resume = "what was probed is kept; run the same command again and it goes on from there."
+    started, ran = time.monotonic(), False
+    with console.progress("probing", unit="image") as bar:
+
+        def progress(done: int, total: int) -> None:
+            nonlocal ran
+            ran, bar.total = True, total
+            bar.update(done - bar.n)
+
+        share = parse_max_bad(probing["max_bad"])
+        statistics = pruner.probe_over(pictures, max_bad=share, device=probing["device"], progress=progress, say=console.note)
+    for line in _probe_lines(statistics, time.monotonic() - started if ran else None):
+        console.say(line)
+    return statistics
+
+
+def _probe_lines(statistics: LayerStatistics, seconds: float | None) -> list[str]:
+    domains = statistics.record.probe_set["domains"]
+    origins = "; ".join(dict.fromkeys(f"{domain['origin']}" for domain in domains.values()))
+    images = " + ".join(f"{domain['images']} {name}" for name, domain in domains.items())
+    passes = f"{int(statistics.samples.sum())} passes over {images} images ({origins})"
+    lines = [f"probed {passes} in {seconds:.0f} s" if seconds is not None else f"reused the statistics of an earlier probe: {passes}"]
+    if skipped := sum(statistics.record.skipped_count.values()):
+        lines += [f"skipped {skipped} of them:", *(f"  {reason}" for reason in statistics.record.skipped[:5])]
+    return lines

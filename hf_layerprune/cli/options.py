@@ -1,0 +1,127 @@
+"""Options that several commands share, each said once."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
+
+
+def _gathered(name: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Options that a command receives together, as one dict argument `name`."""
+
+    def nothing() -> None: ...
+
+    for option in options:
+        option(nothing)
+    keys = [parameter.name for parameter in nothing.__click_params__]  # type: ignore[attr-defined]
+
+    def decorate(command: Any) -> Any:
+        @wraps(command)
+        def gather(*args: Any, **kwargs: Any) -> Any:
+            together = {key: kwargs.pop(key) for key in keys}
+            return command(*args, **kwargs, **{name: together})
+
+        for option in reversed(options):
+            gather = option(gather)
+        return gather
+
+    return decorate
+
+
+def _assignments(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    if wrong := [name for name, equals, _ in pairs if not equals or not name]:
+        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+lookup = _gathered(
+    "lookup",
+    click.option("--revision", metavar="REF", help="Branch, tag or commit of a Hub id."),
+    click.option("--local-files-only", is_flag=True, help="Take a Hub id from the cache alone."),
+    click.option("--yes", is_flag=True, help="Take a suggested id without asking."),
+)
+
+planning = _gathered(
+    "planning",
+    click.option("--method", metavar="NAME", help="How to rank layers; `hf-layerprune strategies` lists them.  [default: mixed]"),
+    click.option("--set", "parameters", multiple=True, metavar="NAME=VALUE", callback=_assignments, help="A parameter of the method."),
+    click.option(
+        "--budget", metavar="SHARE", help="Share of the layers to remove, 0.25 or 25%.  [default: 0.25, the paper's middle budget]"
+    ),
+    click.option(
+        "--budget-of",
+        type=click.Choice(["middle", "all"]),
+        default="middle",
+        show_default="middle, as in the domain-aware paper",
+        help="Share of the layers but first and last, or of all (INTERLACE).",
+    ),
+    click.option("--num-layers", type=int, metavar="K", help="Remove this many layers instead."),
+    click.option("--layers", metavar="LIST", help="Remove these layers instead, such as 11,17-20."),
+    click.option(
+        "--protect",
+        default="default",
+        metavar="WHICH",
+        show_default="first, last and DeepStack layers",
+        help="`first,last` is the domain-aware paper's protocol, `none` INTERLACE's; numbers can be added.",
+    ),
+    click.option("--strict", is_flag=True, help="Refuse where the method must widen its spacing rule to reach the budget."),
+    click.option("--force", is_flag=True, help="With --layers: remove protected layers all the same."),
+)
+
+probing = _gathered(
+    "probing",
+    click.option("--math-images", type=PATH, metavar="PLACE", help="Folder or JSONL of math pictures.  [default: synthetic ones]"),
+    click.option("--general-images", type=PATH, metavar="PLACE", help="Folder or JSONL of other pictures.  [default: synthetic ones]"),
+    click.option(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="Pictures a domain.  [default: 32 synthetic; all of one's own, at most 1,000 as in the paper]",
+    ),
+    click.option("--allow-fewer", is_flag=True, help="Go on with fewer pictures than --samples."),
+    click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a domain's pictures that may be unusable."),
+    click.option("--no-cache", is_flag=True, help="Neither reuse statistics of an earlier run nor keep these."),
+    click.option(
+        "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True, help="Where to run the model."
+    ),
+    click.option(
+        "--dtype", default="auto", show_default="float32 on a CPU, else the checkpoint's", metavar="TYPE", help="Precision of the probe."
+    ),
+)
+
+writing = _gathered(
+    "writing",
+    click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB.  [default: the source's shards]"),
+    click.option(
+        "--no-verify", "verify", is_flag=True, flag_value=False, default=True, help="Skip comparing what was written with the source."
+    ),
+)
+
+
+overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
+
+
+def output(what: str, metavar: str, default: str | None = None) -> Callable[[Command], Command]:
+    """`-o`, required unless a default is named."""
+    help = f"Where to write {what}." + (f"  [default: {default}]" if default else "")
+    return click.option("-o", "--output", type=PATH, metavar=metavar, required=default is None, help=help)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: real examples, kept on lines of their own."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def quoted(argument: object) -> str:
+    """An argument as one types it into a shell, in lines that tell what to run next."""
+    text = shlex.quote(str(argument))
+    return f"./{text}" if text.startswith("-") else text

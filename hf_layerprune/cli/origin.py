@@ -1,0 +1,35 @@
+"""What a plan is made from: a statistics file, a pruned folder that holds one, or a model as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.cli.console import Console
+from hf_layerprune.cli.report import model_line
+from hf_layerprune.cli.source import open_source
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.model_facts import ModelFacts
+
+
+def plan_origin(console: Console, origin: str, lookup: Mapping[str, Any]) -> tuple[ModelFacts, LayerStatistics | None]:
+    """The model that is to be pruned, and its statistics if there are any."""
+    place = Path(origin)
+    if place.is_file():
+        return _from_statistics(console, place)
+    checkpoint = open_source(console, origin, **lookup)
+    kept = checkpoint.path / "layerprune" / "statistics.safetensors"
+    if kept.is_file():
+        return _from_statistics(console, kept)
+    console.say(model_line(checkpoint))
+    return checkpoint.facts, None
+
+
+def _from_statistics(console: Console, path: Path) -> tuple[ModelFacts, LayerStatistics]:
+    statistics = LayerStatistics.load(path)
+    facts = statistics.model
+    console.say(f"statistics of {facts.source.id} · {facts.family} · {facts.layers} decoder layers x {facts.hidden_size}")
+    return facts, statistics

@@ -1,0 +1,307 @@
+"""LayerPruner: the whole journey from a vision-language model to a shallower one, in the manner of transformers."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_layerprune.artifacts.files import read_json
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.checkpoint.config import shorten_config
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.errors import LayerPruneError, UsageError
+from hf_layerprune.mini.canvas import CELLS
+from hf_layerprune.probing.probe_set import SYNTHETIC_PIXELS, ProbeSet, parse_max_bad, probe_set_of_files, synthetic_probe_set
+from hf_layerprune.probing.store import StatisticsStore
+from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from hf_layerprune.artifacts.manifest import Manifest
+    from hf_layerprune.models.source_model import SourceModel
+    from hf_layerprune.probing.probe import ProbedModel
+
+
+class LayerPruner:
+    """Prunes one source checkpoint, as often as wanted: every plan is made for the source, never for an earlier result.
+
+        pruner = LayerPruner.from_pretrained("Qwen/Qwen3-VL-4B-Instruct")
+        plan = pruner.prune(method="mixed", budget=0.25)
+        pruner.save_pretrained("qwen3-vl-28-layers")
+
+    checkpoint: the source, indexed; plan: the last one made, or None; statistics: the last ones measured or given, or None.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: str = "auto",
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        statistics_folder: Path | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.plan: PruningPlan | None = None
+        self.statistics: LayerStatistics | None = None
+        self._dtype = dtype
+        self._loading = {"device_map": device_map, "attn_implementation": attn_implementation}
+        self._statistics_folder = statistics_folder
+        self._pruned: tuple[PruningPlan, PreTrainedModel] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_id_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        subfolder: str | None = None,
+        dtype: str = "auto",
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        statistics_folder: Path | str | None = "default",
+    ) -> LayerPruner:
+        """Find a source (a folder, `mini`, or a Hub id) and index it; the model itself is loaded when something needs it.
+
+        statistics_folder: where statistics are kept between runs: huggingface_hub's assets cache by default, None for nowhere.
+        Raises SourceError, CheckpointError or FamilyError if the source is not to be had, damaged, or of no known family.
+        """
+        found = resolve(
+            str(model_id_or_path),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            subfolder=subfolder,
+        )
+        folder = default_statistics_folder() if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
+        checkpoint = Checkpoint.open(found.path, found.id, found.commit)
+        return cls(
+            checkpoint, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None
+        )
+
+    @property
+    def facts(self) -> ModelFacts:
+        """Depth, width and lineage of the source."""
+        return self.checkpoint.facts
+
+    def probe(
+        self,
+        *,
+        math_images: str | Path | None = None,
+        general_images: str | Path | None = None,
+        samples: int | None = None,
+        allow_fewer: bool = False,
+        max_bad: str = "1%",
+        device: str = "auto",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    ) -> LayerStatistics:
+        """Measure how much each layer changes its input, over pictures of both domains; later plans are made from it.
+
+        math_images, general_images: a folder, or a file of lines {"image": path}; with neither, synthetic pictures are drawn.
+        samples: pictures a domain; 32 synthetic ones, and all of one's own up to 1,000, by default. max_bad: the share of a
+        domain's pictures that may be unusable. progress: told of pictures done and in all; say: given lines for people.
+        What was measured before, with the same model, pictures and settings, is not measured again. Raises ProbeError or ModelError.
+        """
+        share = parse_max_bad(max_bad)
+        pictures = self.probe_set(math_images, general_images, samples, allow_fewer)
+        return self.probe_over(pictures, max_bad=share, device=device, progress=progress, say=say)
+
+    def probe_over(
+        self,
+        pictures: ProbeSet,
+        *,
+        max_bad: Decimal = Decimal("0.01"),
+        device: str = "auto",
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> LayerStatistics:
+        """`probe` over a probe set at hand; `max_bad` as a share."""
+        store = self._store(pictures, device)
+        if kept := store and store.finished():
+            self.statistics = replace(kept, model=self.facts)
+            return self.statistics
+        from hf_layerprune.probing.probe import probe
+
+        load = partial(self._probed_model, device)
+        self.statistics = probe(self.facts, pictures, load, max_bad=max_bad, store=store, progress=progress, say=say)
+        return self.statistics
+
+    def probe_set(
+        self,
+        math_images: str | Path | None = None,
+        general_images: str | Path | None = None,
+        samples: int | None = None,
+        allow_fewer: bool = False,
+    ) -> ProbeSet:
+        """The pictures that `probe` takes for these arguments."""
+        places = {"math": math_images, "nonmath": general_images}
+        given = {domain: Path(place) for domain, place in places.items() if place is not None}
+        if given:
+            return probe_set_of_files(given, samples, allow_fewer)  # type: ignore[arg-type]
+        return synthetic_probe_set(_picture_size(self.checkpoint.path), samples)
+
+    def _store(self, pictures: ProbeSet, device: str) -> StatisticsStore | None:
+        if self._statistics_folder is None:
+            return None
+        return StatisticsStore.of(self._statistics_folder, self.facts.source.fingerprint, pictures.fingerprint, self.probe_settings(device))
+
+    def prune(
+        self,
+        method: str = "mixed",
+        budget: float | str | None = None,
+        *,
+        budget_of: str = "middle",
+        num_layers: int | None = None,
+        layers: str | Sequence[int] | None = None,
+        protect: str = "default",
+        strict: bool = False,
+        force: bool = False,
+        statistics: LayerStatistics | None = None,
+        parameters: Mapping[str, object] = {},
+    ) -> PruningPlan:
+        """Decide which layers go; the plan replaces an earlier one. Probes with the defaults, once, if the method needs it.
+
+        budget: the share of the middle layers to remove, 0.25 unless `num_layers` or `layers` says otherwise; the arguments
+        are those of `strategies.planning.make_plan`. Raises UsageError or StrategyError.
+        """
+        request: dict[str, Any] = {
+            "budget": budget,
+            "budget_of": budget_of,
+            "num_layers": num_layers,
+            "layers": layers,
+            "protect": protect,
+            "strict": strict,
+            "force": force,
+            "parameters": parameters,
+        }
+        check_request(self.facts, method, **request)
+        if statistics is None and layers is None and domains_needed(method):
+            statistics = self.statistics or self.probe()
+        self.plan = make_plan(self.facts, method, statistics=statistics, **request)
+        self.statistics = statistics or self.statistics
+        if warning := deepstack_warning(self.plan, self.facts):
+            warnings.warn(warning, stacklevel=2)
+        return self.plan
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The pruned model in memory, ready for `generate`; built on access, sharing the source model's weights."""
+        from hf_layerprune.models.decoder import without_layers
+        from hf_layerprune.models.loading import choose_dtype
+
+        plan = self._planned()
+        if self._pruned is None or self._pruned[0] is not plan:
+            import torch
+
+            dtype = "auto" if self._dtype == "auto" else choose_dtype(self._dtype, torch.device("cpu"))
+            config = shorten_config(self.checkpoint.config, plan, self.checkpoint.family)
+            self._pruned = (plan, without_layers(self._source_model.get(dtype), self.checkpoint.family, plan.keep, config))
+        return self._pruned[1]
+
+    @cached_property
+    def processor(self) -> ProcessorMixin:
+        """The source's processor for pictures and text; with torchvision absent, without its video part."""
+        from hf_layerprune.models.processor import load_processor
+
+        return load_processor(self.checkpoint.path)
+
+    def save_pretrained(
+        self, directory: str | Path, *, max_shard_size: int | str | None = None, overwrite: bool = False, verify: bool = True
+    ) -> Manifest:
+        """Write the pruned checkpoint, from disk to disk: whole or not at all, and with `verify` proved against its source.
+
+        max_shard_size: bytes, or a text such as "5GB"; None keeps the source's shards. Raises CheckpointError.
+        """
+        return rewrite(
+            self.checkpoint,
+            self._planned(),
+            Path(directory),
+            overwrite=overwrite,
+            max_shard_size=parse_size(max_shard_size),
+            verify=verify,
+            records=self.records(),
+        )
+
+    def records(self) -> dict[str, bytes]:
+        """What lies beside the plan in a pruned folder: the statistics it was made from, if it was made from any."""
+        used = self.statistics is not None and self.statistics.fingerprint == self._planned().statistics
+        return {"statistics.safetensors": self.statistics.content} if used and self.statistics else {}
+
+    def probe_settings(self, device: str = "auto") -> dict[str, Any]:
+        """What decides the numbers of a probe besides model and pictures, as asked for: nothing here loads torch."""
+        asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
+        return {"asked": asked, "torch": version("torch"), "transformers": version("transformers")}
+
+    @cached_property
+    def _source_model(self) -> SourceModel:
+        from hf_layerprune.models.source_model import SourceModel
+
+        return SourceModel(self.checkpoint.path, **self._loading)
+
+    def _probed_model(self, device: str) -> ProbedModel:
+        from hf_layerprune.models.decoder import decoder_layers
+        from hf_layerprune.probing.probe import ProbedModel
+
+        model = self._source_model.for_probing(self._dtype, device)
+        found = {
+            "device": model.device.type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": str(model.config._attn_implementation),
+        }
+        return ProbedModel(model, self.processor, decoder_layers(model, self.checkpoint.family), self.probe_settings(device) | found)
+
+    def _planned(self) -> PruningPlan:
+        if self.plan is None:
+            raise LayerPruneError("no layers were chosen yet: call prune() first, such as prune(method='mixed', budget=0.25).")
+        return self.plan
+
+
+def default_statistics_folder() -> Path:
+    """Where statistics are kept between runs: huggingface_hub's cache for what libraries derive from models."""
+    from huggingface_hub import cached_assets_path
+
+    return cached_assets_path("hf-layerprune", "statistics")
+
+
+def parse_size(size: int | str | None) -> int | None:
+    """Bytes, or a text such as "5GB" (powers of ten) or "5GiB" (of two). UsageError otherwise."""
+    if size is None or isinstance(size, int):
+        value = size
+    else:
+        text = size.strip().upper()
+        unit = next((u for u in ("KIB", "MIB", "GIB", "KB", "MB", "GB", "B", "") if text.endswith(u)), "")
+        number = text.removesuffix(unit).strip()
+        value = int(number) * _UNITS[unit] if number.isdecimal() else 0
+    if value is not None and value < 1:
+        raise UsageError(f"shard size {size!r}: expected a number of bytes, or one with a unit, such as 5GB.")
+    return value
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def _picture_size(folder: Path) -> int:
+    """448 pixels, or the largest picture that the image processor takes if that is smaller, as mini's is."""
+
+    path = folder / "preprocessor_config.json"
+    size = read_json(path, "image processor configuration").get("size") if path.is_file() else None
+    most = size.get("longest_edge") if isinstance(size, dict) else None
+    side = int(most**0.5) if isinstance(most, int) and most > 0 else SYNTHETIC_PIXELS
+    return max(CELLS, min(SYNTHETIC_PIXELS, side) // CELLS * CELLS)
