@@ -1,0 +1,152 @@
+"""From the facts of a model, a method and a budget to a plan: everything around a strategy that is the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.plan import Budget, PruningPlan
+from hf_layerprune.artifacts.prompts import Domain
+from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.errors import ArtifactError, LayerPruneError, StrategyError
+from hf_layerprune.strategies import OURS, find_strategy, needed_domains, package_of
+from hf_layerprune.strategies.checks import checked_selection
+from hf_layerprune.strategies.layer_lists import format_layers
+from hf_layerprune.strategies.plugins import one_line
+from hf_layerprune.strategies.request import Asked, Request, read_request
+from hf_layerprune.strategies.strategy import Selection, Strategy
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+MANUAL = "manual"  # what a plan names as its strategy when the layers were given
+
+
+def make_plan(
+    facts: ModelFacts, method: str, *, statistics: LayerStatistics | None = None, strict: bool = False, **asked: Unpack[Asked]
+) -> PruningPlan:
+    """Decide which layers of a model go.
+
+    method: a strategy's name, without effect where the layers are named; statistics: of this very model, for a method that
+    needs them; strict: refuse a plan that had to relax its spacing rule; for the rest see `request.Asked`.
+
+    Raises UsageError for options that cannot be honoured, ArtifactError for statistics of another model, and StrategyError
+    where the protection or the method cannot reach the budget or the method fails. Never removes fewer layers than asked.
+    """
+    request = read_request(facts, method, **asked)
+    if request.strategy is None:
+        return _plan(facts, request, "none: the layers were named by hand", Selection({}, request.chosen))
+    measured = _measured(request.strategy, facts, statistics)
+    selection = _select(request.strategy, measured, facts.layers, request)
+    if strict and selection.relaxed:
+        _refuse_relaxed(method, selection)
+    return _plan(facts, request, request.strategy.score_meaning, selection, measured)
+
+
+def check_request(facts: ModelFacts, method: str, *, strict: bool = False, **asked: Unpack[Asked]) -> Budget:
+    """The budget of a plan, with everything refused that can be refused before anything is measured.
+
+    Takes the options of `make_plan`, `strict` among them, which can only be judged afterwards; raises as that does.
+    """
+    return read_request(facts, method, **asked).budget
+
+
+def domains_needed(method: str) -> tuple[Domain, ...]:
+    """The domains whose statistics a method reads, none for a plan by hand; raises as `find_strategy` does."""
+    return () if method == MANUAL else needed_domains(find_strategy(method))
+
+
+def deepstack_warning(plan: PruningPlan, facts: ModelFacts) -> str | None:
+    """What happens to visual features if the plan drops a layer they are added after, in one line; None if it drops none.
+
+    Qwen3-VL adds DeepStack feature i after layer i by position, so that dropping a layer moves it to the next kept one.
+    """
+    lost = [layer for layer in plan.drop if layer < facts.deepstack_layers]
+    if not lost:
+        return None
+    now = plan.keep[: facts.deepstack_layers]
+    text = (
+        f"the plan drops {_named(lost)} of the {facts.deepstack_layers} that DeepStack features are added after; "
+        f"they will be added after {_named(now)} instead"
+    )
+    return text + (f", and {facts.deepstack_layers - len(now)} of them nowhere." if len(now) < facts.deepstack_layers else ".")
+
+
+def _measured(strategy: Strategy, facts: ModelFacts, statistics: LayerStatistics | None) -> LayerStatistics | None:
+    """The statistics if the strategy reads them, checked to be of this model and to hold its domains; else None."""
+    domains = needed_domains(strategy)
+    if not domains:
+        return None
+    if statistics is None:
+        wanted = " and ".join(domains)
+        raise StrategyError(f"strategy {strategy.name!r} needs statistics ({wanted}): probe first, or use a method that needs none.")
+    _refuse_other_model(statistics.model, facts)
+    if missing := [domain for domain in domains if domain not in statistics.domains]:
+        found = " and ".join(statistics.domains) or "no whole domain"
+        raise StrategyError(
+            f"strategy {strategy.name!r} needs the {missing[0]} domain, but the statistics hold {found}. "
+            f"Probe the {missing[0]} domain too, or use another method."
+        )
+    return statistics
+
+
+def _refuse_other_model(of: ModelFacts, facts: ModelFacts) -> None:
+    """Raise ArtifactError with the first difference between the model that was measured and the one to plan for."""
+    name = facts.source.id
+    for key in ("family", "layers", "hidden_size", "deepstack_layers"):
+        found, expected = getattr(of, key), getattr(facts, key)
+        if found != expected:
+            raise ArtifactError(f"the statistics are of another model: {key} {found!r}, but {name} has {expected!r}. Probe {name}.")
+    if of.source.fingerprint != facts.source.fingerprint:
+        raise ArtifactError(
+            f"the statistics are of {of.source.id} with fingerprint {of.source.fingerprint[:12]}, but {name} has "
+            f"{facts.source.fingerprint[:12]}: another model or another revision. Probe {name}."
+        )
+
+
+def _select(strategy: Strategy, measured: LayerStatistics | None, layers: int, request: Request) -> Selection:
+    """Run a strategy, whoever wrote it, and check what it says; StrategyError naming it and its package."""
+    package = package_of(strategy.name)
+    who = f"strategy {strategy.name!r} of package {package!r}"
+    try:
+        selection = strategy.select(measured, request.free, request.budget.layers, request.parameters)
+    except Exception as error:  # a stranger's code may raise anything
+        if package == OURS and isinstance(error, LayerPruneError):
+            raise  # ours says what to do
+        raise StrategyError(f"{who} failed: {one_line(error)}. Use another method, or report it to the package.") from error
+    return checked_selection(selection, layers, request.free, request.budget.layers, who)
+
+
+def _refuse_relaxed(method: str, selection: Selection) -> None:
+    raise StrategyError(
+        f"strategy {method!r} reaches {len(selection.strict_drop)} of {len(selection.drop)} layers by its own spacing rule "
+        f"({format_layers(selection.strict_drop)}). Lower the budget, protect fewer layers, or leave out --strict to let it relax the rule."
+    )
+
+
+def _plan(facts: ModelFacts, request: Request, meaning: str, selection: Selection, measured: LayerStatistics | None = None) -> PruningPlan:
+    return PruningPlan(
+        source=facts.source,
+        family=facts.family,
+        budget=request.budget,
+        strategy=request.strategy.name if request.strategy else MANUAL,
+        parameters=asdict(request.parameters),
+        score_meaning=meaning,
+        scores=tuple(selection.scores.get(layer) for layer in range(facts.layers)),
+        protected=request.protected,
+        forced=request.forced,
+        drop=selection.drop,
+        keep=tuple(layer for layer in range(facts.layers) if layer not in selection.drop),
+        tune=selection.tune,
+        freeze=selection.freeze,
+        relaxed=selection.relaxed,
+        strict_drop=selection.strict_drop,
+        statistics=measured.fingerprint if measured else None,
+        original_layers=facts.original_layers,
+    )
+
+
+def _named(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) != 1)} {format_layers(layers)}"
