@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections import Counter
 from contextlib import suppress
@@ -22,7 +23,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises ArtifactError naming the path when the file system refuses.
     """
     try:
-        handle, staging = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
+        handle, staging = tempfile.mkstemp(dir=path.parent, prefix=".layerprune-", suffix=".tmp")
     except OSError as error:
         raise ArtifactError(f"{path}: cannot write there: {error.strerror}.") from error
     try:
@@ -52,16 +53,22 @@ def fsync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON object of at most 64 MiB. `what` names it in errors, such as "plan"."""
+def read_bounded(path: Path, what: str, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes; ArtifactError naming it otherwise, a pipe or device unread."""
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise ArtifactError(f"{path}: {size:,} bytes is no {what}; at most {MAX_JSON_BYTES:,} are read.")
-        content = path.read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(f"{path}: not a regular file, so no {what}. Pass the file itself.")
+        if status.st_size > limit:
+            raise ArtifactError(f"{path}: {status.st_size:,} bytes is no {what}; at most {limit:,} are read.")
+        return path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot read the {what}: {error.strerror}.") from error
-    return parse_json(content, f"{path}", what)
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object of at most 64 MiB. `what` names it in errors, such as "plan"."""
+    return parse_json(read_bounded(path, what, MAX_JSON_BYTES), f"{path}", what)
 
 
 def parse_json(content: bytes, where: str, what: str) -> dict[str, Any]:
@@ -76,6 +83,12 @@ def parse_json(content: bytes, where: str, what: str) -> dict[str, Any]:
     if _depth(value) > MAX_DEPTH:
         raise ArtifactError(f"{where}: not a valid {what}: nested more than {MAX_DEPTH} deep.")
     return value
+
+
+def check_format(value: object, known: int, what: str, where: str) -> None:
+    """ArtifactError unless a file's `format` is the one that this version reads and writes."""
+    if type(value) is not int or value != known:
+        raise ArtifactError(f"{where}: {what} format {value!r}; this version reads {known}. Update hf-layerprune.")
 
 
 def dump_json(value: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.files import check_format, dump_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import ArtifactError
 
@@ -45,10 +45,7 @@ class Manifest:
     def load(cls, path: Path) -> Manifest:
         """Read `manifest.json`; ArtifactError if it is damaged or from a newer version."""
         value = read_json(path, "manifest")
-        if value.get("format") != MANIFEST_FORMAT:
-            raise ArtifactError(
-                f"{path}: manifest format {value.get('format')!r}; this version reads {MANIFEST_FORMAT}. Update hf-layerprune."
-            )
+        check_format(value.get("format"), MANIFEST_FORMAT, "manifest", str(path))
         try:
             files = {str(name): FileRecord(int(record["bytes"]), str(record["sha256"])) for name, record in value["files"].items()}
             tensors: dict[str, Any] = {str(name): str(origin) for name, origin in value["tensors"].items()}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.files import check_format, dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.layer_map import layer_map, removal_lines
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import ArtifactError, shown
 
@@ -69,6 +70,10 @@ class PruningPlan:
     def __post_init__(self) -> None:
         _check(self)
 
+    def __str__(self) -> str:
+        """The layer map and what goes, for `print(plan)`."""
+        return "\n".join([*layer_map(self), "", *removal_lines(self)])
+
     @property
     def layers(self) -> int:
         """L, the number of layers of the source."""
@@ -98,8 +103,7 @@ class PruningPlan:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any], where: str) -> PruningPlan:
-        if value.get("format") != PLAN_FORMAT:
-            raise ArtifactError(f"{where}: plan format {value.get('format')!r}; this version reads {PLAN_FORMAT}. Update hf-layerprune.")
+        check_format(value.get("format"), PLAN_FORMAT, "plan", where)
         known = {field.name for field in fields(cls)}
         if wrong := sorted(known ^ value.keys()):
             state = "unknown" if wrong[0] in value else "missing"

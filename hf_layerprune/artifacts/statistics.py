@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from hf_layerprune.artifacts.files import parse_json, write_atomic
+from hf_layerprune.artifacts.files import check_format, parse_json, read_bounded, write_atomic
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, domain_of, subtasks
 from hf_layerprune.errors import ArtifactError
@@ -172,12 +172,7 @@ class LayerStatistics:
     @classmethod
     def load(cls, path: Path | str) -> LayerStatistics:
         """Read a statistics file; ArtifactError if it is truncated, damaged, of another kind or from a newer version."""
-        try:
-            if Path(path).stat().st_size > MAX_STATISTICS_BYTES:
-                raise ArtifactError(f"{path}: too large to be statistics (over {MAX_STATISTICS_BYTES >> 30} GiB).")
-            return cls.from_bytes(Path(path).read_bytes(), str(path))
-        except OSError as error:
-            raise ArtifactError(f"{path}: cannot read the statistics: {error.strerror}.") from error
+        return cls.from_bytes(read_bounded(Path(path), "statistics file", MAX_STATISTICS_BYTES), str(path))
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> LayerStatistics:
@@ -188,9 +183,7 @@ class LayerStatistics:
             provenance = parse_json(metadata["layerprune"].encode(), where, "statistics file")
         except (SafetensorError, ValueError, KeyError) as error:
             raise ArtifactError(f"{where}: not a whole statistics file ({error}). Probe again, or pass the right file.") from error
-        if provenance.get("format") != STATISTICS_FORMAT:
-            found = provenance.get("format")
-            raise ArtifactError(f"{where}: statistics format {found!r}; this version reads {STATISTICS_FORMAT}. Update hf-layerprune.")
+        check_format(provenance.get("format"), STATISTICS_FORMAT, "statistics", where)
         try:
             probe_set, settings, counts = (dict(provenance[key]) for key in ("probe_set", "settings", "skipped_count"))
             record = ProbeRecord(probe_set, settings, tuple(provenance["skipped"]), counts)

@@ -1,0 +1,220 @@
+"""statistics.safetensors: the means of equations 6 and 7, exact merging, and files that are not what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
+from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
+from hf_layerprune.errors import ArtifactError
+
+Make = Callable[..., LayerStatistics]
+ARRAYS = tuple(array_shapes(1, 3, 1))
+
+
+def test_a_domain_mean_weighs_samples_and_not_subtasks(make_statistics: Make) -> None:
+    # Math: three samples of the first subtask at 0.9 and 0.6 and 0.3, one of the second at 0.2, none of the others' concern.
+    cosines = {0: [0.9, 0.6, 0.3], 1: [0.2], 2: [0.5], 3: [0.5], 4: [0.5]}
+    statistics = make_statistics()
+    samples, sums, squares = statistics.samples.copy(), statistics.cosine_sum.copy(), statistics.cosine_square_sum.copy()
+    for row, values in cosines.items():
+        samples[row], sums[row, 0, 2], squares[row, 0, 2] = len(values), sum(values), sum(value**2 for value in values)
+    changed = replace(statistics, samples=samples, cosine_sum=sums, cosine_square_sum=squares)
+    everything = [value for values in cosines.values() for value in values]
+    assert changed.cosine("math")[2] == pytest.approx(fmean(everything))  # eq. 7
+    assert changed.cosine_error("math")[2] == pytest.approx(pstdev(everything) / len(everything) ** 0.5)
+
+
+def test_visual_and_text_tokens_are_kept_apart(make_statistics: Make) -> None:
+    statistics = make_statistics(samples=np.ones(9, dtype=np.int64))
+    for kind, name in enumerate(("all", "visual", "text")):
+        assert statistics.cosine("nonmath", name) == pytest.approx(statistics.cosine_sum[5:, kind].mean(0))
+
+
+def test_interlace_weighs_every_token_of_both_domains_the_same(make_statistics: Make) -> None:
+    statistics = make_statistics()
+    tokens = sum(int(row[0]) for row in statistics.tokens)
+    assert statistics.token_cosine() == pytest.approx(sum(statistics.token_cosine_sum[row, 0] for row in range(9)) / tokens)
+    assert statistics.triplet_cosine() == pytest.approx(sum(statistics.triplet_cosine_sum) / tokens)
+    assert statistics.triplet_cosine().shape == (3,)  # L - 2
+
+
+def test_pooled_and_last_token_values_are_means_over_samples(make_statistics: Make) -> None:
+    statistics = make_statistics()
+    assert statistics.pooled("input")[4] == pytest.approx(statistics.input_pool_sum[4] / statistics.samples[4])
+    assert statistics.pooled("output")[8] == pytest.approx(statistics.output_pool_sum[8] / statistics.samples[8])
+    expected = statistics.last_token_cosine_sum[:5].sum(0) / statistics.samples[:5].sum()
+    assert statistics.last_token_cosine("math") == pytest.approx(expected)
+
+
+def test_a_domain_counts_once_all_its_subtasks_were_probed(make_statistics: Make) -> None:
+    assert make_statistics().domains == DOMAINS
+    assert make_statistics(tasks=subtasks("nonmath")).domains == ("nonmath",)
+    samples = np.ones(9, dtype=np.int64)
+    samples[2] = 0
+    partly = make_statistics(samples=samples)
+    assert partly.domains == ("nonmath",)
+    with pytest.raises(ArtifactError, match="no samples of the math domain"):
+        make_statistics(tasks=subtasks("nonmath")).cosine("math")
+
+
+def test_merging_two_parts_is_exact_and_counts_what_was_skipped(make_statistics: Make) -> None:
+    # Sums of eighths are exact in binary, so that the whole can be compared bit for bit.
+    def part(seed: int, skipped: int) -> LayerStatistics:
+        record = ProbeRecord({"name": "p"}, {"device": "cpu"}, [f"part {seed} bad {i}" for i in range(skipped)], {"math": skipped})
+        eighths = {name: np.round(getattr(make_statistics(seed), name) * 8) / 8 for name in ARRAYS if name not in ("samples", "tokens")}
+        return make_statistics(seed, record=record, **eighths)
+
+    one, other = part(1, 70), part(2, 60)
+    whole = one.merge(other)
+    for name in ARRAYS:
+        assert np.array_equal(getattr(whole, name), getattr(one, name) + getattr(other, name))
+    assert whole.record.skipped_count == {"math": 130, "nonmath": 0} and len(whole.record.skipped) == 100
+    assert [getattr(other.merge(one), name).tobytes() for name in ARRAYS] == [getattr(whole, name).tobytes() for name in ARRAYS]
+
+
+def test_parts_of_different_probes_do_not_merge(make_statistics: Make, facts: ModelFacts) -> None:
+    one = make_statistics()
+    elsewhere = replace(one, model=replace(facts, source=replace(facts.source, fingerprint="00" * 32)))
+    another_set = make_statistics(record=ProbeRecord({"name": "other"}, {}))
+    fewer = make_statistics(tasks=subtasks("math"))
+    for other in (elsewhere, another_set, fewer):
+        with pytest.raises(ArtifactError, match="of different models or probe sets"):
+            one.merge(other)
+
+
+def test_a_file_is_read_back_and_always_the_same_bytes(make_statistics: Make, tmp_path: Path) -> None:
+    record = ProbeRecord({"b": 1, "a": [2]}, {"dtype": "float32"}, ["é.png: truncated"], {"math": 1})
+    statistics = make_statistics(record=record)
+    statistics.save(tmp_path / "one.safetensors")
+    read = LayerStatistics.load(tmp_path / "one.safetensors")
+    assert (read.model, read.subtasks) == (statistics.model, statistics.subtasks)
+    assert (read.record.probe_set, read.record.settings, read.record.skipped_count) == (
+        {"a": [2], "b": 1},
+        {"dtype": "float32"},
+        {"math": 1},
+    )
+    assert list(read.record.skipped) == ["é.png: truncated"]
+    assert all(np.array_equal(getattr(read, name), getattr(statistics, name)) for name in ARRAYS)
+    read.save(tmp_path / "two.safetensors")
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes() == statistics.content
+    reordered = make_statistics(record=replace(record, probe_set={"a": [2], "b": 1}))
+    assert reordered.content == statistics.content
+    assert read.fingerprint == statistics.fingerprint != make_statistics(seed=1).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("cosine_sum", np.zeros((9, 3, 4)), "'cosine_sum' is float64 (9, 3, 4), expected float64 (9, 3, 5)."),
+        ("cosine_sum", np.zeros((9, 3, 5), np.float32), "'cosine_sum' is float32 (9, 3, 5), expected float64 (9, 3, 5)."),
+        ("samples", np.ones(9), "'samples' is float64 (9,), expected int64 (9,)."),
+        ("input_pool_sum", np.full((9, 5, 3), np.nan), "'input_pool_sum' holds NaN or infinity."),
+        ("triplet_cosine_sum", np.full((9, 3), np.inf), "'triplet_cosine_sum' holds NaN or infinity."),
+        ("samples", np.full(9, -1), "count fewer tokens than samples, or fewer than none."),
+        ("tokens", np.zeros((9, 3), np.int64), "count fewer tokens than samples, or fewer than none."),
+    ],
+)
+def test_arrays_that_cannot_be_are_refused(make_statistics: Make, name: str, value: np.ndarray, message: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        make_statistics(**{name: value})
+    assert str(caught.value).endswith(message)
+
+
+@pytest.mark.parametrize("tasks", [("math-cot", "poetry"), ("math-cot", "math-cot")])
+def test_subtasks_are_some_of_the_nine_once_each(make_statistics: Make, tasks: tuple[str, ...]) -> None:
+    with pytest.raises(ArtifactError, match="which is none of the nine or stands there twice"):
+        make_statistics(tasks=tasks)
+
+
+def test_a_truncated_file_is_refused_wherever_it_ends(make_statistics: Make, tmp_path: Path) -> None:
+    content = make_statistics().content
+    path = tmp_path / "statistics.safetensors"
+    for length in (0, 1, 7, 8, 9, 100, 500, len(content) // 2, len(content) - 8, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ArtifactError, match=r"not a whole statistics file .* Probe again, or pass the right file"):
+            LayerStatistics.load(path)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(ArtifactError, match="not a whole statistics file"):
+        LayerStatistics.load(path)
+
+
+def tampered(statistics: LayerStatistics, **changes: Any) -> bytes:
+    """The file with other provenance, as a stranger or another version may have written it."""
+    content = statistics.content
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    provenance = json.loads(header["__metadata__"]["layerprune"]) | changes
+    return save(load(content), {"layerprune": json.dumps(provenance)})
+
+
+MODEL = {"source": {"id": "m", "commit": None, "fingerprint": "f"}, "family": "q", "layers": 5, "hidden_size": 3, "deepstack_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "statistics format 2; this version reads 1. Update hf-layerprune."),
+        ({"format": None}, "statistics format None; this version reads 1. Update hf-layerprune."),
+        ({"subtasks": 5}, "not a whole statistics file"),
+        ({"subtasks": ["math-cot"]}, "the statistics' 'samples' is int64 (9,), expected int64 (1,)."),
+        ({"subtasks": [["math-cot"]] * 9}, "not a whole statistics file"),
+        ({"probe_set": 5}, "not a whole statistics file"),
+        ({"settings": "abc"}, "not a whole statistics file"),
+        ({"skipped": 5}, "not a whole statistics file"),
+        ({"model": []}, "f.safetensors: the description of the model is damaged"),
+        ({"model": {**MODEL}}, "f.safetensors: the description of the model is damaged (KeyError('original_layers'))."),
+        ({"model": {**MODEL, "original_layers": [0]}}, "f.safetensors: the description of the model is damaged (layers 5, original [0])."),
+        ({"model": {**MODEL, "original_layers": None, "layers": 0}}, "f.safetensors: the description of the model is damaged (layers 0"),
+        ({"model": {**MODEL, "original_layers": None, "layers": "5"}}, "f.safetensors: the description of the model is damaged"),
+        ({"model": {**MODEL, "original_layers": None, "layers": 10**30}}, "the statistics' 'cosine_sum' is float64 (9, 3, 5)"),
+        ({"model": {**MODEL, "original_layers": None, "deepstack_layers": -1}}, "f.safetensors: the description of the model is damaged"),
+        (
+            {"model": {**MODEL, "original_layers": None, "source": {"id": 1, "commit": 2, "fingerprint": 3}}},
+            "f.safetensors: the description",
+        ),
+    ],
+)
+def test_foreign_and_newer_files_are_refused(make_statistics: Make, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        LayerStatistics.from_bytes(tampered(make_statistics(), **changes), "f.safetensors")
+    assert str(caught.value).startswith(f"f.safetensors: {message}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"layerprune": "[]"}, {"layerprune": "{"}, {"layerprune": '{"format": NaN}'}])
+def test_a_checkpoint_is_no_statistics_file(metadata: dict[str, str] | None) -> None:
+    with pytest.raises(ArtifactError, match=r"f\.safetensors: not a (whole|valid) statistics file"):
+        LayerStatistics.from_bytes(save({"weight": np.zeros(3)}, metadata), "f.safetensors")
+
+
+def test_a_type_that_numpy_does_not_know_is_refused() -> None:
+    header = json.dumps({"x": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    with pytest.raises(ArtifactError, match="not a whole statistics file"):
+        LayerStatistics.from_bytes(len(header).to_bytes(8, "little") + header + b"\0\0", "f.safetensors")
+
+
+def test_a_missing_array_is_refused(make_statistics: Make) -> None:
+    content = make_statistics().content
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    arrays = {name: array for name, array in load(content).items() if name != "tokens"}
+    with pytest.raises(ArtifactError, match=r"not a whole statistics file \(KeyError\('tokens'\)\)"):
+        LayerStatistics.from_bytes(save(arrays, header["__metadata__"]), "f.safetensors")
+
+
+def test_a_file_that_is_missing_or_too_large_is_refused_unread(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot read the statistics file: No such file or directory"):
+        LayerStatistics.load(tmp_path / "none")
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate((2 << 30) + 1)  # sparse
+    with pytest.raises(ArtifactError, match="2,147,483,649 bytes is no statistics file; at most 2,147,483,648 are read"):
+        LayerStatistics.load(huge)
