@@ -1,0 +1,76 @@
+"""What the Hub's answers mean for the person who asked: one line each, with the next step, and never a token in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hf_layerprune.errors import SourceError, shown
+
+
+@contextmanager
+def hub_errors(repo: str, revision: str | None, local_files_only: bool, token: str | bool | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises within the block into SourceError about the repository `repo`."""
+    from huggingface_hub import constants, errors
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise SourceError(f"{repo} is gated: accept its terms at {page}, then log in (hf auth login).") from error
+    except errors.RepositoryNotFoundError as error:
+        raise _missing(repo, page, token) from error
+    except errors.RevisionNotFoundError as error:
+        raise SourceError(f"{repo} has no revision {shown(revision)}. Its branches and tags are listed at {page}/tree/main.") from error
+    except (errors.LocalEntryNotFoundError, errors.RevisionResolutionError, errors.OfflineModeIsEnabled) as error:
+        if local_files_only or constants.is_offline_mode():
+            remedy = "Fetch it once online, without --local-files-only and HF_HUB_OFFLINE."
+            raise SourceError(f"{repo} is not, or not wholly, in the cache. {remedy}") from error
+        raise SourceError(
+            f"{repo} cannot be fetched: the Hub ({constants.ENDPOINT}) does not answer, and the cache has no complete copy. "
+            "Try again later, or on a machine with network; --local-files-only uses a copy in the cache."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise SourceError(f"{repo}: {_refusal(error.response.status_code, page)}") from error
+    except (_transport_error(), OSError) as error:
+        raise SourceError(f"{repo}: fetching it failed: {_reason(error, token)}. Run again: what was fetched is kept.") from error
+
+
+def _missing(repo: str, page: str, token: str | bool | None) -> SourceError:
+    """The Hub does not tell a stranger whether a repository is missing, private or gated; a sibling's name may help."""
+    from huggingface_hub import HfApi
+
+    sibling = f"{repo}-Instruct"
+    try:
+        HfApi().model_info(sibling, token=token)
+    except (_transport_error(), OSError, ValueError):
+        return SourceError(
+            f"{repo} is missing, private or gated, and no folder of that name exists here. Check the name, log in (hf auth login), "
+            f"or accept its terms at {page}."
+        )
+    return SourceError(f"{repo} is missing, private or gated; {sibling} exists: pass that, or add --yes.", suggestion=sibling)
+
+
+def _transport_error() -> type[Exception]:
+    """The root of the HTTP client's errors; which client that is differs between versions of huggingface_hub."""
+    from huggingface_hub import errors
+
+    return next(kind for kind in errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+
+
+def _refusal(status: int, page: str) -> str:
+    if status == 401:
+        return "the Hub did not accept the token. Log in again (hf auth login)."
+    if status == 403:
+        return f"the Hub refuses access. Accept the terms at {page}, or use a token that may read it (hf auth login)."
+    if status == 429:
+        return "the Hub asks for fewer requests. Wait some minutes and run again: what was fetched is kept."
+    return f"the Hub answered with error {status}. Try again later: what was fetched is kept."
+
+
+def _reason(error: BaseException, token: str | bool | None) -> str:
+    """The first line of an error, without anything that is, or looks like, a token or a signed address."""
+    text = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
+    text = text.replace(token, "***") if isinstance(token, str) and token else text
+    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)[:300].rstrip(".")

@@ -1,0 +1,103 @@
+"""A checkpoint on disk: opened by reading its config and headers, never its tensors, and proved complete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.checkpoint.completeness import check_tensors
+from hf_layerprune.checkpoint.config import CONFIG, read_config
+from hf_layerprune.checkpoint.fingerprint import fingerprint
+from hf_layerprune.checkpoint.folder import refuse_twins
+from hf_layerprune.checkpoint.header import Header, TensorSpan
+from hf_layerprune.checkpoint.recognise import refuse_foreign
+from hf_layerprune.checkpoint.shards import INDEX, read_shards, some
+from hf_layerprune.checkpoint.side_files import list_side_files
+from hf_layerprune.families import Family, family_for
+from hf_layerprune.families.facts import model_facts
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a checkpoint without reading its tensors.
+
+    config: config.json as parsed, keys in the file's order; shards: headers by file name, in the order of names; tensors:
+    every tensor's place, shard by shard in the order of bytes; side_files: paths within the folder of what else belongs to
+    the model; notes: what a person should know and nobody needs to act on, one sentence each.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    family: Family
+    facts: ModelFacts
+    shards: Mapping[str, Header]
+    tensors: Mapping[str, TensorSpan]
+    side_files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path, id: str, commit: str | None = None) -> Checkpoint:
+        """Read and prove a checkpoint folder; `id` and `commit` are the name it goes by.
+
+        Raises FamilyError where the config cannot be trusted, SourceError where the folder is something else than a
+        safetensors model, CheckpointError where files, index, headers and config do not fit together.
+        """
+        refuse_foreign(path)
+        config, where = read_config(path), str(path / CONFIG)
+        family = family_for(config, where)
+        # The config is checked before the shards are read: its message is the more useful one. The fingerprint follows.
+        model_facts(config, SourceRef(id, commit, ""), where)
+        shards = read_shards(path)
+        tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
+        facts = model_facts(config, SourceRef(id, commit, fingerprint(path, config, shards)), where)
+        notes = check_tensors(family, config, facts.layers, tensors, str(path))
+        side_files, weights = list_side_files(path)
+        refuse_twins([*shards, *map(str, side_files), CONFIG], str(path))
+        if left := set(weights) - shards.keys() - {INDEX}:
+            notes += (f"weight files that are no part of the checkpoint are left out, {some(left)}",)
+        return cls(path, config, family, facts, shards, tensors, side_files, notes)
+
+    @property
+    def source(self) -> SourceRef:
+        return self.facts.source
+
+    @property
+    def id(self) -> str:
+        return self.source.id
+
+    @property
+    def commit(self) -> str | None:
+        return self.source.commit
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output layer is the input embedding: no tensor of its own is on disk."""
+        return self.family.head not in self.tensors
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return self.size()[1]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters; tied embeddings count once."""
+        return self.size()[0]
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The tensors' types by their safetensors names, the one with the most bytes first."""
+        nbytes: dict[str, int] = {}
+        for span in self.tensors.values():
+            nbytes[span.dtype] = nbytes.get(span.dtype, 0) + span.nbytes
+        return tuple(sorted(nbytes, key=lambda dtype: (-nbytes[dtype], dtype)))
+
+    def size(self, drop: Collection[int] = ()) -> tuple[int, int]:
+        """Parameters and bytes that are left once the layers `drop` are gone."""
+        places = ((self.family.split(name), span) for name, span in self.tensors.items())
+        kept = [span for place, span in places if place is None or place[0] not in drop]
+        return sum(math.prod(span.shape) for span in kept), sum(span.nbytes for span in kept)

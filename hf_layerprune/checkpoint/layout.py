@@ -1,0 +1,107 @@
+"""Decide which tensor goes where in the new checkpoint: names, shards and header bytes, worked out before a byte is copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hf_layerprune.checkpoint.header import DTYPE_BITS, TensorSpan
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.shards import SINGLE
+from hf_layerprune.errors import CheckpointError, UsageError, shown
+from hf_layerprune.families import Family
+
+Tensors = Mapping[str, TensorSpan]  # by their new names
+Metadata = Mapping[str, str]
+DEFAULT_METADATA: Metadata = {"format": "pt"}  # loaders refuse a file without it
+
+
+@dataclass(frozen=True)
+class NewShard:
+    """A weight file to be written: its name, its header and, in the order of their bytes, its tensors' new names and sources."""
+
+    name: str
+    header: bytes
+    tensors: Tensors
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + sum(span.nbytes for span in self.tensors.values())
+
+
+def kept_names(family: Family, keep: tuple[int, ...], names: Iterable[str]) -> dict[str, str]:
+    """New name -> name in the source, for every tensor that stays. Only decoder layers, by the family's prefix, are renumbered."""
+    position = {layer: index for index, layer in enumerate(keep)}
+    kept = {}
+    for name in names:
+        place = family.split(name)
+        if place is None:
+            kept[name] = name
+        elif place[0] in position:
+            kept[family.join(position[place[0]], place[1])] = name
+    return kept
+
+
+def plan_shards(checkpoint: Checkpoint, keep: tuple[int, ...], max_shard_size: int | None) -> tuple[NewShard, ...]:
+    """The weight files of the pruned checkpoint: the source's boundaries, or shards of at most `max_shard_size` bytes of tensors.
+
+    A shard that loses all its tensors is left out. One shard is called model.safetensors, several are numbered. A tensor
+    larger than the limit has a shard of its own.
+    """
+    if max_shard_size is None:
+        groups = _by_source(checkpoint, keep)
+    else:
+        metadata = _common_metadata(checkpoint)
+        groups = [(metadata, tensors) for tensors in _by_size(checkpoint, keep, max_shard_size)]
+    count = len(groups)
+    names = [SINGLE] if count == 1 else [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+    return tuple(_shard(name, tensors, metadata or DEFAULT_METADATA) for name, (metadata, tensors) in zip(names, groups, strict=True))
+
+
+def _by_source(checkpoint: Checkpoint, keep: tuple[int, ...]) -> list[tuple[Metadata, Tensors]]:
+    groups = []
+    for header in checkpoint.shards.values():
+        kept = kept_names(checkpoint.family, keep, header.tensors)
+        groups.append((header.metadata or {}, {new: header.tensors[old] for new, old in kept.items()}))
+    return [group for group in groups if group[1]]
+
+
+def _by_size(checkpoint: Checkpoint, keep: tuple[int, ...], limit: int) -> list[Tensors]:
+    if limit < 1:
+        raise UsageError(f"--max-shard-size: {limit} bytes, expected at least 1.")
+    groups: list[dict[str, TensorSpan]] = []
+    filled = 0
+    for new, old in kept_names(checkpoint.family, keep, checkpoint.tensors).items():
+        span = checkpoint.tensors[old]
+        if not groups or filled + span.nbytes > limit:
+            groups.append({})
+            filled = 0
+        groups[-1][new] = span
+        filled += span.nbytes
+    return list(groups)
+
+
+def _common_metadata(checkpoint: Checkpoint) -> Metadata:
+    """What all shards' `__metadata__` say together; new shards that mix them can only carry the union."""
+    merged: dict[str, str] = {}
+    for name, header in checkpoint.shards.items():
+        for key, value in (header.metadata or {}).items():
+            if merged.setdefault(key, value) != value:
+                place = f"{checkpoint.path / name}: '__metadata__'"
+                raise CheckpointError(f"{place} differs from the other shards' in {shown(key)}. Leave out --max-shard-size.")
+    return merged
+
+
+def _shard(name: str, tensors: Tensors, metadata: Metadata) -> NewShard:
+    # The widest types first, as safetensors itself writes: every tensor is then aligned to its type.
+    ordered = dict(sorted(tensors.items(), key=lambda item: (-DTYPE_BITS[item[1].dtype], item[0])))
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    offset = 0
+    for new, span in ordered.items():
+        header[new] = {"dtype": span.dtype, "shape": list(span.shape), "data_offsets": [offset, offset + span.nbytes]}
+        offset += span.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return NewShard(name, len(text).to_bytes(8, "little") + text, ordered)

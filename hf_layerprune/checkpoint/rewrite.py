@@ -1,0 +1,123 @@
+"""Write the pruned checkpoint: the kept tensors' bytes, a shortened config, every side file, and the records of how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hf_layerprune.artifacts.files import dump_json
+from hf_layerprune.artifacts.manifest import FileRecord, Manifest
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint.config import CONFIG, dump_config, shorten_config
+from hf_layerprune.checkpoint.copying import Progress, copy_file, write_file, write_shard
+from hf_layerprune.checkpoint.folder import safe_name
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.layout import NewShard, kept_names, plan_shards
+from hf_layerprune.checkpoint.provenance import PROVENANCE, source_record
+from hf_layerprune.checkpoint.shards import INDEX
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
+from hf_layerprune.checkpoint.staging import staged_folder
+from hf_layerprune.checkpoint.verify import compare
+from hf_layerprune.errors import ArtifactError, CheckpointError, shown
+from hf_layerprune.families.facts import MIN_LAYERS
+
+WRITER = "hf-layerprune rewrite 1"  # to be raised whenever the same source, plan and policy give other bytes
+
+
+def rewrite(
+    checkpoint: Checkpoint,
+    plan: PruningPlan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    max_shard_size: int | None = None,
+    verify: bool = True,
+    records: Mapping[str, bytes] | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write `checkpoint` without the layers that `plan` drops to the folder `output`, which appears whole or not at all.
+
+    overwrite: replace a folder that a rewrite made; max_shard_size: bytes of tensors in a shard, None for the source's own
+    boundaries; verify: read everything back and compare it with the source before the folder appears; records: more files
+    for `layerprune/`, by name; progress: called with the number of tensor bytes just written. Memory does not grow with the model.
+
+    Raises ArtifactError if the plan is for another checkpoint, CheckpointError if the output may not be written, the disk
+    fails or is too small, or what was written is not what was planned. Then nothing is left behind.
+    """
+    plan = _checked(plan, checkpoint)
+    records = _checked_records(records or {})
+    shards = plan_shards(checkpoint, plan.keep, max_shard_size)
+    config = dump_config(shorten_config(checkpoint.config, plan, checkpoint.family))
+    names = kept_names(checkpoint.family, plan.keep, checkpoint.tensors)
+    needed = _needed(checkpoint, shards, [config, *records.values()])
+    with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed) as staging:
+        files = {shard.name: write_shard(staging / shard.name, shard, progress) for shard in shards}
+        if len(shards) > 1:
+            files[INDEX] = write_file(staging / INDEX, _index(shards))
+        files[CONFIG] = write_file(staging / CONFIG, config)
+        files.update(_copy_side_files(checkpoint, staging))
+        policy = "source" if max_shard_size is None else max_shard_size
+        manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), dict(sorted(names.items())))
+        _write_records(staging / RECORDS, checkpoint, plan, manifest, records)
+        if verify:
+            _check(staging, checkpoint, plan, output)
+    return manifest
+
+
+def _checked(plan: PruningPlan, checkpoint: Checkpoint) -> PruningPlan:
+    """The plan under the source's present name, if it fits; ArtifactError if it was made for, or edited into, another model."""
+    plan = plan.for_source(checkpoint.source)
+    facts = checkpoint.facts
+    for what, planned, found in (
+        ("family", plan.family, facts.family),
+        ("number of layers", plan.layers, facts.layers),
+        ("original_layers", plan.original_layers, facts.original_layers),
+    ):
+        if planned != found:
+            raise ArtifactError(f"the plan's {what} is {shown(planned)}, but {checkpoint.id} has {shown(found)}. Make a new plan for it.")
+    if len(plan.keep) < MIN_LAYERS:
+        raise ArtifactError(f"the plan keeps {len(plan.keep)} of {plan.layers} layers; at least {MIN_LAYERS} must stay. Drop fewer.")
+    return plan
+
+
+def _checked_records(records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    for name in records:
+        if not safe_name(name) or "/" in name or name in (PLAN, MANIFEST, PROVENANCE):
+            raise CheckpointError(f"{RECORDS}: a record cannot be called {shown(name)}. Choose a plain file name of its own.")
+    return records
+
+
+def _needed(checkpoint: Checkpoint, shards: Sequence[NewShard], contents: Sequence[bytes]) -> int:
+    """Bytes on disk, with a reserve for the index, the records and the file system's own tables."""
+    sides = sum((checkpoint.path / path).stat().st_size for path in checkpoint.side_files)
+    return sum(shard.nbytes for shard in shards) + sides + sum(map(len, contents)) + (4 << 20)
+
+
+def _index(shards: Sequence[NewShard]) -> bytes:
+    places = {name: shard.name for shard in shards for name in shard.tensors}
+    size = sum(span.nbytes for shard in shards for span in shard.tensors.values())
+    return dump_json({"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))})
+
+
+def _copy_side_files(checkpoint: Checkpoint, staging: Path) -> dict[str, FileRecord]:
+    files = {}
+    for path in checkpoint.side_files:
+        (staging / path).parent.mkdir(parents=True, exist_ok=True)
+        files[path.as_posix()] = copy_file(checkpoint.path / path, staging / path)
+    return files
+
+
+def _write_records(folder: Path, checkpoint: Checkpoint, plan: PruningPlan, manifest: Manifest, records: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    write_file(folder / PLAN, dump_json(plan.to_dict()))
+    write_file(folder / MANIFEST, manifest.dump())
+    write_file(folder / PROVENANCE, source_record(checkpoint.path, checkpoint.source))
+    for name, content in records.items():
+        write_file(folder / name, content)
+
+
+def _check(staging: Path, checkpoint: Checkpoint, plan: PruningPlan, output: Path) -> None:
+    """Prove what was written before anybody can see it: complete by its own config, and every tensor as in its source."""
+    written = Checkpoint.open(staging, output.name)
+    if differences := compare(written, checkpoint, plan):
+        raise CheckpointError(f"{output}: not written as planned: {differences[0]}. Nothing was left there; check disk and memory.")

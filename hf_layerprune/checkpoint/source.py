@@ -1,0 +1,95 @@
+"""Find the checkpoint that a person named: a folder, the embedded mini, or an id on the Hub, fetched at one pinned commit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.checkpoint.config import CONFIG, read_config
+from hf_layerprune.checkpoint.folder import safe_name
+from hf_layerprune.checkpoint.hub_errors import hub_errors
+from hf_layerprune.checkpoint.recognise import refuse_foreign
+from hf_layerprune.errors import SourceError, shown
+from hf_layerprune.families.facts import model_facts
+
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LICENSE*", "NOTICE*")
+WEIGHT_FILES = ("model*.safetensors",)
+
+
+@dataclass(frozen=True)
+class ResolvedSource:
+    """A checkpoint folder and the name it goes by. id: Hub id, `mini`, or the folder's name; commit: of the Hub, or None."""
+
+    id: str
+    path: Path
+    commit: str | None
+
+
+def resolve(
+    source: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    subfolder: str | None = None,
+    weights: bool = True,
+) -> ResolvedSource:
+    """Find `source`: a folder if one exists, else the word `mini`, else an id on the Hub.
+
+    revision: branch, tag or commit, resolved once, so that all files are of one commit; local_files_only: ask the Hub's
+    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well.
+
+    Raises SourceError saying what to do if nothing is found, or what is found is no model; its `suggestion` is an id that
+    exists, where one does. FamilyError if the model is of no declared family, before its weights are fetched.
+    """
+    if subfolder is not None and not safe_name(subfolder):
+        raise SourceError(f"subfolder {shown(subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
+    folder, inner = Path(source), subfolder or ""
+    place = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
+        raise SourceError(f"{shown(source)}: too long to be a folder or a Hub id, or no text. Check what was passed.")
+    if folder.is_dir() or source == "mini":
+        if revision is not None:
+            raise SourceError(f"{source}: only an id on the Hub has revisions. Leave out --revision, or name the repository.")
+        found = ResolvedSource(folder.resolve().name, folder / inner, None) if folder.is_dir() else _mini(inner)
+    elif folder.exists():
+        raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
+    elif re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", source, re.ASCII):
+        found = _from_hub(source, revision, inner, weights, place)
+    else:
+        raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). Check the spelling.")
+    if not found.path.is_dir():
+        raise SourceError(f"{source} has no folder {shown(inner)}. Check --subfolder.")
+    refuse_foreign(found.path, weights=weights)
+    return found
+
+
+def _mini(inner: str) -> ResolvedSource:
+    from hf_layerprune.mini import model_path
+
+    return ResolvedSource("mini", model_path() / inner, None)
+
+
+def _from_hub(repo: str, revision: str | None, inner: str, weights: bool, place: Mapping[str, Any]) -> ResolvedSource:
+    """Fetch a snapshot: the small files first, and the weights only once they have shown that it can be pruned."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    def fetch(patterns: tuple[str, ...]) -> Path:
+        wanted = [f"{inner}/{pattern}" if inner else pattern for pattern in patterns]
+        fetched = snapshot_download(repo, revision=commit, allow_patterns=wanted, **place)
+        return Path(fetched) / inner
+
+    with hub_errors(repo, revision, place["local_files_only"], place["token"]):
+        commit = HfApi().resolve_revision(repo, revision=revision, **place).resolved
+        path = fetch(SMALL_FILES)
+        if weights and path.is_dir():
+            refuse_foreign(path, weights=False)
+            model_facts(read_config(path), SourceRef(repo, commit, ""), f"{repo}/{CONFIG}")
+            path = fetch((*SMALL_FILES, *WEIGHT_FILES))
+    return ResolvedSource(repo, path, commit)

@@ -1,0 +1,146 @@
+"""An output folder that appears whole or not at all: built beside its place under a hidden name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.checkpoint.lock import hold
+from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
+from hf_layerprune.errors import CheckpointError, shown
+
+REMEDIES = {
+    errno.ENOSPC: "Free some space or choose another disk.",
+    errno.EDQUOT: "Your quota is used up; free some space or choose another disk.",
+    errno.EROFS: "Choose a folder on a disk that can be written to.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EPERM: "Choose a folder that you may write to.",
+    errno.EMFILE: "Close other programs or raise the limit of open files (ulimit -n).",
+    errno.EXDEV: "Choose a folder that is not a mount point itself.",
+    errno.EBUSY: "Choose a folder that is not a mount point itself.",
+}
+
+
+def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
+    """Refuse, before any work, an output that must not be written.
+
+    output: a name that does not exist, an empty folder or, with `overwrite`, a folder that a rewrite made. source: the folder
+    that is read, which the output may not be, hold, or lie in. CheckpointError for anything else.
+    """
+    if not output.name or output.name == ".." or re.search(r"[\x00-\x1f\x7f]", str(output)):
+        raise CheckpointError(f"output {shown(str(output))}: not a name for a new folder. Choose another name.")
+    if len(os.fsencode(output.name)) > 255:
+        raise CheckpointError(f"output {shown(output.name)}: the name has {len(os.fsencode(output.name))} bytes, at most 255 are possible.")
+    if not output.parent.is_dir():
+        raise CheckpointError(f"{output}: the folder {output.parent} does not exist. Create it first (mkdir -p).")
+    if output.is_symlink():
+        raise CheckpointError(f"{output} is a link. Name the folder itself.")
+    place, origin = output.resolve(), source.resolve()
+    if place == origin or origin in place.parents:
+        raise CheckpointError(f"{output} lies in the source {source}, which is never written to. Choose another place.")
+    if place in origin.parents:
+        raise CheckpointError(f"{output} holds the source {source}, which must not be replaced. Choose another place.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{output}: the folder {output.parent} is not writable. {REMEDIES[errno.EACCES]}")
+    if output.exists():
+        _check_existing(output, overwrite)
+
+
+def _check_existing(output: Path, overwrite: bool) -> None:
+    if not output.is_dir():
+        raise CheckpointError(f"{output} is a file. Choose another name for the output folder.")
+    if os.path.ismount(output):
+        raise CheckpointError(f"{output} is a mount point, which cannot be replaced in one step. Choose a folder within it.")
+    if not any(output.iterdir()):
+        return
+    ours = (output / RECORDS / MANIFEST).is_file()
+    if not ours:
+        raise CheckpointError(f"{output} exists, is not empty and was not made by hf-layerprune. Choose another name or empty it yourself.")
+    if not overwrite:
+        raise CheckpointError(f"{output} exists. Choose another name, or add --overwrite to replace it.")
+
+
+@contextmanager
+def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 0) -> Iterator[Path]:
+    """A folder to fill, which becomes `output` when the block ends without an error, and is removed when it does not.
+
+    needed: bytes that must be free before the block begins. Files must be durable when the block ends; folders are made so
+    here. What a killed run left is cleaned up by the next run into the same output. Raises CheckpointError as `check_output`
+    does, when another run holds the output, and for every error of the file system, which leaves nothing behind.
+    """
+    check_output(output, overwrite=overwrite, source=source)
+    # 255 bytes leave no room for a suffix, so the hidden names carry a digest of the output's name.
+    hidden = output.parent / f".layerprune-{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}"
+    staging, replaced = hidden.with_suffix(".staging"), hidden.with_suffix(".replaced")
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(_ended_by_sigterm())
+            stack.enter_context(hold(hidden.with_suffix(".lock"), str(output)))
+            _recover(output, staging, replaced)
+            check_output(output, overwrite=overwrite, source=source)
+            _check_space(output, needed)
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            os.mkdir(staging)
+            yield staging
+            _commit(output, staging, replaced)
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, "Check the disk.")
+        raise CheckpointError(f"{output}: writing it failed: {error.strerror or error}; nothing was left there. {remedy}") from error
+
+
+def _recover(output: Path, staging: Path, replaced: Path) -> None:
+    """Clean up after a run that was killed: while it wrote, or between the two renames that replace a folder."""
+    if replaced.exists() and not output.exists():
+        os.rename(replaced, output)
+    for stale in (staging, replaced):
+        if stale.exists():
+            shutil.rmtree(stale)
+
+
+def _check_space(output: Path, needed: int) -> None:
+    if (free := shutil.disk_usage(output.parent).free) < needed:
+        raise CheckpointError(f"{output}: {needed:,} bytes are needed and {free:,} are free. {REMEDIES[errno.ENOSPC]}")
+
+
+def _commit(output: Path, staging: Path, replaced: Path) -> None:
+    """Put the staging folder in its place. What stood there is moved aside first, and back if the second rename fails."""
+    for folder, _, _ in os.walk(staging, topdown=False):
+        fsync_folder(Path(folder))
+    try:
+        if output.exists():
+            os.rename(output, replaced)
+        os.rename(staging, output)
+    except BaseException:
+        if replaced.exists() and not output.exists():
+            os.rename(replaced, output)
+        raise
+    fsync_folder(output.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, as Ctrl-C does, unless the program has a handler of its own."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,104 @@
+"""Prove a pruned checkpoint: by its manifest, by its config and, given the source, tensor by tensor against that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_layerprune.artifacts.manifest import FileRecord, Manifest
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint.config import CONFIG, shorten_config
+from hf_layerprune.checkpoint.copying import hash_file, read_blocks
+from hf_layerprune.checkpoint.header import TensorSpan
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.layout import kept_names
+from hf_layerprune.checkpoint.shards import some
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files
+from hf_layerprune.errors import LayerPruneError, shown
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: differences, one sentence each; how many files and tensors were compared."""
+
+    differences: tuple[str, ...]
+    files: int
+    tensors: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.differences
+
+
+def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
+    """Compare a pruned checkpoint with its manifest and its config and, if given, with its source.
+
+    With the source nothing that the rewrite recorded is believed but the plan. Differences are returned, not raised;
+    ArtifactError if the folder has no manifest, or no plan to compare with the source by, that can be read.
+    """
+    manifest = Manifest.load(folder / RECORDS / MANIFEST)
+    plan = PruningPlan.load(folder / RECORDS / PLAN).for_source(source.source) if source else None
+    differences = list(_against_manifest(folder, manifest))
+    try:
+        written = Checkpoint.open(folder, folder.name)
+    except LayerPruneError as error:
+        return Verification((*differences, str(error)), len(manifest.files), 0)
+    differences += _tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
+    if source and plan:
+        differences += compare(written, source, plan)
+    return Verification(tuple(differences), len(manifest.files), len(written.tensors))
+
+
+def compare(written: Checkpoint, source: Checkpoint, plan: PruningPlan) -> list[str]:
+    """The differences between a checkpoint and what `plan` makes of `source`: config, side files, and each tensor's bytes."""
+    differences = []
+    if written.config != shorten_config(source.config, plan, source.family):
+        differences.append(f"{CONFIG} is not the source's, shortened by the plan")
+    names = kept_names(source.family, plan.keep, source.tensors)
+    differences += _tensor_names(written.tensors.keys(), names.keys(), "the plan")
+    for new, old in names.items():
+        if new in written.tensors and not _same_tensor(written.tensors[new], source.tensors[old]):
+            differences.append(f"tensor {shown(new)} is not the source's {shown(old)}")
+    for path in sorted({*written.side_files, *source.side_files}):
+        if not _same_file(written.path / path, source.path / path):
+            differences.append(f"{shown(str(path))} is not the source's file")
+    return differences
+
+
+def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
+    side_files, weights = list_side_files(folder)
+    found = {CONFIG, *weights, *(path.as_posix() for path in side_files)}
+    for name in sorted(found - manifest.files.keys()):
+        yield f"{shown(name)} is not in the manifest"
+    for name, record in manifest.files.items():
+        if name not in found or not (folder / name).is_file():
+            yield f"{shown(name)} is missing"
+        elif (actual := hash_file(folder / name)) != record:
+            yield f"{shown(name)} is {_described(actual)}, expected {_described(record)}"
+
+
+def _described(record: FileRecord) -> str:
+    return f"{record.bytes:,} bytes with sha256 {record.sha256[:12]}"
+
+
+def _tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:
+    problems = ((f"missing, though {what} has them", expected - found), (f"surplus, as {what} has them not", found - expected))
+    return [f"tensors are {problem}, {some(names)}" for problem, names in problems if names]
+
+
+def _same_tensor(written: TensorSpan, source: TensorSpan) -> bool:
+    if (written.dtype, written.shape) != (source.dtype, source.shape):
+        return False
+    return _same_blocks(read_blocks(written.file, written.begin, written.end), read_blocks(source.file, source.begin, source.end))
+
+
+def _same_file(written: Path, source: Path) -> bool:
+    if not written.is_file() or not source.is_file() or written.stat().st_size != source.stat().st_size:
+        return False
+    size = source.stat().st_size
+    return _same_blocks(read_blocks(written, 0, size), read_blocks(source, 0, size))
+
+
+def _same_blocks(written: Iterator[bytes], source: Iterator[bytes]) -> bool:
+    return all(one == other for one, other in zip(written, source, strict=True))

@@ -1,0 +1,124 @@
+"""From a parsed config.json to what planning must know: how deep, how wide, which layers are special, which ancestor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.errors import FamilyError, UsageError, shown
+from hf_layerprune.families import family_for
+from hf_layerprune.families.family import Family
+from hf_layerprune.families.lookup import find, numbers_below, positive, section
+from hf_layerprune.families.tensors import MAX_MODULES
+
+MIN_LAYERS = 3  # a first and a last layer, which every method keeps, and one to decide about
+LINEAGE = "layer_pruning"
+
+
+def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> ModelFacts:
+    """What a config says of its decoder; FamilyError naming `where`, the key and the value found if it cannot be trusted."""
+    family = family_for(config, where)
+    text = section(config, family.text, where)
+    _refuse_quantized(config, text, where)
+    layers = _depth(text.get(family.depth), f"{family.text}.{family.depth}", where)
+    _check_lists(family, text, layers, where)
+    return ModelFacts(
+        source=source,
+        family=family.model_type,
+        layers=layers,
+        hidden_size=positive(text, family.width, where),
+        deepstack_layers=min(len(_taps(family, config, where)), layers),
+        original_layers=_lineage(config, layers, where),
+    )
+
+
+def protected_layers(facts: ModelFacts, protect: str) -> tuple[int, ...]:
+    """The layers that `protect` names, ascending.
+
+    protect: "default" (first, last and the layers that DeepStack features follow), "none", or a list by comma of
+    first, last, deepstack, layer numbers and ranges ("first,last,7,9-11"). UsageError for anything else.
+    """
+    words = {"first": {0}, "last": {facts.layers - 1}, "deepstack": set(range(facts.deepstack_layers))}
+    if protect == "none":
+        return ()
+    chosen: set[int] = set()
+    for part in ("first,last,deepstack" if protect == "default" else protect).split(","):
+        chosen |= words[part.strip()] if part.strip() in words else _layer_range(part.strip(), facts.layers, protect)
+    return tuple(sorted(chosen))
+
+
+def _layer_range(part: str, layers: int, protect: str) -> set[int]:
+    match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, layers)
+    if not first <= last < layers:
+        raise UsageError(
+            f"--protect {shown(protect)}: {shown(part)} is none of default, none, first, last, deepstack, a layer from 0 to {layers - 1} "
+            "or a range such as 3-5; separate several by commas."
+        )
+    return set(range(first, last + 1))
+
+
+def _refuse_quantized(config: Mapping[str, Any], text: Mapping[str, Any], where: str) -> None:
+    quantization = config.get("quantization_config") or text.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
+        raise FamilyError(
+            f"{where}: the checkpoint is quantized (quant_method {shown(method)}): its tensors and skip lists are not declared. "
+            "Prune the unquantized checkpoint and quantize the result."
+        )
+
+
+def _depth(value: Any, path: str, where: str) -> int:
+    if type(value) is not int or not MIN_LAYERS <= value <= MAX_MODULES:
+        raise FamilyError(f"{where}: {path!r} is {shown(value)}, expected a whole number from {MIN_LAYERS} to {MAX_MODULES:,}.")
+    return value
+
+
+def _check_lists(family: Family, text: Mapping[str, Any], layers: int, where: str) -> None:
+    for key in family.per_layer:
+        value = text.get(key)
+        if value is not None and (not isinstance(value, list) or len(value) != layers):
+            found = f"{len(value)} entries" if isinstance(value, list) else shown(value)
+            raise FamilyError(f"{where}: '{family.text}.{key}' is {found}, expected a list of {layers}, one a layer. Correct config.json.")
+    for key in family.layer_indices:
+        value = text.get(key)
+        if value is not None and not numbers_below(value, layers):
+            raise FamilyError(f"{where}: '{family.text}.{key}' is {shown(value)}, expected different layers from 0 to {layers - 1}.")
+    declared = {*family.per_layer, *family.layer_indices, *family.other_lists}
+    for path, value in _lists(text, ""):
+        if len(value) == layers and path not in declared:
+            raise FamilyError(
+                f"{where}: '{family.text}.{path}' has {layers} entries, as many as there are layers, and is not declared. Add it to "
+                f"per_layer, layer_indices or other_lists in hf_layerprune/families/{family.model_type}.py."
+            )
+
+
+def _lists(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, list[Any]]]:
+    for key, item in value.items():
+        if isinstance(item, list):
+            yield prefix + key, item
+        elif isinstance(item, Mapping):
+            yield from _lists(item, f"{prefix}{key}.")
+
+
+def _taps(family: Family, config: Mapping[str, Any], where: str) -> list[int]:
+    taps, depth = find(config, family.deepstack), positive(config, family.vision_depth, where)
+    if not numbers_below(taps, depth):
+        raise FamilyError(f"{where}: {family.deepstack!r} is {shown(taps)}, expected different vision layers from 0 to {depth - 1}.")
+    return list(taps)
+
+
+def _lineage(config: Mapping[str, Any], layers: int, where: str) -> tuple[int, ...] | None:
+    """The index in the first ancestor of each layer of a model that was pruned before, else None."""
+    record = config.get(LINEAGE)
+    if record is None:
+        return None
+    original, depth = find(config, f"{LINEAGE}.original_layers"), find(config, f"{LINEAGE}.original_depth")
+    if type(depth) is not int or not numbers_below(original, depth) or len(original) != layers or original != sorted(original):
+        raise FamilyError(
+            f"{where}: {LINEAGE!r} does not name the original layer of each of the {layers} layers: {shown(record)}. "
+            f"Correct it, or remove the key to go on without the lineage."
+        )
+    return tuple(original)

@@ -1,0 +1,149 @@
+"""Every way in which a safetensors header can lie, and every type it may hold."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from safetensors.numpy import save_file
+
+from hf_layerprune.checkpoint.header import DTYPE_BITS, read_header
+from hf_layerprune.errors import CheckpointError
+
+
+def write(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + data)
+    return path
+
+
+def tensor(begin: Any = 0, end: Any = 4, shape: Any = (2,), dtype: Any = "BF16") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape) if isinstance(shape, tuple) else shape, "data_offsets": [begin, end]}
+
+
+LENGTHS = {
+    "zero": (0, "length is 0"),
+    "more than the file": (1000, r"truncated in the header: expected 1,008 bytes, found 74"),
+    "more than 100 MB": (100_000_001, "length is 100,000,001"),
+    "negative as int64": (2**64 - 1, "length is 18,446,744,073,709,551,615"),
+}
+
+
+@pytest.mark.parametrize(("length", "message"), LENGTHS.values(), ids=LENGTHS)
+def test_hostile_header_length(tmp_path: Path, length: int, message: str) -> None:
+    path = write(tmp_path / "x.safetensors", {"a": tensor()}, b"1234", length)
+    path.write_bytes(path.read_bytes().ljust(74, b" ")[:74])
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_header(path)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    assert "x.safetensors" in str(caught.value)
+
+
+HEADERS = {
+    "not JSON": (b"{nonsense}", "not a valid safetensors header"),
+    "not UTF-8": (b'{"\xff": 1}', "not a valid safetensors header"),
+    "a list": (b"[]", "begins with"),
+    "byte-order mark": (b"\xef\xbb\xbf{}", "begins with"),
+    "duplicate names": (b'{"a": {}, "a": {}}', "'a' stands there twice"),
+    "nested 10,000 deep": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "nested"),
+    "nested 10,000 lists": (b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "nested"),
+    "NaN": (b'{"a": NaN}', "NaN"),
+    "lone surrogate": (b'{"\\ud800": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}', "no valid text"),
+    "tensor is a list": ({"a": [1]}, "'a' is"),
+    "key missing": ({"a": {"dtype": "BF16", "shape": [2]}}, "'a' is"),
+    "key too many": ({"a": {**tensor(), "file": "/etc/passwd"}}, "'a' is"),
+    "overlap": ({"a": tensor(0, 4), "b": tensor(2, 6)}, "'b' begins at byte .* overlaps"),
+    "same place": ({"a": tensor(), "b": tensor()}, "'b' begins at byte .* overlaps"),
+    "hole": ({"a": tensor(0, 4), "b": tensor(6, 10)}, "'b' begins at byte .* hole"),
+    "hole at the start": ({"a": tensor(2, 6)}, "'a' begins at byte .* hole"),
+    "reversed": ({"a": tensor(4, 0)}, "'a' has shape"),
+    "negative": ({"a": tensor(-4, 0)}, "'a' has shape"),
+    "2^63": ({"a": tensor(0, 2**63)}, "'a' has shape"),
+    "beyond the file": ({"a": tensor(0, 2**40, (2**39,))}, r"truncated in the tensors: expected 1,099,511,\d+,\d+ bytes, found \d+"),
+    "floats": ({"a": tensor(0.0, 4.0)}, "'a' has shape"),
+    "booleans": ({"a": tensor(False, 4)}, "'a' has shape"),
+    "three offsets": ({"a": {**tensor(), "data_offsets": [0, 4, 4]}}, "'a' has shape"),
+    "size does not fit": ({"a": tensor(0, 4, (3,))}, "'a', BF16 .* needs 6 bytes, but has 4"),
+    "bits do not fill a byte": ({"a": tensor(0, 1, (3,), "F4")}, "needs 1.5 bytes"),
+    "product overflows": ({"a": tensor(0, 4, (2**40, 2**40))}, "needs more than 2\\^63 bytes"),
+    "product overflows before a zero": ({"a": tensor(0, 0, (2**62, 2**62, 0))}, "needs more than 2\\^63 bytes"),
+    "100,000 hostile dimensions": ({"a": tensor(0, 4, (2**62,) * 100_000)}, "needs more than 2\\^63 bytes"),
+    "negative dimension": ({"a": tensor(0, 4, (-2,))}, "'a' has shape"),
+    "shape is text": ({"a": tensor(0, 4, "2")}, "'a' has shape"),
+    "unknown dtype": ({"a": tensor(dtype="C128")}, "'a' has the unknown dtype 'C128'"),
+    "dtype is a list": ({"a": tensor(dtype=["BF16"])}, "'a' has the unknown dtype"),
+    "metadata not strings": ({"__metadata__": {"format": 1}, "a": tensor()}, "__metadata__"),
+    "metadata a list": ({"__metadata__": ["pt"], "a": tensor()}, "__metadata__"),
+    "metadata huge": ({"__metadata__": {"k": "x" * (1 << 20)}, "a": tensor()}, "__metadata__"),
+}
+
+
+@pytest.mark.parametrize(("header", "message"), HEADERS.values(), ids=HEADERS)
+def test_hostile_header(tmp_path: Path, header: Any, message: str) -> None:
+    path = write(tmp_path / "x.safetensors", header, b"1234")
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_header(path)
+    text = str(caught.value)
+    assert "x.safetensors" in text and "\n" not in text and len(text) < 700
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"), [(3, "expected .* found 3"), (20, "truncated in the header"), (-1, "truncated in the tensors"), (-4, "truncated")]
+)
+def test_truncated(tmp_path: Path, cut: int, message: str) -> None:
+    path = write(tmp_path / "x.safetensors", {"a": tensor()}, b"1234")
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_header(path)
+    assert f"found {path.stat().st_size}" in str(caught.value)
+
+
+def test_bytes_after_the_last_tensor(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", {"a": tensor()}, b"12345")
+    size = path.stat().st_size
+    with pytest.raises(CheckpointError, match=f"bytes follow the last tensor: expected {size - 1} bytes, found {size}"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("dtype", DTYPE_BITS)
+def test_every_type_has_the_size_that_the_library_gives_it(tmp_path: Path, dtype: str) -> None:
+    path = write(tmp_path / "x.safetensors", {"a": tensor(0, DTYPE_BITS[dtype], (8,), dtype)}, bytes(DTYPE_BITS[dtype]))
+    assert read_header(path).tensors["a"].nbytes == DTYPE_BITS[dtype]
+    with safetensors.safe_open(path, "np") as file:
+        assert list(file.keys()) == ["a"]
+
+
+def test_no_type_of_the_library_is_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", {"a": tensor(dtype="?")}, b"1234")
+    with pytest.raises(safetensors.SafetensorError) as caught:
+        safetensors.safe_open(path, "np")
+    named = str(caught.value).partition("expected one of ")[2].partition(" at line")[0]
+    assert {word.strip("`") for word in named.split(", ")} == set(DTYPE_BITS)
+
+
+def test_what_the_library_writes(tmp_path: Path) -> None:
+    arrays = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros((0, 4), np.int8), "scalar": np.array(7, np.int64)}
+    save_file(arrays, tmp_path / "x.safetensors", {"format": "np", "note": "ä"})
+    header = read_header(tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    assert header.metadata == {"format": "np", "note": "ä"} and header.size == len(content)
+    assert {name: span.shape for name, span in header.tensors.items()} == {name: array.shape for name, array in arrays.items()}
+    assert all(content[header.tensors[name].begin : header.tensors[name].end] == array.tobytes() for name, array in arrays.items())
+
+
+def test_absent_metadata_and_no_tensors(tmp_path: Path) -> None:
+    header = read_header(write(tmp_path / "x.safetensors", {}))
+    assert header.metadata is None and not header.tensors
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_header(tmp_path / "absent.safetensors")

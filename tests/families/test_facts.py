@@ -1,0 +1,137 @@
+"""What a config may say of its decoder, what is refused, and which layers are protected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tiny_checkpoint import make_config
+
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.errors import FamilyError, UsageError
+from hf_layerprune.families import family_for
+from hf_layerprune.families.facts import model_facts, protected_layers
+
+SOURCE = SourceRef("tiny", None, "0" * 64)
+
+
+def facts_of(config: dict[str, Any]) -> ModelFacts:
+    return model_facts(config, SOURCE, "dir/config.json")
+
+
+def test_facts() -> None:
+    assert facts_of(make_config(layers=9, hidden=24)) == ModelFacts(SOURCE, "qwen3_vl", 9, 24, 2, None)
+
+
+def test_lists_that_follow_the_layers_are_accepted() -> None:
+    config = make_config(text_config__layer_types=["full_attention"] * 6, text_config__mlp_only_layers=[0, 5])
+    assert facts_of(config).layers == 6
+
+
+def test_three_layers_are_not_taken_for_a_list_of_three_sections() -> None:
+    assert facts_of(make_config(layers=3)).layers == 3
+
+
+def test_more_taps_than_layers() -> None:
+    config = make_config(layers=3, vision_config__depth=5, vision_config__deepstack_visual_indexes=[0, 1, 2, 3])
+    assert facts_of(config).deepstack_layers == 3
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "depth 0": ({"text_config__num_hidden_layers": 0}, "'text_config.num_hidden_layers' is 0, expected a whole number from 3"),
+    "depth 1": ({"text_config__num_hidden_layers": 1}, "is 1, expected"),
+    "depth 2": ({"text_config__num_hidden_layers": 2}, "is 2, expected"),
+    "depth negative": ({"text_config__num_hidden_layers": -36}, "is -36, expected"),
+    "depth text": ({"text_config__num_hidden_layers": "36"}, "is '36', expected"),
+    "depth float": ({"text_config__num_hidden_layers": 36.0}, "is 36.0, expected"),
+    "depth true": ({"text_config__num_hidden_layers": True}, "is True, expected"),
+    "depth absent": ({"text_config__num_hidden_layers": None}, "is None, expected"),
+    "depth huge": ({"text_config__num_hidden_layers": 10**30}, "expected a whole number from 3 to 10,000"),
+    "no text section": ({"text_config": "none"}, "'text_config' is 'none', expected an object"),
+    "width": ({"text_config__hidden_size": "32"}, "'hidden_size' is '32'"),
+    "undeclared list": (
+        {"text_config__head_counts": [4] * 6},
+        "'text_config.head_counts' has 6 entries, .* hf_layerprune/families/qwen3_vl.py",
+    ),
+    "undeclared list deeper": ({"text_config__rope_scaling__factors": [1] * 6}, "'text_config.rope_scaling.factors' has 6 entries"),
+    "layer_types too short": (
+        {"text_config__layer_types": ["full_attention"] * 5},
+        "'text_config.layer_types' is 5 entries, expected a list of 6",
+    ),
+    "layer_types no list": ({"text_config__layer_types": "full"}, "'text_config.layer_types' is 'full'"),
+    "layer index out of range": ({"text_config__mlp_only_layers": [0, 6]}, r"'text_config.mlp_only_layers' is \[0, 6\], .* 0 to 5"),
+    "layer index negative": ({"text_config__mlp_only_layers": [-1]}, "mlp_only_layers"),
+    "layer index text": ({"text_config__mlp_only_layers": ["1"]}, "mlp_only_layers"),
+    "layer index twice": ({"text_config__mlp_only_layers": [1, 1]}, "mlp_only_layers"),
+    "tap out of range": ({"vision_config__deepstack_visual_indexes": [0, 3]}, r"deepstack_visual_indexes' is \[0, 3\], .* 0 to 2"),
+    "taps absent": ({"vision_config__deepstack_visual_indexes": None}, "deepstack_visual_indexes' is None"),
+    "bnb": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        "quantized .*'bitsandbytes'.* Prune the unquantized",
+    ),
+    "gptq": ({"quantization_config": {"quant_method": "gptq", "modules_to_not_convert": ["layers.3"]}}, "'gptq'"),
+    "fp8 in the text section": ({"text_config__quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
+    "quantized, who knows how": ({"quantization_config": "yes"}, "'yes'"),
+    "other head": ({"architectures": ["Qwen3VLModel"]}, r"\['Qwen3VLModel'\] differ .* hf_layerprune/families/qwen3_vl.py"),
+    "lineage too short": ({"layer_pruning": {"original_layers": [0, 1], "original_depth": 8}}, "original layer of each of the 6 layers"),
+    "lineage out of range": ({"layer_pruning": {"original_layers": [0, 1, 2, 3, 4, 8], "original_depth": 8}}, "original layer"),
+    "lineage out of order": ({"layer_pruning": {"original_layers": [1, 0, 2, 3, 4, 5], "original_depth": 8}}, "original layer"),
+    "lineage no object": ({"layer_pruning": [1]}, "remove the key"),
+    "lineage empty": ({"layer_pruning": {}}, "remove the key"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD.values(), ids=BAD)
+def test_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(FamilyError, match=message) as caught:
+        facts_of(make_config(**overrides))
+    assert str(caught.value).startswith("dir/config.json: ") and "\n" not in str(caught.value)
+
+
+def test_lineage() -> None:
+    config = make_config(layer_pruning={"format": 1, "original_layers": [0, 1, 3, 5, 6, 7], "original_depth": 8})
+    assert facts_of(config).original_layers == (0, 1, 3, 5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "qwen3_lv"}, "'qwen3_lv' is not declared .nearest: 'qwen3_vl'.* add a Family .* hf_layerprune/families/"),
+        ({"model_type": "llama"}, "'llama' is not declared"),
+        ({"model_type": "x\ny" * 100_000}, "is not declared"),
+        ({"model_type": None}, "'model_type' is None"),
+        ({}, "'model_type' is None"),
+        ({"model_type": ["qwen3_vl"]}, "'model_type' is"),
+        ({"model_type": "qwen3_vl", "architectures": "Qwen3VLForConditionalGeneration"}, "architectures"),
+    ],
+)
+def test_unknown_family(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(FamilyError, match=message) as caught:
+        family_for(config, "config.json")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+PROTECTED = {
+    "default": (0, 1, 2, 11),
+    "none": (),
+    "first": (0,),
+    "first,last": (0, 11),
+    "deepstack": (0, 1, 2),
+    "first, last, 7,9-10": (0, 7, 9, 10, 11),
+    "5,5,4-6": (4, 5, 6),
+    "0-11": tuple(range(12)),
+}
+
+
+@pytest.mark.parametrize(("protect", "layers"), PROTECTED.items(), ids=PROTECTED)
+def test_protected(protect: str, layers: tuple[int, ...]) -> None:
+    assert protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect) == layers
+
+
+@pytest.mark.parametrize(
+    "protect", ["", "first,", "frist", "12", "3-12", "5-3", "-1", "1-2-3", "1.5", "none,first", "²", "9" * 5000, "a\nb"]
+)
+def test_not_protected(protect: str) -> None:
+    with pytest.raises(UsageError, match="a layer from 0 to 11") as caught:
+        protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect)
+    assert "\n" not in str(caught.value)
