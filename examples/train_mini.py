@@ -249,7 +249,7 @@ def train(options: argparse.Namespace) -> None:
     rng = random.Random(options.seed)
     drawn = dict.fromkeys(SUBTASKS, 0)
     started, curve = time.time(), []
-    for step in range(options.steps):
+    for step in range(options.stop or options.steps):
         late = min(max((step / options.steps - 0.1) / 0.15, 0.0), 1.0)
         names = rng.choices(SUBTASKS, [(1 - late) * EARLY[name] + late * LATE[name] for name in SUBTASKS], k=options.batch)
         examples = []
@@ -271,7 +271,7 @@ def train(options: argparse.Namespace) -> None:
         if (step + 1) % options.report == 0:
             recent = sum(curve[-options.report :]) / options.report
             print(f"step {step + 1} loss {recent:.4f} {time.time() - started:.0f} s", flush=True)
-        if (step + 1) % options.checkpoint == 0 or step + 1 == options.steps:
+        if (step + 1) % options.checkpoint == 0 or step + 1 == (options.stop or options.steps):
             save(model, config, options, batcher, tokenizer, curve, time.time() - started, step + 1)
 
 
@@ -285,7 +285,7 @@ def save(model, config, options, batcher, tokenizer, curve, seconds, step) -> No
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p.to(torch.bfloat16).float())
-    last = step == options.steps
+    last = step == (options.stop or options.steps)
     scores = accuracy(model, batcher, tokenizer, "evaluate" if last else "train", 500 if last else 100)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -293,6 +293,7 @@ def save(model, config, options, batcher, tokenizer, curve, seconds, step) -> No
     record = {
         "seed": options.seed,
         "steps": step,
+        "schedule_steps": options.steps,
         "batch": options.batch,
         "lr": options.lr,
         "samples": step * options.batch,
@@ -310,6 +311,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=10000)
+    parser.add_argument("--stop", type=int, help="end at this step of the schedule")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,0 +1,126 @@
+"""The generator: the same pictures and answers from the same seed, right answers, splits that share nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_layerprune.artifacts.prompts import prompts, subtasks
+from hf_layerprune.mini.canvas import GLYPHS, SHAPES, Canvas
+from hf_layerprune.mini.generator import Example, draw_example, draw_image
+
+ALL = [name for domain in ("math", "nonmath") for name in subtasks(domain)]
+MATH = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "×": lambda a, b: a * b}
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+
+
+def draws(subtask: str, count: int = 200, **options: object) -> list[Example]:
+    return [draw_example(subtask, "evaluate", index, **options) for index in range(count)]  # type: ignore[arg-type]
+
+
+def worked_out(equations: str) -> int:
+    """The value of "a+b=x" or "a+b=y, y-c=x"."""
+    known: dict[str, int] = {}
+    for equation in equations.split(", "):
+        match = re.fullmatch(r"(\w+)([-+×])(\d+)=([xy])", equation)
+        assert match
+        first = known[match[1]] if match[1] in known else int(match[1])
+        known[match[4]] = MATH[match[2]](first, int(match[3]))
+    return known["x"]
+
+
+@pytest.mark.parametrize("subtask", ALL)
+def test_an_example_is_its_seeds(subtask: str) -> None:
+    first, again = draw_example(subtask, "train", 5), draw_example(subtask, "train", 5)
+    assert np.array_equal(np.asarray(first.image), np.asarray(again.image)) and first.answer == again.answer
+    assert first.question == {**prompts()["math"], **prompts()["nonmath"]}[subtask] and first.subtask == subtask
+    others = [draw_example(subtask, split, 5, seed=seed) for split, seed in (("probe", 0), ("heal", 0), ("evaluate", 0), ("train", 1))]
+    assert not any(np.array_equal(np.asarray(first.image), np.asarray(other.image)) for other in others)
+
+
+def test_problems_are_small_and_never_negative() -> None:
+    two_steps = 0
+    for example in draws("math-cot"):
+        *lines, last = example.answer.removesuffix(".").split(". ")
+        value = None
+        for line in lines:
+            match = re.fullmatch(r"(\d+)([-+×])(\d+)=(\d+)", line)
+            assert match and (value is None or int(match[1]) == value)
+            value = int(match[4])
+            assert MATH[match[2]](int(match[1]), int(match[3])) == value >= 0
+        assert last == f"The answer is {value}"
+        two_steps += len(lines) == 2
+    assert 25 < two_steps < 75  # a quarter
+
+
+@pytest.mark.parametrize("index", range(40))
+def test_one_picture_has_one_meaning(index: int) -> None:
+    """A picture is drawn before it is asked about: the answers to all questions about it agree."""
+    from random import Random
+
+    from hf_layerprune.mini.problems import draw_problem
+    from hf_layerprune.mini.scenes import draw_scene
+
+    answers = draw_problem(Random(index)).answers()
+    value = worked_out(answers["math-formalize"])
+    assert answers["math-direct"] == str(value) and answers["math-cot"].endswith(f"The answer is {value}.")
+    numbers = re.findall(r"\d+", answers["math-rephrase"])
+    assert numbers == re.findall(r"\d+", answers["math-formalize"]) and answers["math-verify"].startswith("Yes")
+
+    scene = draw_scene(Random(index))
+    answers = scene.answers()
+    listed = re.findall(r"(no|one|two|three|four|five|six) (\w+) (\w+?)(?:e?s)?\b(?=,| and|\.)", answers["captioning"])
+    assert sum(NUMBERS[number] for number, _, _ in listed) == int(answers["counting"]) == len(scene.things)
+    kinds = answers["entity-listing"].split(", ")
+    assert len(kinds) == len(set(kinds)) == len(listed) and answers["grounding"].removeprefix("the big ") in kinds
+
+
+def test_half_of_the_problems_to_verify_hide_a_number() -> None:
+    answers = Counter(example.answer for example in draws("math-verify"))
+    assert set(answers) == {"Yes, every number can be read.", "No, one number is hidden."}
+    assert 70 < answers["No, one number is hidden."] < 130
+
+
+def test_counts_are_spread() -> None:
+    counts = Counter(example.answer for example in draws("counting", 300))
+    assert set(counts) == set("123456") and min(counts.values()) > 25
+
+
+def test_pictures_of_any_size_show_the_same() -> None:
+    for domain in ("math", "nonmath"):
+        small, large = (draw_image(domain, "probe", 1, size=size) for size in (64, 448))
+        assert small.size == (64, 64) and large.size == (448, 448) and small.mode == "RGB"
+        shrunk = np.asarray(large.resize((64, 64), Image.Resampling.BOX), float)
+        assert np.abs(shrunk - np.asarray(small, float)).mean() < 12
+    for size in (0, 3, 63):
+        with pytest.raises(ValueError, match="does not divide"):
+            Canvas(size, (0, 0, 0))
+
+
+@pytest.mark.parametrize("size", [64, 100, 448])
+def test_what_is_drawn_stays_in_its_cell(size: int) -> None:
+    """At every shift, so that one cell is one image token."""
+    cell = size // 4
+    for shift in ((-1, -1), (1, 1), (0.3, -0.7)):
+        for name in (*GLYPHS, *SHAPES):
+            canvas = Canvas(size, (0, 0, 0))
+            if name in SHAPES:
+                canvas.shape(1, 2, name, 0.47, (255, 255, 255), shift)
+            else:
+                canvas.glyph(1, 2, name, (255, 255, 255), shift)
+            painted = np.argwhere(canvas.pixels.any(2))
+            assert len(painted) >= 2
+            assert (painted // cell == [1, 2]).all(), name
+
+
+def test_glyphs_are_told_apart() -> None:
+    pictures = set()
+    for name in GLYPHS:
+        canvas = Canvas(64, (0, 0, 0))
+        canvas.glyph(0, 0, name, (255, 255, 255), (0, 0))
+        pictures.add(canvas.pixels.tobytes())
+    assert len(pictures) == len(GLYPHS)
