@@ -20,9 +20,9 @@ from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.errors import LayerPruneError, UsageError
+from hf_layerprune.errors import LayerPruneError, ProbeError, UsageError
 from hf_layerprune.mini.canvas import CELLS
-from hf_layerprune.probing.probe_set import SYNTHETIC_PIXELS, ProbeSet, parse_max_bad, probe_set_of_files, synthetic_probe_set
+from hf_layerprune.probing.probe_set import SYNTHETIC_PIXELS, ProbeSet, beyond_limit, parse_max_bad, probe_set_of_files, synthetic_probe_set
 from hf_layerprune.probing.store import StatisticsStore
 from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
 
@@ -135,6 +135,8 @@ class LayerPruner:
         """`probe` over a probe set at hand; `max_bad` as a share."""
         store = self._store(pictures, device)
         if kept := store and store.finished():
+            if beyond := beyond_limit(pictures, kept.record.skipped_count, max_bad):
+                raise ProbeError(f"an earlier probe had to leave out {'; '.join(kept.record.skipped[:3])}. {beyond}")
             self.statistics = replace(kept, model=self.facts)
             return self.statistics
         from hf_layerprune.probing.probe import probe

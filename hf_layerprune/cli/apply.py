@@ -44,5 +44,5 @@ def apply(
     if caution := deepstack_warning(made, checkpoint.facts):
         console.note(f"warning: {caution}")
     report = write_pruned(console, checkpoint, made, output, overwrite, writing, {})
-    show_next(console, output, source)
+    show_next(console, output, source, checkpoint)
     console.result(report)

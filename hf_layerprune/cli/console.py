@@ -42,7 +42,7 @@ class Console:
     def result(self, value: dict[str, Any]) -> None:
         """The report for machines."""
         if self.json:
-            click.echo(json.dumps(value, ensure_ascii=False))
+            click.echo(json.dumps(value))
 
     @contextmanager
     def progress(self, description: str, **options: Any) -> Iterator[Any]:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.layer_map import removal_lines
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.measure import measure
 from hf_layerprune.cli.options import quoted
-from hf_layerprune.cli.report import layer_map, model_line, removal_lines, size
+from hf_layerprune.cli.report import map_lines, model_line, size
 from hf_layerprune.cli.source import open_source, source_name
 from hf_layerprune.errors import UsageError
 from hf_layerprune.pruner import LayerPruner, default_statistics_folder, parse_size
@@ -63,7 +64,7 @@ def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any]
 
 def show_plan(console: Console, plan: PruningPlan, statistics: LayerStatistics | None, cautions: list[str]) -> None:
     """The layer map, what goes, and what to be careful about."""
-    for line in ("", *layer_map(plan, statistics), "", *removal_lines(plan)):
+    for line in ("", *map_lines(plan, statistics), "", *removal_lines(plan)):
         console.say(line)
     for caution in cautions:
         console.note(f"warning: {caution}")
@@ -80,7 +81,8 @@ def write_pruned(
 ) -> dict[str, Any]:
     """Write and prove the pruned checkpoint, say what that came to, and return it for `--json`."""
     shard_size = parse_size(writing["max_shard_size"])
-    with console.progress("writing", unit="B", unit_scale=True, total=checkpoint.size(plan.drop)[1]) as bar:
+    written = checkpoint.size(plan.drop)[1]  # of tensors, as `total_bytes` is
+    with console.progress("writing", unit="B", unit_scale=True, total=written) as bar:
         manifest = rewrite(
             checkpoint,
             plan,
@@ -91,7 +93,6 @@ def write_pruned(
             records=records,
             progress=bar.update,
         )
-    written = sum(record.bytes for name, record in manifest.files.items() if name.endswith(".safetensors"))
     proof = f"verified: {len(manifest.tensors)} tensors identical to their source" if writing["verify"] else "not verified"
     console.say(f"wrote   {quoted(target)}   {size(checkpoint.total_bytes)} -> {size(written)}, {proof}")
     return {
@@ -103,9 +104,10 @@ def write_pruned(
     }
 
 
-def show_next(console: Console, target: Path | None, source: str) -> None:
-    """The commands that make sense now."""
+def show_next(console: Console, target: Path | None, source: str, checkpoint: Checkpoint) -> None:
+    """The command that makes sense now."""
     if target is None:
         console.say("dry run: nothing was written")
     else:
-        console.say(f"next    hf-layerprune verify {quoted(target)} --source {quoted(source)} --deep")
+        named = source if Path(source).is_dir() else checkpoint.id
+        console.say(f"next    hf-layerprune verify {quoted(target)} --source {quoted(named)} --deep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -55,6 +56,8 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a known error, 2 wrong usage, 130 interrupted, 143 terminated."""
     invocation = Invocation()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(prog_name="hf-layerprune", standalone_mode=False, obj=invocation)

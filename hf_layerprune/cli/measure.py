@@ -45,8 +45,8 @@ def _probe_lines(statistics: LayerStatistics, seconds: float | None) -> list[str
     domains = statistics.record.probe_set["domains"]
     origins = "; ".join(dict.fromkeys(f"{domain['origin']}" for domain in domains.values()))
     images = " + ".join(f"{domain['images']} {name}" for name, domain in domains.items())
-    passes = f"{int(statistics.samples.sum())} passes over {images} images ({origins})"
-    lines = [f"probed {passes} in {seconds:.0f} s" if seconds is not None else f"reused the statistics of an earlier probe: {passes}"]
+    passes = f"{int(statistics.samples.sum())} passes over {images} images"
+    lines = [f"probed {passes} in {seconds:.0f} s" if seconds is not None else f"reused an earlier probe: {passes}", f"images {origins}"]
     if skipped := sum(statistics.record.skipped_count.values()):
         lines += [f"skipped {skipped} of them:", *(f"  {reason}" for reason in statistics.record.skipped[:5])]
     return lines

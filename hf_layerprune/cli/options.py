@@ -40,6 +40,9 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: tuple[s
     pairs = [value.partition("=") for value in values]
     if wrong := [name for name, equals, _ in pairs if not equals or not name]:
         raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE.")
+    names = [name for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise click.BadParameter(f"{twice[0]!r} is given twice.")
     return {name: value for name, _, value in pairs}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 def plan_origin(console: Console, origin: str, lookup: Mapping[str, Any]) -> tuple[ModelFacts, LayerStatistics | None]:
     """The model that is to be pruned, and its statistics if there are any."""
-    place = Path(origin)
-    if place.is_file():
-        return _from_statistics(console, place)
+    if os.path.isfile(origin):
+        return _from_statistics(console, Path(origin))
     checkpoint = open_source(console, origin, **lookup)
     kept = checkpoint.path / "layerprune" / "statistics.safetensors"
     if kept.is_file():

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, shown
 
 if TYPE_CHECKING:
     from hf_layerprune.pruner import LayerPruner
 
 
-def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], what: str) -> None:
-    """ArtifactError unless a file can be written there: it is new, or it is `what` and may be overwritten."""
-    if not output.parent.is_dir():
-        raise ArtifactError(f"{output}: there is no folder {output.parent} to write into.")
+def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], what: str, source: Path | None = None) -> None:
+    """ArtifactError unless a file can be written there: outside the folder `source`, new, or `what` and to be overwritten."""
+    if len(os.fsencode(output.name)) > 255:
+        raise ArtifactError(f"output {shown(output.name)}: the name has {len(os.fsencode(output.name))} bytes, at most 255 are possible.")
     if output.is_symlink():
         raise ArtifactError(f"{output}: is a link; name the file itself.")
+    if source and source.resolve() in output.resolve().parents:
+        raise ArtifactError(f"{output} lies in the source {source}, which is never written to. Choose another place.")
+    if not output.parent.is_dir():
+        raise ArtifactError(f"{output}: there is no folder {output.parent} to write into.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise ArtifactError(f"{output}: the folder {output.parent} is not writable. Choose a folder that you may write to.")
     if not output.exists():
         return
     if not output.is_file():
@@ -35,8 +42,9 @@ def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], wh
 def finished_probe(output: Path, pruner: LayerPruner, probing: Mapping[str, Any]) -> bool:
     """Whether a file holds the statistics that these options ask for."""
     from hf_layerprune.artifacts.statistics import LayerStatistics
+    from hf_layerprune.probing.probe_set import beyond_limit, parse_max_bad
 
-    if not output.is_file():
+    if not os.path.isfile(output):
         return False
     try:
         found = LayerStatistics.load(output)
@@ -46,6 +54,7 @@ def finished_probe(output: Path, pruner: LayerPruner, probing: Mapping[str, Any]
     settings = pruner.probe_settings(probing["device"])
     return (
         found.model.source.fingerprint == pruner.facts.source.fingerprint
-        and found.record.probe_set["fingerprint"] == pictures.fingerprint
+        and found.record.probe_set.get("fingerprint") == pictures.fingerprint
+        and not beyond_limit(pictures, found.record.skipped_count, parse_max_bad(probing["max_bad"]))
         and all(found.record.settings.get(name) == value for name, value in settings.items())
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def plan(console: Console, origin: str, planning: dict[str, Any], output: Path, 
     from hf_layerprune.strategies.planning import deepstack_warning, make_plan
 
     arguments = planning_arguments(planning)
-    check_file(output, overwrite, PruningPlan.load, "plan")
+    check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     facts, statistics = plan_origin(console, origin, lookup)
     made = make_plan(facts, statistics=statistics, **arguments)
     caution = deepstack_warning(made, facts)

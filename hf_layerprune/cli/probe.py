@@ -15,7 +15,7 @@ from hf_layerprune.cli.console import Console, reporting
     short_help="Measure how much each layer changes its input.",
     epilog=options.examples(
         "hf-layerprune probe mini -o statistics.safetensors",
-        "hf-layerprune probe Qwen/Qwen3-VL-2B-Instruct --math-images homework/ --general-images photos.jsonl -o statistics.safetensors",
+        "hf-layerprune probe ./qwen --math-images sums/ --general-images photos.jsonl -o qwen.safetensors",
     ),
 )
 @click.argument("source")
@@ -39,7 +39,7 @@ def probe(console: Console, source: str, output: Path, overwrite: bool, probing:
         console.say(f"{options.quoted(output)} holds these statistics already; nothing was changed")
         console.result({"output": str(output), "fingerprint": LayerStatistics.load(output).fingerprint, "reused": True})
         return
-    check_file(output, overwrite, LayerStatistics.load, "statistics")
+    check_file(output, overwrite, LayerStatistics.load, "statistics", pruner.checkpoint.path)
     statistics = measure(console, pruner, (), probing)
     statistics.save(output)
     console.say(f"wrote   {options.quoted(output)}")

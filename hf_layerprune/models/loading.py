@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import logging
 
@@ -56,7 +57,7 @@ def load_model(
                 output_loading_info=True,
                 **{name: value for name, value in options.items() if value is not None},
             )
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
             raise ModelError(f"{path}: transformers cannot load the model: {_first_line(error)}.") from error
     model: Any = loaded[0]
     if problems := loading_problems(loaded[1]):

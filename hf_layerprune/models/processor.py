@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import transformers
 from transformers import AutoProcessor, ProcessorMixin
@@ -21,19 +21,22 @@ def load_processor(path: Path) -> ProcessorMixin:
     Raises ModelError if the folder has no processor, or one that needs code of its own.
     """
     try:
-        return cast(ProcessorMixin, _AUTO.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+        found = _AUTO.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except ImportError:
         return _image_and_text_processor(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{path}: transformers cannot load the processor: {reason}") from error
+    if not isinstance(found, ProcessorMixin):  # where it knows no processor, transformers takes the tokenizer for one
+        raise ModelError(f"{path}: no file there names a processor that transformers knows; found a {type(found).__name__} alone.")
+    return found
 
 
 def _image_and_text_processor(path: Path) -> ProcessorMixin:
     """An instance of the folder's processor class that has only the parts that need no torchvision."""
     name = next((n for file in _NAMING_FILES if (n := _processor_class(path / file))), None)
-    base: Any = getattr(transformers, name, None) if name else None
-    if base is None:
+    base: Any = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not (isinstance(base, type) and issubclass(base, ProcessorMixin)):
         raise ModelError(f"{path}: no file there names a processor that transformers knows; found {name!r}.")
 
     class ImageTextProcessor(base):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from hf_layerprune.models.batches import ImageBatch
@@ -32,14 +32,17 @@ class SampleSums:
     last_token_cosine: Array  # [B, L, L]
     input_pool: Array  # [B, L, d]
     output_pool: Array  # [B, L, d]
+    constant: Bool[np.ndarray, "batch layer"]  # whether a layer gives every token the same output
 
-    def problem(self) -> tuple[int, int] | None:
-        """The first sample, and its first layer, with NaN or infinity; None if all is finite."""
+    def problem(self) -> tuple[int, int, str] | None:
+        """The first sample whose activations say nothing, its first such layer, and what is wrong there; None if all is well."""
         finite = np.isfinite(self.input_pool).all(2) & np.isfinite(self.output_pool).all(2) & np.isfinite(self.token_cosine).all(1)
-        if finite.all():
+        wrong = ~finite | self.constant
+        if not wrong.any():
             return None
-        sample, layer = np.argwhere(~finite)[0]
-        return int(sample), int(layer)
+        sample, layer = map(int, np.argwhere(wrong)[0])
+        kind = "the same output for every token" if finite[sample, layer] else "NaN, infinity or a token of norm zero"
+        return sample, layer, kind
 
 
 class LayerRecorder:
@@ -53,11 +56,13 @@ class LayerRecorder:
         self._triplets: list[Tensor] = []
         self._pools: tuple[list[Tensor], list[Tensor]] = ([], [])
         self._ends: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._constant: list[Tensor] = []
 
     def record(self, entering: Float[Tensor, "batch token hidden"], leaving: Float[Tensor, "batch token hidden"]) -> None:
         """Take the input and the output of the next layer."""
         entering, leaving = entering.float(), leaving.float()
         self._cosines.append(_cosine(entering, leaving).cpu())
+        self._constant.append(self._is_constant(leaving).cpu())
         self._recent = [*self._recent[-2:], entering]
         if len(self._recent) == 3:
             self._triplets.append(_cosine(self._recent[0].to(leaving.device), leaving).cpu())
@@ -82,7 +87,11 @@ class LayerRecorder:
             last_token_cosine=np.triu(np.einsum("bld,bmd->blm", *unit)),
             input_pool=_stack(self._pools[0]),
             output_pool=_stack(self._pools[1]),
+            constant=torch.stack(self._constant, 1).numpy(),
         )
+
+    def _is_constant(self, hidden: Float[Tensor, "batch token hidden"]) -> Bool[Tensor, "batch"]:
+        return ((hidden == hidden[:, :1]).all(2) | ~self._batch.real.to(hidden.device)).all(1)
 
     def _pool(self, hidden: Float[Tensor, "batch token hidden"]) -> Float[Tensor, "batch hidden"]:
         real = self._batch.real.to(hidden.device)[..., None]

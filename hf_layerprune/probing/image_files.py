@@ -48,6 +48,9 @@ def images_in_jsonl(path: Path, limit: int) -> list[ImageRecord]:
             number = 0
             while len(records) < limit and (line := lines.readline(MAX_LINE_BYTES)):
                 number += 1
+                rest = line
+                while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):  # a longer line is one bad record
+                    rest = lines.readline(MAX_LINE_BYTES)
                 if line.strip():
                     records.append(_jsonl_record(path, number, line))
     except OSError as error:
@@ -73,7 +76,9 @@ def decode_image(record: ImageRecord) -> Image.Image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadRecord(f"{record.label}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 return _to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, Image.DecompressionBombError) as error:
+    except BadRecord:
+        raise
+    except Exception as error:  # the decoders raise whatever a damaged file leads them to
         raise BadRecord(f"{record.label}: not a picture that can be decoded ({_short(error)})") from error
 
 
@@ -96,7 +101,7 @@ def _image_paths(folder: Path) -> Iterator[str]:
                     name = f"{below}/{entry.name}" if below else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(name)
-                    elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+                    elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):
                         yield name
         except OSError as error:
             raise ProbeError(f"{folder / below}: cannot list the folder: {error.strerror}.") from error
@@ -110,14 +115,23 @@ def _jsonl_record(path: Path, number: int, line: bytes) -> ImageRecord:
         return ImageRecord(label, None, "not a line of JSON")
     except (KeyError, TypeError, IndexError):
         return ImageRecord(label, None, 'no field "image"')
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not _is_path(value):
         return ImageRecord(label, None, '"image" is not a path')
     if "://" in value:
         raise ProbeError(f"{path}, line {number}: {value[:80]!r} is a URL; download the images first and give paths.")
-    target = path.parent / value
-    if os.path.isabs(value) or not target.resolve().is_relative_to(path.parent.resolve()):
+    target, folder = path.parent / value, os.path.realpath(path.parent)
+    if os.path.isabs(value) or not Path(os.path.realpath(target)).is_relative_to(folder):
         return ImageRecord(label, None, f"{value[:80]!r} lies outside the folder of {path.name}")
     return ImageRecord(f"{label} ({value[:80]})", target)
+
+
+def _is_path(value: object) -> bool:
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        return bool(os.fsencode(value))
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _short(error: BaseException) -> str:

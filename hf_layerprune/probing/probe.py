@@ -22,7 +22,7 @@ from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.probing.accumulate import Accumulator
 from hf_layerprune.probing.capture import SampleSums, recording
 from hf_layerprune.probing.image_files import BadRecord
-from hf_layerprune.probing.probe_set import ProbeSet
+from hf_layerprune.probing.probe_set import ProbeSet, beyond_limit
 from hf_layerprune.probing.store import StatisticsStore
 
 LISTED = 100  # bad records that are named; the others are only counted
@@ -93,6 +93,7 @@ class _Run:
         self.done: int = begun.record.probe_set["done"] if begun else 0
         self._skipped: list[str] = list(begun.record.skipped) if begun else []
         self._counts: dict[str, int] = dict(begun.record.skipped_count) if begun else dict.fromkeys(probe_set.domains, 0)
+        self._refuse_beyond("; ".join(self._skipped[:3]))
 
     def measure(self, loaded: ProbedModel, domain: Domain, number: int) -> None:
         """Ask one picture all the questions of its domain; all of its samples count, or none."""
@@ -125,19 +126,17 @@ class _Run:
         if self._parts >= most:
             raise ProbeError(f"{label}: out of memory with a single question. Use smaller images, --dtype bfloat16 or another --device.")
         self._parts *= 2
-        self._say(f"out of memory: going on with batches of {max(1, most // self._parts)}")
+        self._say(f"out of memory: going on with batches of {-(-most // self._parts)}")
 
     def _skip(self, domain: Domain, reason: str) -> None:
         self._counts[domain] += 1
         if len(self._skipped) < LISTED:
             self._skipped.append(reason)
-        allowed = int(self._max_bad * len(self._probe_set.sources[domain]))
-        if self._counts[domain] > allowed:
-            most = f"{self._max_bad:%}".rstrip("0").rstrip(".%") + "%"
-            raise ProbeError(
-                f"{reason}. That makes {self._counts[domain]} bad of {len(self._probe_set.sources[domain])} {domain} images, "
-                f"more than the {allowed} that --max-bad {most} allows. Mend or remove them, or raise --max-bad."
-            )
+        self._refuse_beyond(reason)
+
+    def _refuse_beyond(self, reasons: str) -> None:
+        if beyond := beyond_limit(self._probe_set, self._counts, self._max_bad):
+            raise ProbeError(f"{reasons}. {beyond}")
 
 
 def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image: Image.Image, label: str) -> SampleSums:
@@ -151,8 +150,8 @@ def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image:
         loaded.model(**batch.inputs, use_cache=False, logits_to_keep=1)
     sums = recorder.sums()
     if problem := sums.problem():
-        sample, layer = problem
-        raise BadRecord(f"{label}: NaN, infinity or a token of norm zero at decoder layer {layer}, asked {names[sample]}")
+        sample, layer, kind = problem
+        raise BadRecord(f"{label}: {kind} at decoder layer {layer}, asked {names[sample]}")
     return sums
 
 

@@ -145,7 +145,7 @@ def probe_set_of_files(places: Mapping[Domain, Path], samples: int | None = None
             records = _records(place, _checked(samples) or PAPER_IMAGES)
             if samples and len(records) < samples and not allow_fewer:
                 raise ProbeError(f"{place}: {len(records)} images, fewer than --samples {samples}. To go on with them, add --allow-fewer.")
-            sources[domain] = ImageFiles(place.name, tuple(records))
+            sources[domain] = ImageFiles(place.name or place.resolve().name, tuple(records))
     return ProbeSet(sources)
 
 
@@ -158,6 +158,19 @@ def parse_max_bad(text: str) -> Decimal:
     if not (share.is_finite() and 0 <= share < 1):
         raise UsageError(f"--max-bad {text!r}: expected a share from 0 to below 1, such as 1% or 0.01.")
     return share
+
+
+def beyond_limit(pictures: ProbeSet, bad: Mapping[str, int], max_bad: Decimal) -> str | None:
+    """What to tell a person if more than `max_bad` of a domain's pictures are bad, of which `bad` counts those; else None."""
+    for domain, source in pictures.sources.items():
+        allowed = int(max_bad * len(source))
+        if bad.get(domain, 0) > allowed:
+            most = f"{max_bad:%}".rstrip("0").rstrip(".%") + "%"
+            return (
+                f"That makes {bad[domain]} bad of {len(source)} {domain} images, more than the {allowed} that --max-bad {most} allows. "
+                "Mend or remove them, or raise --max-bad."
+            )
+    return None
 
 
 def _records(place: Path, limit: int) -> list[ImageRecord]:
@@ -176,9 +189,9 @@ def _checked(samples: int | None) -> int | None:
 
 
 def _file_digest(path: Path | None) -> str:
-    if path is None or not path.is_file():
-        return "missing"
     try:
+        if path is None or not path.is_file():
+            return "missing"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
@@ -17,9 +17,6 @@ from hf_layerprune.strategies.layer_lists import format_layers
 from hf_layerprune.strategies.plugins import one_line
 from hf_layerprune.strategies.request import Asked, Request, read_request
 from hf_layerprune.strategies.strategy import Selection, Strategy
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 MANUAL = "manual"  # what a plan names as its strategy when the layers were given
 

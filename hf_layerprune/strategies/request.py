@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.families.facts import protected_layers
+from hf_layerprune.families.facts import MIN_LAYERS, protected_layers
 from hf_layerprune.strategies import find_strategy, parse_parameters
 from hf_layerprune.strategies.budget import BudgetOf, resolve_budget
 from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers
 from hf_layerprune.strategies.strategy import NoParameters, Strategy
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 DEFAULT_BUDGET = "0.25"  # the middle one of the domain-aware paper's three
 
@@ -88,7 +85,10 @@ def _budget(depth: int, chosen: tuple[int, ...] | None, asked: Asked) -> Budget:
     budget, num_layers = asked.get("budget"), asked.get("num_layers")
     if budget is None and num_layers is None and chosen is None:
         budget = DEFAULT_BUDGET
-    return resolve_budget(depth, budget=budget, budget_of=asked.get("budget_of", "middle"), num_layers=num_layers, chosen=chosen)
+    resolved = resolve_budget(depth, budget=budget, budget_of=asked.get("budget_of", "middle"), num_layers=num_layers, chosen=chosen)
+    if (left := depth - resolved.layers) < MIN_LAYERS:
+        raise UsageError(f"removing {resolved.layers} of {depth} layers leaves {left}; at least {MIN_LAYERS} must stay. Remove fewer.")
+    return resolved
 
 
 def _refuse_forced(request: Request, facts: ModelFacts, allowed: bool) -> None:

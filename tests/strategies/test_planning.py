@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -343,14 +344,14 @@ def test_a_failure_of_ours_that_says_what_to_do_is_passed_on(make_facts: Any, ma
             "the plan drops layers 0,2 of the 3 that DeepStack features are added after; they will be added after layers 1,3-4 instead.",
         ),
         (
-            "1-14",
-            "the plan drops layers 1-2 of the 3 that DeepStack features are added after; "
-            "they will be added after layers 0,15 instead, and 1 of them nowhere.",
+            "1-13",
+            "the plan drops layers 1-3 of the 4 that DeepStack features are added after; "
+            "they will be added after layers 0,14-15 instead, and 1 of them nowhere.",
         ),
     ],
 )
 def test_a_moved_deepstack_injection_is_said(make_facts: Any, layers: str, warning: str | None) -> None:
-    facts = make_facts()
+    facts = make_facts(deepstack=4 if layers == "1-13" else 3)
     assert deepstack_warning(make_plan(facts, "mixed", layers=layers, protect="none"), facts) == warning
 
 
@@ -370,5 +371,14 @@ def test_any_strategy_with_any_budget_gives_exactly_that_many_or_says_no(
         plan = make_plan(facts, name, num_layers=k, protect=protect, statistics=statistics)
     except StrategyError as error:
         assert "the budget asks for" in str(error)
+    except UsageError as error:
+        assert layers - k < 3 and "at least 3 must stay" in str(error)
     else:
-        assert len(plan.drop) == k and not set(plan.drop) & set(plan.protected)
+        assert layers - k >= 3 and len(plan.drop) == k and not set(plan.drop) & set(plan.protected)
+
+
+@pytest.mark.parametrize("asked", [{"num_layers": 6}, {"budget": "0.9", "budget_of": "all"}, {"layers": "1-6", "force": True}])
+def test_three_layers_must_stay(make_facts: Any, asked: dict[str, Any]) -> None:
+    """A shallower model would be no source for anything: refused before it is measured."""
+    message = refusal(UsageError, make_facts(layers=8), "random", protect="none", **asked)
+    assert re.fullmatch(r"removing [67] of 8 layers leaves [12]; at least 3 must stay. Remove fewer.", message)

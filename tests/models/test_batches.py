@@ -1,0 +1,123 @@
+"""Batches: one user message, the picture first, then the prompt byte for byte, the generation prompt, nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import ProcessorMixin
+
+import hf_layerprune
+from hf_layerprune.errors import ModelError
+from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import chat_prompt, encode_questions
+from hf_layerprune.models.processor import load_processor
+
+TABLE = json.loads((Path(hf_layerprune.__file__).parent / "artifacts" / "prompts.json").read_bytes())
+PROMPTS = [text for domain in ("math", "nonmath") for text in TABLE[domain].values()]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def processor() -> ProcessorMixin:
+    return load_processor(model_path())
+
+
+def picture(width: int = 64, height: int = 64) -> Image.Image:
+    return Image.new("RGB", (width, height), (200, 30, 90))
+
+
+@pytest.mark.parametrize("question", PROMPTS, ids=range(9))
+def test_the_whole_text_of_a_sample(processor: ProcessorMixin, question: str) -> None:
+    wanted = f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert chat_prompt(processor, question) == wanted
+    batch = encode_questions(processor, picture(), [question], CPU)
+    text = processor.tokenizer.decode(batch.inputs["input_ids"][0], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    assert text == wanted.replace("<|image_pad|>", "<|image_pad|>" * 16)  # 64 pixels in patches of 8, merged two by two
+    assert batch.visual.sum() == 16 and batch.real.all()
+
+
+def test_a_batch_is_its_samples_padded_on_the_right(processor: ProcessorMixin) -> None:
+    batch = encode_questions(processor, picture(), PROMPTS, CPU)
+    alone = [encode_questions(processor, picture(), [question], CPU) for question in PROMPTS]
+    lengths = [one.real.shape[1] for one in alone]
+    assert batch.real.shape == (9, max(lengths)) and len(set(lengths)) > 4
+    for number, (one, length) in enumerate(zip(alone, lengths)):
+        assert torch.equal(batch.inputs["input_ids"][number, :length], one.inputs["input_ids"][0])
+        assert batch.real[number].tolist() == [True] * length + [False] * (max(lengths) - length)
+        assert torch.equal(batch.visual[number, :length], one.visual[0]) and not batch.visual[number, length:].any()
+        assert torch.equal(batch.inputs["mm_token_type_ids"][number, :length].bool(), one.visual[0])
+    whole = alone[0].inputs["pixel_values"]
+    assert torch.equal(batch.inputs["pixel_values"], whole.repeat(9, 1)) and batch.inputs["image_grid_thw"].tolist() == [[1, 8, 8]] * 9
+
+
+def test_pictures_of_other_shapes(processor: ProcessorMixin) -> None:
+    """The token count follows from the grid, whatever size the processor chooses."""
+    for width, height in ((1, 1), (200, 20), (500, 400)):
+        batch = encode_questions(processor, picture(width, height), PROMPTS[:2], CPU)
+        _, down, across = batch.inputs["image_grid_thw"][0].tolist()
+        assert batch.visual.sum(1).tolist() == [down * across // 4] * 2 and down * across >= 4
+
+
+def test_works_where_torchvision_cannot_be_imported(tmp_path: Path) -> None:
+    """In a process of its own, where it is as good as not installed."""
+    script = """
+import sys, importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name.partition(".")[0] == "torchvision" else find(name, *rest)
+sys.modules["torchvision"] = None
+import torch
+from PIL import Image
+from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import encode_questions
+from hf_layerprune.models.processor import load_processor
+processor = load_processor(model_path())
+batch = encode_questions(processor, Image.new("RGB", (64, 64)), ["What?"], torch.device("cpu"))
+print(type(processor).__mro__[1].__name__, int(batch.visual.sum()))
+"""
+    where = {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=where, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["Qwen3VLProcessor", "16"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__.__mro__ }}",
+        "{{ raise_exception('two\\nlines') }}",
+        "{% for %}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{% include '/etc/passwd' %}",
+    ],
+)
+def test_a_template_that_reaches_out_is_refused(tmp_path: Path, template: str) -> None:
+    for name in ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "video_preprocessor_config.json"):
+        shutil.copy(model_path() / name, tmp_path / name)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match=r"^the checkpoint's chat template cannot be used: .") as caught:
+        chat_prompt(load_processor(tmp_path), "What?")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_processor(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="processor"):
+        load_processor(tmp_path)
+    shutil.copy(model_path() / "config.json", tmp_path)
+    with pytest.raises(ModelError, match="processor"):
+        load_processor(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["NoSuchProcessor", "AutoModel", 5, "os"])
+def test_a_processor_that_is_none(tmp_path: Path, name: object) -> None:
+    """A stranger's file names the class: only transformers' own processors are believed."""
+    for file in model_path().glob("*.json"):
+        value = json.loads(file.read_bytes())
+        (tmp_path / file.name).write_text(json.dumps(value | ({"processor_class": name} if "processor_class" in value else {})))
+    with pytest.raises(ModelError, match="processor"):
+        load_processor(tmp_path)

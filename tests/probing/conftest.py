@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoint import make_checkpoint
+from transformers import PreTrainedModel, ProcessorMixin
+
+from hf_layerprune.mini import model_path
+from hf_layerprune.models.loading import load_model
+from hf_layerprune.models.processor import load_processor
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order on every machine, and no quarrel over the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
+    """A real Qwen3-VL of 6 layers and 2 DeepStack taps, random weights, fp32. Tests leave no hook on it."""
+    folder = make_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny")
+    return load_model(folder, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def mini_model() -> PreTrainedModel:
+    return load_model(model_path(), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def mini_processor() -> ProcessorMixin:
+    return load_processor(model_path())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty folder for pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,249 @@
+"""Pictures from strangers: decoded rightly, or refused by name; found without listing everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_files import HEIC, SVG, animated, bomb, cmyk, gradient, grey16, palette_with_transparency, plain, png, turned
+from PIL import Image
+
+from hf_layerprune.errors import ProbeError
+from hf_layerprune.probing.image_files import BadRecord, ImageRecord, decode_image, images_in_folder, images_in_jsonl
+
+
+def decode(path: Path) -> np.ndarray:
+    image = decode_image(ImageRecord(path.name, path))
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_plain_pictures_keep_their_pixels(place: Path) -> None:
+    for name in ("a.png", "b.bmp", "c.tiff", "d.ppm"):
+        assert np.array_equal(decode(plain(place / name)), gradient())
+
+
+def test_turned_by_its_exif(place: Path) -> None:
+    """Orientation 6: what is stored as the left column is the top row of the photograph, from right to left."""
+    found = decode(turned(place / "a.png"))
+    assert np.array_equal(found, np.rot90(gradient(), -1)) and found.shape == (12, 8, 3)
+
+
+def test_sixteen_bits_become_eight(place: Path) -> None:
+    """All 256 greys that have an exact 8-bit value, and the ends: nothing clips at 255, nothing is one too dark."""
+    found = decode(grey16(place / "a.png", [257 * grey for grey in range(256)]))
+    assert found[0].tolist() == [[grey] * 3 for grey in range(256)]
+    near = decode(grey16(place / "b.png", [0, 300, 32768, 65000, 65535]))[0, :, 0]
+    assert np.abs(near - np.array([0, 300, 32768, 65000, 65535]) / 257).max() <= 1
+
+
+def test_sixteen_bit_colour(place: Path) -> None:
+    """Red, green and blue of 16 bits each, by their upper bytes."""
+    (place / "a.png").write_bytes(png(1, 1, 16, 2, b"\0" + bytes([200, 0, 100, 0, 50, 0])))
+    assert decode(place / "a.png").tolist() == [[[200, 100, 50]]]
+
+
+def test_palette_with_transparency_stands_on_white(place: Path) -> None:
+    assert decode(palette_with_transparency(place / "a.png")).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def test_half_transparent_stands_on_white(place: Path) -> None:
+    Image.new("RGBA", (1, 1), (0, 0, 0, 128)).save(place / "a.png")
+    assert np.abs(decode(place / "a.png").astype(int) - 127).max() <= 1
+    Image.new("LA", (1, 1), (0, 0)).save(place / "b.png")
+    assert decode(place / "b.png").tolist() == [[[255, 255, 255]]]
+
+
+def test_first_frame_of_an_animation(place: Path) -> None:
+    assert (decode(animated(place / "a.gif")) == [255, 0, 0]).all()
+
+
+def test_four_colours_of_print(place: Path) -> None:
+    assert (np.abs(decode(cmyk(place / "a.jpg")).astype(int) - [255, 0, 0]) < 12).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 3), (3, 20_000)])
+def test_odd_shapes_are_decoded(place: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (1, 2, 3)).save(place / "a.png")
+    found = decode(place / "a.png")
+    assert found.shape == (size[1], size[0], 3) and (found == [1, 2, 3]).all()
+
+
+def _bytes(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def _truncated(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _half_a_header(path: Path) -> None:
+    path.write_bytes(plain(path).read_bytes()[:20])
+
+
+def _self_link(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+BAD: dict[str, Callable[[Path], object]] = {
+    "zero bytes": _bytes(b""),
+    "text": _bytes(b"not a picture"),
+    "svg": _bytes(SVG),
+    "heic": _bytes(HEIC),
+    "truncated": _truncated,
+    "half a header": _half_a_header,
+    "bomb": bomb,
+    "smaller bomb": lambda path: bomb(path, 11_000),  # 121 million: below Pillow's own limit, above ours
+    "wrong length of a chunk": _bytes(png(4, 4, 8, 2, bytes(52), extra=b"\xff\xff\xff\xffiCCP")),
+    "too few rows": _bytes(png(400, 400, 8, 2, bytes(52))),
+    "tiff with a wild offset": _bytes(b"II*\0\xff\xff\xff\x7f" + bytes(20)),
+    "gif cut short": _bytes(b"GIF89a\x10\0\x10\0\xf7"),
+    "jpeg cut short": _bytes(b"\xff\xd8\xff\xe0\0\x10JFIF"),
+    "ico of nonsense": _bytes(b"\0\0\1\0\1\0" + b"\xff" * 16),
+    "folder": lambda path: path.mkdir(),
+    "dangling link": lambda path: path.symlink_to("nowhere.png"),
+    "link to itself": _self_link,
+    "pipe": lambda path: os.mkfifo(path),
+    "nothing": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("make", BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_decoded_is_named(place: Path, make: Callable[[Path], object]) -> None:
+    make(place / "odd.png")
+    tracemalloc.start()
+    with pytest.raises(BadRecord) as caught:
+        decode(place / "odd.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(caught.value).startswith("odd.png: ") and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    assert peak < 50 << 20
+
+
+def test_any_byte_may_be_wrong(place: Path) -> None:
+    """Decoders of strangers' formats fail in every way there is: always BadRecord, or a picture."""
+    rng, bad = np.random.default_rng(0), 0
+    for suffix in ("png", "gif", "tiff", "webp", "jpg", "ico", "bmp", "ppm"):
+        whole = bytearray(plain(place / f"whole.{suffix}").read_bytes())
+        for _ in range(25):
+            spoilt = bytearray(whole)
+            for position in rng.integers(0, len(whole), 4):
+                spoilt[position] = rng.integers(0, 256)
+            (place / f"spoilt.{suffix}").write_bytes(spoilt)
+            try:
+                assert decode(place / f"spoilt.{suffix}").size
+            except BadRecord:
+                bad += 1
+    assert bad > 20
+
+
+def test_folder_below_folder_by_path(place: Path) -> None:
+    for name in ("b/2.png", "a/1.JPG", "3.webp", "a/notes.txt", "a/c/4.heic"):
+        (place / name).parent.mkdir(exist_ok=True, parents=True)
+        (place / name).touch()
+    (place / "again").symlink_to(".")
+    (place / "a" / "up").symlink_to("..")
+    (place / "loop.png").symlink_to("loop.png")
+    (place / "link.png").symlink_to("3.webp")
+    (place / "dir.png").mkdir()
+    found = images_in_folder(place, 10)
+    assert [record.label for record in found] == ["3.webp", "a/1.JPG", "a/c/4.heic", "b/2.png", "link.png", "loop.png"]
+    assert [record.label for record in images_in_folder(place, 2)] == ["3.webp", "a/1.JPG"]
+    assert all(record.path == place / record.label for record in found)
+
+
+def test_folder_without_a_picture(place: Path) -> None:
+    (place / "notes.txt").write_text("none")
+    with pytest.raises(ProbeError, match="no image in that folder"):
+        images_in_folder(place, 5)
+
+
+def test_many_files_take_no_memory(place: Path) -> None:
+    """Two thousand names of 200 bytes that are not asked for cost as much as none."""
+    for number in range(2000):
+        os.symlink("nowhere", place / f"{'x' * 200}{number:05}.png")
+    tracemalloc.start()
+    found = images_in_folder(place, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [record.label[-9:] for record in found] == ["00000.png", "00001.png", "00002.png"] and peak < 100_000
+
+
+def write_lines(place: Path, *lines: object) -> Path:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (place / "set.jsonl").write_text(text, encoding="utf-8")
+    return place / "set.jsonl"
+
+
+def test_jsonl_of_paths_relative_to_it(place: Path) -> None:
+    (place / "in").mkdir()
+    plain(place / "in" / "a b.png")
+    path = write_lines(place, "\ufeff" + json.dumps({"image": "in/a b.png", "answer": 5}), "", {"image": "./in/../in/a b.png"})
+    records = images_in_jsonl(path, 9)
+    assert [record.label for record in records] == ["set.jsonl, line 1 (in/a b.png)", "set.jsonl, line 3 (./in/../in/a b.png)"]
+    assert all(np.array_equal(np.asarray(decode_image(record)), gradient()) for record in records)
+    assert len(images_in_jsonl(path, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{image: 1}", "not a line of JSON"),
+        ("[" * 100_000, "not a line of JSON"),
+        ("[]", 'no field "image"'),
+        ("5", 'no field "image"'),
+        ("null", 'no field "image"'),
+        ({"img": "a.png"}, 'no field "image"'),
+        ({"image": 5}, "not a path"),
+        ({"image": ""}, "not a path"),
+        ({"image": None}, "not a path"),
+        ({"image": "a\0.png"}, "not a path"),
+        ({"image": "/etc/passwd"}, "outside"),
+        ({"image": "../secret.png"}, "outside"),
+        ({"image": "out/secret.png"}, "outside"),  # through a link
+        ({"image": "loop.png"}, "line 2"),
+        ({"image": "nowhere.png"}, "no such file"),
+        ({"image": "x" * 5000}, "line 2"),
+        ({"image": "."}, "line 2"),
+        ({"image": "\ud800.png"}, "not a path"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_bad_line_is_named(place: Path, line: object, reason: str) -> None:
+    plain(place / "good.png")
+    plain(place.parent / "secret.png")
+    (place / "out").symlink_to(place.parent)
+    (place / "loop.png").symlink_to("loop.png")
+    records = images_in_jsonl(write_lines(place, {"image": "good.png"}, line, {"image": "good.png"}), 9)
+    assert len(records) == 3
+    decode_image(records[0])
+    decode_image(records[2])
+    with pytest.raises(BadRecord, match=r"set.jsonl, line 2") as caught:
+        decode_image(records[1])
+    assert reason in str(caught.value)
+
+
+def test_a_line_without_an_end_is_one_bad_line(place: Path) -> None:
+    plain(place / "good.png")
+    records = images_in_jsonl(write_lines(place, "x" * (5 << 20), {"image": "good.png"}), 9)
+    assert [record.path is None for record in records] == [True, False]
+    assert records[1].label.startswith("set.jsonl, line 2")
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "http://a/b.png", "s3://bucket/a.png", "file:///etc/passwd"])
+def test_a_url_is_refused(place: Path, url: str) -> None:
+    with pytest.raises(ProbeError, match=r"line 2: .* is a URL; download"):
+        images_in_jsonl(write_lines(place, {"image": "good.png"}, {"image": url}), 9)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n \n"])
+def test_an_empty_jsonl(place: Path, content: str) -> None:
+    with pytest.raises(ProbeError, match="no record in that file"):
+        images_in_jsonl(write_lines(place, content), 9)

@@ -1,0 +1,201 @@
+"""The probe as a whole: its statistics are what numpy makes of each picture and question, taken one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from layer_traces import expected, trace
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from hf_layerprune import LayerPruner, LayerStatistics
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.prompts import prompts
+from hf_layerprune.errors import ProbeError
+from hf_layerprune.mini.generator import draw_image
+from hf_layerprune.models.batches import encode_questions
+from hf_layerprune.probing.probe import ProbedModel, probe
+from hf_layerprune.probing.probe_set import ProbeSet, synthetic_probe_set
+from hf_layerprune.probing.store import StatisticsStore
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def facts() -> ModelFacts:
+    return LayerPruner.from_pretrained("mini", statistics_folder=None).facts
+
+
+@pytest.fixture
+def loaded(mini_model: PreTrainedModel, mini_processor: ProcessorMixin) -> ProbedModel:
+    return ProbedModel(mini_model, mini_processor, mini_model.model.language_model.layers, {"test": True})
+
+
+def run(facts: ModelFacts, loaded: ProbedModel, pictures: ProbeSet, **options: Any) -> LayerStatistics:
+    return probe(facts, pictures, lambda: loaded, **options)
+
+
+def test_statistics_are_the_sums_over_samples(facts: ModelFacts, loaded: ProbedModel) -> None:
+    statistics = run(facts, loaded, synthetic_probe_set(64, 2))
+    names = [name for domain in ("math", "nonmath") for name in prompts()[domain]]
+    assert statistics.subtasks == tuple(names) and statistics.samples.tolist() == [2] * 9
+    means = {"math": [], "nonmath": []}
+    for row, name in enumerate(names):
+        domain = "math" if row < 5 else "nonmath"
+        parts = []
+        for number in range(2):
+            alone = encode_questions(loaded.processor, draw_image(domain, "probe", number), [prompts()[domain][name]], CPU)
+            parts.append(expected(trace(loaded.model, alone.inputs), alone.visual[0].numpy()))
+        means[domain] += [part.cosine[0] for part in parts]
+        np.testing.assert_array_equal(statistics.tokens[row], sum(part.tokens for part in parts))
+        for field, source in (
+            ("cosine_sum", "cosine"),
+            ("token_cosine_sum", "token_cosine"),
+            ("triplet_cosine_sum", "triplet_cosine"),
+            ("last_token_cosine_sum", "last_token_cosine"),
+            ("input_pool_sum", "input_pool"),
+            ("output_pool_sum", "output_pool"),
+        ):
+            wanted = sum(getattr(part, source) for part in parts)
+            np.testing.assert_allclose(getattr(statistics, field)[row], wanted, rtol=2e-5, atol=1e-4, err_msg=f"{field} of {name}")
+        squares = sum(part.cosine**2 for part in parts)
+        np.testing.assert_allclose(statistics.cosine_square_sum[row], squares, rtol=2e-5, atol=1e-5)
+    for domain, rows in means.items():  # eq. 7: the mean over samples, whatever their length
+        np.testing.assert_allclose(statistics.cosine(domain), np.mean(rows, 0), rtol=1e-5)
+
+
+def halving_model(loaded: ProbedModel, most: int, error: Exception) -> Any:
+    """A hook that runs out of memory in batches of more than `most`; returns its handle."""
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if len(output) > most:
+            raise error
+
+    return loaded.layers[3].register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("most", [3, 2, 1])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_halves_the_batch_and_says_so_once(facts: ModelFacts, loaded: ProbedModel, most: int, error: Exception) -> None:
+    pictures, said, done = synthetic_probe_set(64, 2), [], []
+    whole = run(facts, loaded, pictures)
+    handle = halving_model(loaded, most, error)
+    try:
+        halved = run(facts, loaded, pictures, say=said.append, progress=lambda n, total: done.append(n))
+    finally:
+        handle.remove()
+    assert [line.split()[-1] for line in said] == {3: ["3"], 2: ["3", "2"], 1: ["3", "2", "1"]}[most]
+    assert done == [0, 1, 2, 3, 4] and halved.samples.tolist() == [2] * 9
+    np.testing.assert_allclose(halved.cosine_sum, whole.cosine_sum, rtol=1e-5)
+    assert halved.record.skipped_count == {"math": 0, "nonmath": 0}
+
+
+def test_out_of_memory_with_a_single_question(facts: ModelFacts, loaded: ProbedModel) -> None:
+    handle = halving_model(loaded, 0, torch.OutOfMemoryError("CUDA out of memory"))
+    try:
+        with pytest.raises(ProbeError, match=r"synthetic math 0: out of memory with a single question.*--dtype bfloat16"):
+            run(facts, loaded, synthetic_probe_set(64, 1))
+    finally:
+        handle.remove()
+    assert not any(layer._forward_hooks for layer in loaded.layers)
+
+
+def test_another_fault_is_not_taken_for_memory(facts: ModelFacts, loaded: ProbedModel) -> None:
+    handle = halving_model(loaded, 0, RuntimeError("shapes cannot be multiplied"))
+    try:
+        with pytest.raises(RuntimeError, match="shapes"):
+            run(facts, loaded, synthetic_probe_set(64, 1))
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "bad", "stops"),
+    [
+        (32, "0.01", 1, True),
+        (4, "0.25", 1, False),
+        (4, "0.25", 2, True),
+        (4, "0.49", 1, False),
+        (4, "0.5", 2, False),
+        (3, "0.34", 1, False),
+    ],
+)
+def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, images: int, share: str, bad: int, stops: bool) -> None:
+    """floor(share x images of the domain) may be bad: one of a hundred, and of 32 none."""
+    left = [bad]
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if left[0] == 0:
+            return None
+        left[0] -= 1
+        return output * torch.nan
+
+    handle = loaded.layers[7].register_forward_hook(hook)
+    pictures = replace(synthetic_probe_set(64, images), sources={"math": synthetic_probe_set(64, images).sources["math"]})
+    try:
+        if stops:
+            reason = rf"synthetic math {bad - 1}: NaN.* decoder layer 7, asked math-cot. That makes {bad} bad of {images} math"
+            with pytest.raises(ProbeError, match=reason):
+                run(facts, loaded, pictures, max_bad=Decimal(share))
+            return
+        statistics = run(facts, loaded, pictures, max_bad=Decimal(share))
+    finally:
+        handle.remove()
+    assert statistics.samples.tolist() == [images - bad] * 5  # all of a picture's questions count, or none
+    assert statistics.record.skipped_count == {"math": bad}
+    assert len(statistics.record.skipped) == bad and "decoder layer 7" in statistics.record.skipped[0]
+    assert np.isfinite(statistics.cosine("math")).all()
+
+
+def test_a_stored_probe_goes_on_where_it_ended(facts: ModelFacts, loaded: ProbedModel, tmp_path: Path) -> None:
+    """Interrupted at the third picture: the first two are kept, and only the others are measured by the next run."""
+    pictures, store = synthetic_probe_set(64, 3), StatisticsStore.of(tmp_path, "model", "set", {})
+    whole = run(facts, loaded, pictures)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(facts, loaded, pictures, store=store, progress=interrupt)
+    part = store.partial()
+    assert part is not None and store.finished() is None
+    done = part.record.probe_set["done"]
+    assert 1 <= done <= 3 and part.samples[0] == done
+    calls: list[int] = []
+    handle = loaded.model.register_forward_pre_hook(lambda module, args: calls.append(1))
+    try:
+        resumed = run(facts, loaded, pictures, store=store)
+    finally:
+        handle.remove()
+    assert len(calls) == 6 - done
+    assert resumed.content == whole.content == store.finished().content
+    assert store.partial() is None and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"no statistics at all"])
+def test_a_damaged_store_counts_as_empty(facts: ModelFacts, loaded: ProbedModel, tmp_path: Path, content: bytes) -> None:
+    store = StatisticsStore.of(tmp_path, "model", "set", {})
+    for name in (f"{store.key}.safetensors", f"{store.key}.partial.safetensors"):
+        (tmp_path / name).write_bytes(content)
+    assert store.finished() is None and store.partial() is None
+    assert run(facts, loaded, synthetic_probe_set(64, 1), store=store).samples.tolist() == [1] * 9
+    assert store.finished() is not None
+
+
+def test_stores_of_different_settings_are_apart(tmp_path: Path) -> None:
+    keys = {
+        StatisticsStore.of(tmp_path, model, pictures, settings).key
+        for model in ("a", "b")
+        for pictures in ("c", "d")
+        for settings in ({"dtype": "float32"}, {"dtype": "bfloat16"})
+    }
+    assert len(keys) == 8
