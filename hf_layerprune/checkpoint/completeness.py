@@ -33,9 +33,11 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
         expected[family.head] = expected[family.embedding]
         notes.append(f"{family.tied} is true, yet {family.head} is on disk: it is kept, and loads untied if it differs from the embeddings")
     for name, shape in expected.items():
-        if tensors[name].shape != shape or tensors[name].dtype not in FLOATS:
+        layouts = family.layouts(name, shape)
+        if tensors[name].shape not in layouts or tensors[name].dtype not in FLOATS:
             found = f"{tensors[name].dtype} {shown(list(tensors[name].shape))}"
-            raise CheckpointError(f"{where}: {shown(name)} is {found}, config.json asks for {list(shape)} in {'/'.join(FLOATS)}. {FETCH}")
+            asked = " or ".join(str(list(layout)) for layout in layouts)
+            raise CheckpointError(f"{where}: {shown(name)} is {found}, config.json asks for {asked} in {'/'.join(FLOATS)}. {FETCH}")
     if unknown := sorted(tensors.keys() - expected.keys()):
         # A pruned model is judged by its ancestor's depth: what was harmless there could look stacked by chance in another.
         _refuse_depth_bearing(unknown, tensors, find(config, f"{LINEAGE}.original_depth") or layers, family, where)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 from hf_layerprune.artifacts.manifest import FileRecord
 from hf_layerprune.checkpoint.layout import NewShard
@@ -18,6 +19,7 @@ BLOCK_BYTES = 512 << 10
 QUEUED_BLOCKS = 4  # how far writing may run ahead of hashing: this bounds the memory
 
 Progress = Callable[[int], None]
+Block = bytes | memoryview
 
 
 class HashedFile:
@@ -33,14 +35,18 @@ class HashedFile:
         self._size = 0
         self._digest = hashlib.sha256()
         # SimpleQueue, and no bounded Queue: an interrupt that arrives within Queue.put can leave its lock held for ever.
-        self._blocks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
         for _ in range(QUEUED_BLOCKS):
-            self._places.put(None)
+            self._free.put(bytearray(BLOCK_BYTES))
         self._hasher = threading.Thread(target=self._hash, daemon=True)
 
-    def write(self, block: bytes) -> None:
-        self._places.get()
+    def buffer(self) -> bytearray:
+        """Memory for a block to be written, as soon as the hashing is done with it: new memory for each would cost more than the copy."""
+        return self._free.get()
+
+    def write(self, block: Block) -> None:
+        """Append bytes, or a view of a `buffer`, which is handed out again once they are hashed."""
         self._blocks.put(block)
         rest = memoryview(block)
         while rest:
@@ -50,7 +56,8 @@ class HashedFile:
     def _hash(self) -> None:
         while (block := self._blocks.get()) is not None:
             self._digest.update(block)
-            self._places.put(None)
+            if isinstance(block, memoryview):
+                self._free.put(block.obj)  # type: ignore[arg-type]  # a view of one of the buffers
 
     def __enter__(self) -> HashedFile:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -72,21 +79,34 @@ class HashedFile:
             os.close(self._handle)
 
 
-def read_blocks(path: Path, begin: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file from `begin` to before `end`, in blocks; CheckpointError naming the file if they cannot all be read."""
+def read_blocks(path: Path, begin: int, end: int, buffer: Callable[[], bytearray] | None = None) -> Iterator[memoryview]:
+    """The bytes of a file from `begin` to before `end`, in blocks; CheckpointError naming the file if they cannot all be read.
+
+    buffer: gives the memory for each block; by default all use the same, so that a block is gone when the next is asked for.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            shared = bytearray(0 if buffer else min(BLOCK_BYTES, end - begin))
             while begin < end:
-                block = os.pread(handle, min(BLOCK_BYTES, end - begin), begin)
-                if not block:
+                block = memoryview(buffer() if buffer else shared)[: end - begin]
+                count = os.preadv(handle, [block], begin)
+                if not count:
                     raise CheckpointError(f"{path}: ends at byte {begin:,}, expected {end:,}: it changed while it was read. Start again.")
-                yield block
-                begin += len(block)
+                yield block[:count]
+                begin += count
         finally:
             os.close(handle)
     except OSError as error:
         raise CheckpointError(f"{path}: reading failed at byte {begin:,}: {error.strerror}. Check the disk.") from error
+
+
+def same_blocks(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
+    """Whether what `read_blocks` gives for two ranges of one length is the same.
+
+    Views compare item by item; the bytearrays below them, at whose beginning each block lies, compare their memory at once.
+    """
+    return all(cast(bytearray, a.obj).startswith(b) and len(a) == len(b) for a, b in zip(one, other, strict=True))
 
 
 def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -> FileRecord:
@@ -94,7 +114,7 @@ def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -
     with HashedFile(path) as file:
         file.write(shard.header)
         for span in shard.tensors.values():
-            for block in read_blocks(span.file, span.begin, span.end):
+            for block in read_blocks(span.file, span.begin, span.end, file.buffer):
                 file.write(block)
                 if progress:
                     progress(len(block))
@@ -104,7 +124,7 @@ def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -
 def copy_file(source: Path, path: Path) -> FileRecord:
     """Copy a file's bytes, and nothing else of it (no mode, no times, no link)."""
     with HashedFile(path) as file:
-        for block in read_blocks(source, 0, source.stat().st_size):
+        for block in read_blocks(source, 0, source.stat().st_size, file.buffer):
             file.write(block)
     return file.record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import CONFIG, shorten_config
-from hf_layerprune.checkpoint.copying import hash_file, read_blocks
+from hf_layerprune.checkpoint.copying import hash_file, read_blocks, same_blocks
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import kept_names
@@ -90,15 +90,11 @@ def _tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:
 def _same_tensor(written: TensorSpan, source: TensorSpan) -> bool:
     if (written.dtype, written.shape) != (source.dtype, source.shape):
         return False
-    return _same_blocks(read_blocks(written.file, written.begin, written.end), read_blocks(source.file, source.begin, source.end))
+    return same_blocks(read_blocks(written.file, written.begin, written.end), read_blocks(source.file, source.begin, source.end))
 
 
 def _same_file(written: Path, source: Path) -> bool:
     if not written.is_file() or not source.is_file() or written.stat().st_size != source.stat().st_size:
         return False
     size = source.stat().st_size
-    return _same_blocks(read_blocks(written, 0, size), read_blocks(source, 0, size))
-
-
-def _same_blocks(written: Iterator[bytes], source: Iterator[bytes]) -> bool:
-    return all(one == other for one, other in zip(written, source, strict=True))
+    return same_blocks(read_blocks(written, 0, size), read_blocks(source, 0, size))
