@@ -12,11 +12,13 @@ from typing import Any
 from hf_layerprune.errors import FamilyError, shown
 from hf_layerprune.families.family import Family, TensorGroup
 from hf_layerprune.families.qwen3_vl import QWEN3_VL
+from hf_layerprune.families.qwen3_vl_moe import QWEN3_VL_MOE
 
 __all__ = ["FAMILIES", "Family", "TensorGroup", "family_for"]
 
 FAMILIES: dict[str, Family] = {
     "qwen3_vl": QWEN3_VL,
+    "qwen3_vl_moe": QWEN3_VL_MOE,
 }
 
 

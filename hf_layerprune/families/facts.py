@@ -22,6 +22,7 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
     family = family_for(config, where)
     text = section(config, family.text, where)
     _refuse_quantized(config, text, where)
+    _check_required(family, text, where)
     layers = _depth(text.get(family.depth), f"{family.text}.{family.depth}", where)
     _check_lists(family, text, layers, where)
     return ModelFacts(
@@ -68,6 +69,16 @@ def _refuse_quantized(config: Mapping[str, Any], text: Mapping[str, Any], where:
             f"{where}: the checkpoint is quantized (quant_method {shown(method)}): its tensors and skip lists are not declared. "
             "Prune the unquantized checkpoint and quantize the result."
         )
+
+
+def _check_required(family: Family, text: Mapping[str, Any], where: str) -> None:
+    for key, value in family.required.items():
+        found = text.get(key, value)
+        if type(found) is not type(value) or found != value:
+            raise FamilyError(
+                f"{where}: '{family.text}.{key}' is {shown(found)}, expected {value}: with another value a layer's number decides what "
+                "it is made of, and the layers behind a removed one would no longer fit. Such models are not declared."
+            )
 
 
 def _depth(value: Any, path: str, where: str) -> int:

@@ -12,8 +12,10 @@ class TensorGroup:
 
     prefix: what their names begin with, `{}` standing for the module's number; shapes: the rest of the name to the shape,
     dimensions apart by spaces, each a product of numbers and keys ("num_attention_heads*head_dim hidden_size") that are
-    looked up in the config's section `section`; count: path in the config of the number of modules, or of a list with one
-    entry a module; when: a switch in the config (false if absent) and the value it has when the tensors exist.
+    looked up in the config's section `section` (a key that has several names as "new|old"); count: path in the config of the
+    number of modules, or of a list with one entry a module; when: a switch in the config (false if absent) and the value it
+    has when the tensors exist; listed: a list of module numbers in the config (empty if absent), and whether those modules
+    have the tensors (True) or all others have (False).
     """
 
     prefix: str
@@ -21,6 +23,7 @@ class TensorGroup:
     shapes: Mapping[str, str]
     count: str | None = None
     when: tuple[str, bool] | None = None
+    listed: tuple[str, bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Family:
     renumbered with the layers; other_lists: paths within the text section of lists that have nothing to do with layers,
     however long they are; deepstack: path of the vision taps, one for each of the first decoder layers, whose features are
     added after that layer; vision_depth: path of the number of layers that the taps count; head: the tensor that a tied
-    config leaves out; embedding: the tensor it is then tied to; tied: path of the switch that ties them; tensors: all
-    tensors of a checkpoint, by rule.
+    config leaves out; embedding: the tensor it is then tied to; tied: path of the switch that ties them; required: keys that
+    must have this value where they are there at all, since with another one a layer's number decides what it is made of;
+    either_way: decoder tensors, by the rest of their names, whose last two dimensions some writers exchange, and which
+    transformers loads by their shape; tensors: all tensors of a checkpoint, by rule.
     """
 
     model_type: str
@@ -51,6 +56,8 @@ class Family:
     head: str
     embedding: str
     tied: str
+    required: Mapping[str, int]
+    either_way: tuple[str, ...]
     tensors: tuple[TensorGroup, ...]
 
     def split(self, name: str) -> tuple[int, str] | None:
@@ -64,3 +71,8 @@ class Family:
     def join(self, layer: int, rest: str) -> str:
         """The inverse of `split`."""
         return f"{self.layer_prefix}{layer}.{rest}"
+
+    def layouts(self, name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """The shapes that a tensor may have on disk: the one that its rule gives, and for `either_way` its transpose."""
+        place = self.split(name)
+        return (shape, (*shape[:-2], shape[-1], shape[-2])) if place and place[1] in self.either_way else (shape,)

@@ -120,5 +120,7 @@ QWEN3_VL = Family(
     embedding="model.language_model.embed_tokens.weight",
     # Only this flag counts; the one inside text_config is ignored by transformers.
     tied="tie_word_embeddings",
+    required={},
+    either_way=(),
     tensors=(*VISION_TENSORS, *ATTENTION_TENSORS, MLP_TENSORS, *TEXT_ENDS),
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_checkpoint import make_config
+from tiny_moe import config_30b_a3b, config_235b_a22b, moe_config
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_layerprune.errors import FamilyError
@@ -44,15 +45,25 @@ SHAPES: dict[str, dict[str, Any]] = {
         36, False, 4096, text_config__num_attention_heads=32, text_config__intermediate_size=12288, **REAL, **LARGE_VISION,
         vision_config__deepstack_visual_indexes=[8, 16, 24],
     ),
+    "tiny, experts": moe_config(),
+    "tiny, experts in some layers, tied": moe_config(7, True, 40, text_config__mlp_only_layers=[0, 6, 2]),
+    "tiny, no layer with experts": moe_config(text_config__mlp_only_layers=[0, 1, 2, 3, 4, 5]),
+    "30B-A3B": config_30b_a3b(),
+    "235B-A22B": config_235b_a22b(),
 }  # fmt: skip
+TINY = {"qwen3_vl": make_config(), "qwen3_vl_moe": moe_config()}
 
 
 def oracle(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model's own parameters; a tied head is the same parameter as the embedding, and not on disk."""
+    """Names and shapes of the model's own parameters, experts as the released checkpoints have them.
+
+    A tied head is the same parameter as the embedding, and not on disk.
+    """
     parsed = AutoConfig.for_model(**config)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(parsed)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return {name: (shape[0], shape[2], shape[1]) if ".mlp.experts." in name else shape for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
@@ -60,14 +71,16 @@ def test_rules_give_the_names_and_shapes_of_the_model(config: dict[str, Any]) ->
     assert expected_tensors(family_for(config, "test"), config, "test") == oracle(config)
 
 
-def test_parameters_of_2b() -> None:
-    shapes = oracle(SHAPES["2B"])
-    assert sum(torch.Size(shape).numel() for shape in shapes.values()) == 2_127_532_032
+@pytest.mark.parametrize(("size", "parameters"), [("2B", 2_127_532_032), ("30B-A3B", 31_070_754_032), ("235B-A22B", 235_670_022_896)])
+def test_parameters(size: str, parameters: int) -> None:
+    """Those of the released checkpoints."""
+    shapes = oracle(SHAPES[size])
+    assert sum(torch.Size(shape).numel() for shape in shapes.values()) == parameters
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_family_fits_together(family: Any) -> None:
-    config = make_config()
+    config = TINY[family.model_type]
     assert isinstance(find(config, family.text), dict) and isinstance(find(config, family.deepstack), list)
     assert family.embedding in expected_tensors(family, config, "test")
     assert family.head in expected_tensors(family, {**config, family.tied: False}, "test")

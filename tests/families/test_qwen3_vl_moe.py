@@ -1,0 +1,226 @@
+"""Qwen3-VL with experts: what its configs may say, both layouts of experts on disk, and a checkpoint of the largest one's size."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_checkpoint import make_plan, make_tensors, write_weights
+from tiny_moe import config_235b_a22b, moe_checkpoint, moe_config
+
+import hf_layerprune
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.checkpoint.config import shorten_config
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.layout import plan_shards
+from hf_layerprune.errors import CheckpointError, FamilyError
+from hf_layerprune.families import family_for
+from hf_layerprune.families.facts import model_facts
+from hf_layerprune.families.tensors import expected_tensors
+
+SOURCE = SourceRef("tiny", None, "0" * 64)
+EXPERTS, RENAMED = "text_config__num_experts", "text_config__num_local_experts"
+
+
+def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    model_facts(config, SOURCE, "dir/config.json")
+    return expected_tensors(family_for(config, "dir/config.json"), config, "dir/config.json")
+
+
+def test_facts() -> None:
+    assert model_facts(moe_config(9), SOURCE, "config.json") == ModelFacts(SOURCE, "qwen3_vl_moe", 9, 32, 2, None)
+
+
+def test_a_layer_is_dense_or_has_experts() -> None:
+    names = shapes(moe_config(text_config__mlp_only_layers=[2]))
+    layers = "model.language_model.layers."
+    assert [f"{layers}{layer}.mlp.up_proj.weight" in names for layer in range(4)] == [False, False, True, False]
+    assert [f"{layers}{layer}.mlp.gate.weight" in names for layer in range(4)] == [True, True, False, True]
+    assert names[f"{layers}0.mlp.experts.gate_up_proj"] == (5, 32, 24)
+
+
+@pytest.mark.parametrize("experts", [{EXPERTS: 5}, {EXPERTS: None, RENAMED: 5}, {RENAMED: 5}])
+def test_both_names_of_the_number_of_experts(experts: dict[str, Any]) -> None:
+    assert shapes(moe_config(**experts)) == shapes(moe_config())
+
+
+def test_keys_that_may_be_absent() -> None:
+    config = moe_config()
+    del config["text_config"]["decoder_sparse_step"], config["text_config"]["mlp_only_layers"]
+    assert shapes(config) == shapes(moe_config())
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "sparse step": ({"text_config__decoder_sparse_step": 2}, "'text_config.decoder_sparse_step' is 2, expected 1"),
+    "sparse step 0": ({"text_config__decoder_sparse_step": 0}, "is 0, expected 1"),
+    "sparse step true": ({"text_config__decoder_sparse_step": True}, "is True, expected 1"),
+    "sparse step null": ({"text_config__decoder_sparse_step": None}, "is None, expected 1"),
+    "no experts": ({EXPERTS: 0}, "'text_config.num_experts' is 0, expected a whole number of at least 1"),
+    "experts absent": ({EXPERTS: None}, "'text_config.num_experts' is None"),
+    "experts by other name": ({EXPERTS: None, RENAMED: "5"}, "'text_config.num_local_experts' is '5'"),
+    "two numbers of experts": (
+        {RENAMED: 7},
+        r"'text_config.num_experts' and 'text_config.num_local_experts' .* differ: \[5, 7\]. Remove one",
+    ),
+    "width of experts": ({"text_config__moe_intermediate_size": None}, "'text_config.moe_intermediate_size' is None"),
+    "dense layer out of range": ({"text_config__mlp_only_layers": [1, 6]}, r"mlp_only_layers' is \[1, 6\], expected different layers"),
+    "dense layers no list": ({"text_config__mlp_only_layers": 1}, "mlp_only_layers' is 1, expected different layers"),
+    "fp8": ({"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}}, "quantized .*'fp8'"),
+    "undeclared list": ({"text_config__experts_of_layer": [5] * 6}, "experts_of_layer.* hf_layerprune/families/qwen3_vl_moe.py"),
+    "other head": ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "differ .* hf_layerprune/families/qwen3_vl_moe.py"),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD.values(), ids=BAD)
+def test_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(FamilyError, match=message) as caught:
+        shapes(moe_config(**overrides))
+    assert str(caught.value).startswith("dir/config.json: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dense", "drop", "left"), [([2, 5], (1,), [1, 4]), ([5, 2], (2,), [4]), ([2], (2, 3), []), ([], (4,), []), (None, (4,), None)]
+)
+def test_dense_layers_are_renumbered(tmp_path: Path, dense: list[int] | None, drop: tuple[int, ...], left: list[int] | None) -> None:
+    checkpoint = Checkpoint.open(moe_checkpoint(tmp_path / "tiny", text_config__mlp_only_layers=dense), "tiny")
+    short = shorten_config(checkpoint.config, make_plan(checkpoint, drop), checkpoint.family)
+    assert short["text_config"]["mlp_only_layers"] == left
+    assert short["text_config"].keys() == checkpoint.config["text_config"].keys()
+
+
+Tensors = dict[str, np.ndarray]
+LAYER = "model.language_model.layers.3.mlp."
+
+
+def altered(folder: Path, alter: Callable[[Tensors], object], **overrides: Any) -> Path:
+    """A checkpoint whose tensors went through `alter` before they were written."""
+    moe_checkpoint(folder, **overrides)
+    tensors = make_tensors(moe_config(**overrides))
+    alter(tensors)
+    write_weights(folder, tensors)
+    return folder
+
+
+def exchange(tensors: Tensors, *dimensions: int) -> None:
+    """Reorder the dimensions of every tensor of experts."""
+    for name in [name for name in tensors if ".experts." in name]:
+        tensors[name] = np.ascontiguousarray(tensors[name].transpose(dimensions))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+def test_both_layouts_open(tmp_path: Path, order: tuple[int, ...]) -> None:
+    folder = altered(tmp_path / "tiny", lambda tensors: exchange(tensors, *order))
+    assert Checkpoint.open(folder, "tiny").notes == ()
+
+
+DAMAGED: dict[str, tuple[Callable[[Tensors], object], str]] = {
+    "experts last": (lambda t: exchange(t, 1, 2, 0), r"is BF16 \[32, 24, 5\], config.json asks for \[5, 32, 24\] or \[5, 24, 32\]"),
+    "router transposed": (
+        lambda t: t.update({f"{LAYER}gate.weight": np.ascontiguousarray(t[f"{LAYER}gate.weight"].T)}),
+        r"layers.3.mlp.gate.weight' is BF16 \[32, 5\], config.json asks for \[5, 32\] in",
+    ),
+    "an expert less": (
+        lambda t: t.update({f"{LAYER}experts.down_proj": t[f"{LAYER}experts.down_proj"][:4]}),
+        r"layers.3.mlp.experts.down_proj' is BF16 \[4, 12, 32\], config.json asks for \[5, 12, 32\] or \[5, 32, 12\]",
+    ),
+    "no router": (lambda t: t.pop(f"{LAYER}gate.weight"), "layer 3 has 10 tensors, expected 11; missing .*mlp.gate.weight"),
+    "one tensor an expert": (
+        lambda t: t.update({f"{LAYER}experts.0.up_proj.weight": t.pop(f"{LAYER}experts.gate_up_proj")[0]}),
+        "layer 3 has 11 tensors, expected 11; missing .*mlp.experts.gate_up_proj",
+    ),
+    "dense on disk": (
+        lambda t: t.update({f"{LAYER}{name}.weight": np.zeros((48, 32), np.uint16) for name in ("gate_proj", "up_proj", "down_proj")}),
+        "layer 3 has 14 tensors, expected 11; undeclared .*mlp.down_proj.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_not_what_the_config_says(tmp_path: Path, damage: Callable[[Tensors], object], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoint.open(altered(tmp_path / "tiny", damage), "tiny")
+
+
+LIMIT = 4_000_000_000  # bytes of tensors a shard; a tensor of 3.2 GB and one of 1.6 GB make a layer
+EXPERT_BYTES = 2 * 128 * (4096 * 2 * 1536 + 1536 * 4096)
+ATTENTION_BYTES = 2 * (2 * 4096 * 64 * 128 + 2 * 4096 * 4 * 128 + 2 * 4096 + 2 * 128)
+ONE_LAYER = EXPERT_BYTES + ATTENTION_BYTES + 2 * 128 * 4096  # by hand, the router last
+
+
+def write_sparse(folder: Path, config: dict[str, Any]) -> int:
+    """A checkpoint of true headers and holes for tensors, in layer order as released ones are; returns the number of shards."""
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    filled = 0
+    tensors = expected_tensors(family_for(config, "test"), config, "test")
+    for name, shape in sorted(tensors.items(), key=lambda item: [part.zfill(5) for part in item[0].split(".")]):
+        if filled + 2 * math.prod(shape) > LIMIT:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = shape
+        filled += 2 * math.prod(shape)
+    places = {}
+    for number, shard in enumerate(shards, 1):
+        file = folder / f"model-{number:05}-of-{len(shards):05}.safetensors"
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name, shape in shard.items():
+            begin, end = end, end + 2 * math.prod(shape)
+            header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
+            places[name] = file.name
+        raw = json.dumps(header).encode()
+        file.write_bytes(struct.pack("<Q", len(raw)) + raw)
+        os.truncate(file, 8 + len(raw) + end)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return len(shards)
+
+
+def test_235b_is_indexed_and_planned_from_its_headers(tmp_path: Path) -> None:
+    """471 GB in over 100 shards, all of it holes: nothing but headers and the fingerprint's samples can have been read.
+
+    Tensors and parameters are as many as the released Qwen3-VL-235B-A22B-Instruct has.
+    """
+    shards = write_sparse(tmp_path, config_235b_a22b())
+    assert shards > 100
+    checkpoint = Checkpoint.open(tmp_path, "Qwen3-VL-235B-A22B")
+    assert len(checkpoint.shards) == shards and len(checkpoint.tensors) == 1388
+    assert (checkpoint.parameters, checkpoint.total_bytes) == (235_670_022_896, 471_340_045_792)
+    planned = plan_shards(checkpoint, tuple(layer for layer in range(94) if layer not in (10, 50, 92)), 5_000_000_000)
+    assert sum(len(shard.tensors) for shard in planned) == 1388 - 3 * 11
+    assert sum(shard.nbytes - len(shard.header) for shard in planned) == checkpoint.total_bytes - 3 * ONE_LAYER
+
+
+def test_dry_run_of_235b(tmp_path: Path) -> None:
+    """floor(0.25 x 92) = 23 layers; first, last and the three that receive DeepStack features stay."""
+    source = tmp_path / "Qwen3-VL-235B-A22B"
+    source.mkdir()
+    write_sparse(source, config_235b_a22b())
+    command = [
+        sys.executable,
+        "-m",
+        "hf_layerprune",
+        "convert",
+        str(source),
+        "--method",
+        "random",
+        "--budget",
+        "0.25",
+        "--dry-run",
+        "--json",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    assert (len(plan["drop"]), len(plan["keep"])) == (23, 71)
+    assert plan["protected"] == [0, 1, 2, 93] and not set(plan["protected"]) & set(plan["drop"])
+    assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == [source.name]
