@@ -59,6 +59,7 @@ FAULTS = [
     ("rename", errno.EIO),
     ("rename", errno.EXDEV),
     ("pread", errno.EIO),
+    ("preadv", errno.EIO),
 ]
 
 
