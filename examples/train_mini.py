@@ -1,6 +1,6 @@
 """Train the embedded mini Qwen3-VL from nothing: tokenizer, processor files, weights, and its held-out accuracy.
 
-    python examples/train_mini.py --output build/mini --steps 10000
+    python examples/train_mini.py --output build/mini --steps 10000 --stop 7000
 
 The result is what `hf_layerprune/mini/model/` holds; the accuracy and how long it took are in `cards/mini/training.json`.
 """

@@ -17,6 +17,7 @@ from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
+from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import resolve
@@ -247,9 +248,13 @@ class LayerPruner:
         return {"statistics.safetensors": self.statistics.content} if used and self.statistics else {}
 
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
-        """What decides the numbers of a probe besides model and pictures, as asked for: nothing here loads torch."""
+        """What decides the numbers of a probe besides pictures, as asked for: nothing here loads torch."""
         asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
-        return {"asked": asked, "torch": version("torch"), "transformers": version("transformers")}
+        return {"weights": self._weights_digest, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        return tensor_digest(self.checkpoint.tensors)
 
     @cached_property
     def _source_model(self) -> SourceModel:

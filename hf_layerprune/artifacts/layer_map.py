@@ -63,12 +63,12 @@ def _fate(plan: PruningPlan, layer: int) -> str:
 
 
 def _bars(scores: Scores, free: Sequence[int], ascii_only: bool) -> list[str]:
-    """A bar for every free layer with a score, from the lowest of them to the highest."""
+    """A bar for every free layer with a score, by its rank among them: by value one far-off layer would level all others."""
     known = {layer: score for layer in free if (score := scores[layer]) is not None}
-    low, spread = min(known.values(), default=0.0), max(known.values(), default=0.0) - min(known.values(), default=0.0)
+    ranked = sorted(known.values())
     glyphs = ASCII_BARS if ascii_only else BARS
-    none = mark("none", ascii_only)
-    return [glyphs[round((known[layer] - low) / (spread or 1) * 7)] if layer in known else none for layer in range(len(scores))]
+    height = {layer: round(ranked.index(score) / max(len(ranked) - 1, 1) * 7) for layer, score in known.items()}
+    return [glyphs[height[layer]] if layer in known else mark("none", ascii_only) for layer in range(len(scores))]
 
 
 def _row(label: str, cells: Sequence[str]) -> str:

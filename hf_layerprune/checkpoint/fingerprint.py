@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.checkpoint.header import Header
+from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.errors import CheckpointError
 
 SAMPLE_BYTES = 64 << 10
@@ -28,6 +30,25 @@ def fingerprint(folder: Path, config: Mapping[str, Any], shards: Mapping[str, He
                 _update(digest, file, shards[name])
         except OSError as error:
             raise CheckpointError(f"{folder / name}: cannot read it: {error.strerror}.") from error
+    return digest.hexdigest()
+
+
+def tensor_digest(tensors: Mapping[str, TensorSpan]) -> str:
+    """sha256 over the first 4 KiB of every tensor, by name: what tells two fine-tunings apart that `fingerprint` may not.
+
+    The fingerprint can be taken over the network in a few requests and reads four places of a shard; this reads every
+    tensor, on a local disk. Raises CheckpointError naming the shard that cannot be read.
+    """
+    digest = hashlib.sha256()
+    by_file = sorted(tensors.items(), key=lambda item: (item[1].file, item[1].begin))
+    for path, group in groupby(by_file, key=lambda item: item[1].file):
+        try:
+            with path.open("rb", buffering=0) as file:
+                for name, span in group:
+                    digest.update(f"{name}\0".encode())
+                    digest.update(os.pread(file.fileno(), min(4096, span.nbytes), span.begin))
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot read it: {error.strerror}.") from error
     return digest.hexdigest()
 
 

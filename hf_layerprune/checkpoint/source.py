@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.hub_errors import hub_errors
@@ -39,11 +39,13 @@ def resolve(
     token: str | bool | None = None,
     subfolder: str | None = None,
     weights: bool = True,
+    check: Callable[[ModelFacts], object] = lambda facts: None,
 ) -> ResolvedSource:
     """Find `source`: a folder if one exists, else the word `mini`, else an id on the Hub.
 
     revision: branch, tag or commit, resolved once, so that all files are of one commit; local_files_only: ask the Hub's
-    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well.
+    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well; check: called
+    with what the config says before weights are fetched from the Hub, to raise there what would be refused later.
 
     Raises SourceError saying what to do if nothing is found, or what is found is no model; its `suggestion` is an id that
     exists, where one does. FamilyError if the model is of no declared family, before its weights are fetched.
@@ -52,6 +54,8 @@ def resolve(
         raise SourceError(f"subfolder {shown(subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
     folder, inner = Path(source), subfolder or ""
     place = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
+    if not source:
+        raise SourceError("the source is empty. Pass a folder, mini or a Hub id (owner/name).")
     if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
         raise SourceError(f"{shown(source)}: too long to be a folder or a Hub id, or no text. Check what was passed.")
     if folder.is_dir() or source == "mini":
@@ -61,7 +65,7 @@ def resolve(
     elif folder.exists():
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", source, re.ASCII):
-        found = _from_hub(source, revision, inner, weights, place)
+        found = _from_hub(source, revision, inner, weights, place, check)
     else:
         raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). Check the spelling.")
     if not found.path.is_dir():
@@ -76,7 +80,9 @@ def _mini(inner: str) -> ResolvedSource:
     return ResolvedSource("mini", model_path() / inner, None)
 
 
-def _from_hub(repo: str, revision: str | None, inner: str, weights: bool, place: Mapping[str, Any]) -> ResolvedSource:
+def _from_hub(
+    repo: str, revision: str | None, inner: str, weights: bool, place: Mapping[str, Any], check: Callable[[ModelFacts], object]
+) -> ResolvedSource:
     """Fetch a snapshot: the small files first, and the weights only once they have shown that it can be pruned."""
     from huggingface_hub import HfApi, snapshot_download
 
@@ -90,6 +96,6 @@ def _from_hub(repo: str, revision: str | None, inner: str, weights: bool, place:
         path = fetch(SMALL_FILES)
         if weights and path.is_dir():
             refuse_foreign(path, weights=False)
-            model_facts(read_config(path), SourceRef(repo, commit, ""), f"{repo}/{CONFIG}")
+            check(model_facts(read_config(path), SourceRef(repo, commit, ""), f"{repo}/{CONFIG}"))
             path = fetch((*SMALL_FILES, *WEIGHT_FILES))
     return ResolvedSource(repo, path, commit)

@@ -46,7 +46,9 @@ def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
     if output.is_symlink():
         raise CheckpointError(f"{output} is a link. Name the folder itself.")
     place, origin = output.resolve(), source.resolve()
-    if place == origin or origin in place.parents:
+    if place == origin:
+        raise CheckpointError(f"{output} is the source itself, which is never written to. Choose another place.")
+    if origin in place.parents:
         raise CheckpointError(f"{output} lies in the source {source}, which is never written to. Choose another place.")
     if place in origin.parents:
         raise CheckpointError(f"{output} holds the source {source}, which must not be replaced. Choose another place.")

@@ -45,14 +45,18 @@ def convert(
     """
     from hf_layerprune.checkpoint.staging import check_output
     from hf_layerprune.cli.journey import default_output, make_plan, open_pruner, show_next, write_pruned
+    from hf_layerprune.cli.measure import probe_report
     from hf_layerprune.pruner import parse_size
+    from hf_layerprune.strategies.planning import deepstack_warning
 
     parse_size(writing["max_shard_size"])  # refused before anything is measured
-    pruner = open_pruner(console, source, probing, lookup)
+    pruner = open_pruner(console, source, probing, lookup, planning)
     target = output or default_output(pruner, planning)
     if not dry_run:
         check_output(target, overwrite=overwrite, source=pruner.checkpoint.path)
     plan = make_plan(console, pruner, planning, probing)
     report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records()) if not dry_run else {}
     show_next(console, target if not dry_run else None, source, pruner.checkpoint)
-    console.result({"plan": plan.to_dict(), **report})
+    caution = deepstack_warning(plan, pruner.facts)
+    probed = probe_report(pruner.statistics) if plan.statistics and pruner.statistics else None
+    console.result({"plan": plan.to_dict(), "probe": probed, "warnings": [caution] if caution else [], "dry_run": dry_run, **report})

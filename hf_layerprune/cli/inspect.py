@@ -18,7 +18,10 @@ from hf_layerprune.cli.console import Console, reporting
 @options.lookup
 @reporting
 def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
-    """Describe SOURCE from its config and headers: family, depth, size, protected layers, and budgets of 10, 25 and 40 %."""
+    """Describe SOURCE from its config and headers: family, depth, size, protected layers, and budgets of 10, 25 and 40 %.
+
+    A Hub id is downloaded first.
+    """
     from hf_layerprune.cli.report import count, model_line, size
     from hf_layerprune.cli.source import open_source
     from hf_layerprune.families.facts import protected_layers

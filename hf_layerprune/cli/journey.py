@@ -8,27 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.layer_map import removal_lines
+from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.measure import measure
 from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import map_lines, model_line, size
-from hf_layerprune.cli.source import open_source, source_name
-from hf_layerprune.errors import UsageError
+from hf_layerprune.cli.source import named_again, open_source, source_name
+from hf_layerprune.errors import ArtifactError, UsageError
+from hf_layerprune.probing.probe_set import parse_max_bad
 from hf_layerprune.pruner import LayerPruner, default_statistics_folder, parse_size
 from hf_layerprune.strategies.planning import MANUAL, check_request, domains_needed
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.plan import PruningPlan
-    from hf_layerprune.artifacts.statistics import LayerStatistics
 
 DEFAULT_METHOD = "mixed"
 
 
-def open_pruner(console: Console, source: str, probing: Mapping[str, Any], lookup: Mapping[str, Any]) -> LayerPruner:
-    """The source, indexed, and where its statistics are kept."""
-    checkpoint = open_source(console, source, **lookup)
+def open_pruner(
+    console: Console, source: str, probing: Mapping[str, Any], lookup: Mapping[str, Any], planning: Mapping[str, Any] | None = None
+) -> LayerPruner:
+    """The source, indexed, and where its statistics are kept; options that cannot be honoured are refused before a download."""
+    parse_max_bad(probing["max_bad"])
+    arguments = planning_arguments(planning) if planning else None
+    checkpoint = open_source(console, source, check=lambda facts: arguments and check_request(facts, **arguments), **lookup)
     console.say(model_line(checkpoint))
     folder = None if probing["no_cache"] else default_statistics_folder()
     return LayerPruner(checkpoint, dtype=probing["dtype"], statistics_folder=folder)
@@ -55,6 +60,8 @@ def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any]
     statistics = None
     if domains := domains_needed(arguments["method"]):
         statistics = measure(console, pruner, domains, probing)
+    elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if probing[name]]:
+        raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {arguments['method']!r} needs none: leave it out.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         plan = pruner.prune(**arguments, statistics=statistics)
@@ -104,10 +111,17 @@ def write_pruned(
     }
 
 
+def statistics_record(plan: PruningPlan, path: Path) -> dict[str, bytes]:
+    """A statistics file as a record of a pruned folder; ArtifactError if the plan was made from others."""
+    statistics = LayerStatistics.load(path)
+    if statistics.fingerprint != plan.statistics:
+        raise ArtifactError(f"{path}: the plan was not made from these statistics. Pass those, or leave out --statistics.")
+    return {"statistics.safetensors": statistics.content}
+
+
 def show_next(console: Console, target: Path | None, source: str, checkpoint: Checkpoint) -> None:
     """The command that makes sense now."""
     if target is None:
         console.say("dry run: nothing was written")
     else:
-        named = source if Path(source).is_dir() else checkpoint.id
-        console.say(f"next    hf-layerprune verify {quoted(target)} --source {quoted(named)} --deep")
+        console.say(f"next    hf-layerprune verify {quoted(target)} --source {named_again(source, checkpoint)} --deep")

@@ -24,6 +24,9 @@ def measure(console: Console, pruner: LayerPruner, domains: Sequence[Domain], pr
     if missing := [domain for domain in domains if domain not in pictures.domains]:
         option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
         raise UsageError(f"the method needs pictures of the {missing[0]} domain too: add {option}, or choose another --method.")
+    for name, images in pictures.sources.items():
+        if probing["samples"] and len(images) < probing["samples"]:
+            console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {probing['samples']}")
     if not probing["no_cache"]:
         click.get_current_context().obj.resume = "what was probed is kept; run the same command again and it goes on from there."
     started, ran = time.monotonic(), False
@@ -41,12 +44,21 @@ def measure(console: Console, pruner: LayerPruner, domains: Sequence[Domain], pr
     return statistics
 
 
+def probe_report(statistics: LayerStatistics) -> dict[str, Any]:
+    """What `--json` says of a probe."""
+    record = statistics.record
+    passes = int(statistics.samples.sum())
+    return {"passes": passes, **record.probe_set, "skipped": list(record.skipped), "skipped_count": dict(record.skipped_count)}
+
+
 def _probe_lines(statistics: LayerStatistics, seconds: float | None) -> list[str]:
     domains = statistics.record.probe_set["domains"]
     origins = "; ".join(dict.fromkeys(f"{domain['origin']}" for domain in domains.values()))
-    images = " + ".join(f"{domain['images']} {name}" for name, domain in domains.items())
+    skipped = statistics.record.skipped_count
+    counts = {name: f"{domain['images'] - skipped[name]} of {domain['images']}" for name, domain in domains.items() if skipped.get(name)}
+    images = " + ".join(f"{counts.get(name, domain['images'])} {name}" for name, domain in domains.items())
     passes = f"{int(statistics.samples.sum())} passes over {images} images"
     lines = [f"probed {passes} in {seconds:.0f} s" if seconds is not None else f"reused an earlier probe: {passes}", f"images {origins}"]
-    if skipped := sum(statistics.record.skipped_count.values()):
-        lines += [f"skipped {skipped} of them:", *(f"  {reason}" for reason in statistics.record.skipped[:5])]
+    if bad := sum(skipped.values()):
+        lines += [f"skipped {bad} images:", *(f"  {reason}" for reason in statistics.record.skipped[:5])]
     return lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.cli.console import Console
+from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import model_line
 from hf_layerprune.cli.source import open_source
 
@@ -26,6 +27,15 @@ def plan_origin(console: Console, origin: str, lookup: Mapping[str, Any]) -> tup
         return _from_statistics(console, kept)
     console.say(model_line(checkpoint))
     return checkpoint.facts, None
+
+
+def source_of(origin: str, facts: ModelFacts, statistics: LayerStatistics | None) -> str:
+    """How to name the planned model in the next command: statistics know a folder by its last name alone."""
+    if statistics is None and Path(origin).is_dir():
+        return quoted(origin)
+    if facts.source.commit:
+        return f"{facts.source.id} --revision {facts.source.commit}"
+    return facts.source.id if facts.source.id == "mini" else "SOURCE"
 
 
 def _from_statistics(console: Console, path: Path) -> tuple[ModelFacts, LayerStatistics]:

@@ -33,7 +33,7 @@ def plan(console: Console, origin: str, planning: dict[str, Any], output: Path, 
     """
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.cli.journey import planning_arguments, show_plan
-    from hf_layerprune.cli.origin import plan_origin
+    from hf_layerprune.cli.origin import plan_origin, source_of
     from hf_layerprune.cli.outputs import check_file
     from hf_layerprune.strategies.planning import deepstack_warning, make_plan
 
@@ -45,5 +45,5 @@ def plan(console: Console, origin: str, planning: dict[str, Any], output: Path, 
     show_plan(console, made, statistics, [caution] if caution else [])
     made.save(output)
     console.say(f"wrote   {options.quoted(output)}, a plan for {facts.source.id}")
-    console.say(f"next    hf-layerprune apply {options.quoted(facts.source.id)} {options.quoted(output)} -o DIR")
+    console.say(f"next    hf-layerprune apply {source_of(origin, facts, statistics)} {options.quoted(output)} -o DIR")
     console.result({"output": str(output), "plan": made.to_dict()})

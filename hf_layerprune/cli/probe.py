@@ -43,5 +43,6 @@ def probe(console: Console, source: str, output: Path, overwrite: bool, probing:
     statistics = measure(console, pruner, (), probing)
     statistics.save(output)
     console.say(f"wrote   {options.quoted(output)}")
-    console.say(f"next    hf-layerprune plan {options.quoted(output)} --method mixed --budget 0.25 -o plan.json")
+    method = "mixed" if len(statistics.domains) > 1 else statistics.domains[0]
+    console.say(f"next    hf-layerprune plan {options.quoted(output)} --method {method} --budget 0.25 -o plan.json")
     console.result({"output": str(output), "fingerprint": statistics.fingerprint, "reused": False})

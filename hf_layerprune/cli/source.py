@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_layerprune.cli.console import Console
+from hf_layerprune.cli.options import quoted
 from hf_layerprune.errors import SourceError
 
 if TYPE_CHECKING:
+    from hf_layerprune.artifacts.model_facts import ModelFacts
     from hf_layerprune.checkpoint.index import Checkpoint
 
 
-def open_source(console: Console, source: str, *, revision: str | None, local_files_only: bool, yes: bool) -> Checkpoint:
-    """The indexed checkpoint of a folder, `mini` or a Hub id."""
+def open_source(
+    console: Console,
+    source: str,
+    *,
+    revision: str | None,
+    local_files_only: bool,
+    yes: bool,
+    check: Callable[[ModelFacts], object] = lambda facts: None,
+) -> Checkpoint:
+    """The indexed checkpoint of a folder, `mini` or a Hub id; `check` as in `checkpoint.source.resolve`."""
     from hf_layerprune.checkpoint.index import Checkpoint
     from hf_layerprune.checkpoint.source import resolve
 
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only}
+    options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only, "check": check}
+    if console.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported, which is later
     try:
         found = resolve(source, **options)
     except SourceError as error:
@@ -32,6 +46,13 @@ def open_source(console: Console, source: str, *, revision: str | None, local_fi
     for line in checkpoint.notes:
         console.note(f"note: {line}")
     return checkpoint
+
+
+def named_again(source: str, checkpoint: Checkpoint) -> str:
+    """How to name the same source in a command to be typed next: the folder as it was typed, or the id that was taken."""
+    if Path(source).is_dir():
+        return quoted(source)
+    return checkpoint.id + (f" --revision {checkpoint.commit}" if checkpoint.commit else "")
 
 
 def source_name(identity: str) -> str:

@@ -33,8 +33,8 @@ def verify(console: Console, folder: Path, source: str | None, deep: bool, looku
         from hf_layerprune.models.loading import check_loads
 
         check_loads(folder)
-    for difference in result.differences:
-        console.say(difference)
+    for difference in result.differences if not console.json else ():
+        click.echo(difference, err=console.quiet)
     against = f", {result.tensors} tensors identical to {source}" if source else f", {result.tensors} tensors"
     loaded = ", loaded by transformers with every key in its place" if deep else ""
     console.say(

@@ -55,8 +55,8 @@ def _layer_range(part: str, layers: int, protect: str) -> set[int]:
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, layers)
     if not first <= last < layers:
         raise UsageError(
-            f"--protect {shown(protect)}: {shown(part)} is none of default, none, first, last, deepstack, a layer from 0 to {layers - 1} "
-            "or a range such as 3-5; separate several by commas."
+            f"--protect {shown(protect)}: expected default or none alone, or a list of first, last, deepstack, layers from 0 to "
+            f"{layers - 1} and ranges such as 3-5, by commas; {shown(part)} is none of these."
         )
     return set(range(first, last + 1))
 

@@ -56,6 +56,8 @@ def probe(
     """
     run = _Run(facts, probe_set, max_bad, say, store.partial() if store else None)
     total = sum(len(source) for source in probe_set.sources.values())
+    if run.done:
+        say(f"going on with an interrupted probe: {run.done} of {total} images are done")
     loaded, saved, cost = load(), time.monotonic(), 0.0
     for index, (domain, number) in enumerate(_pictures(probe_set)):
         progress(index, total)

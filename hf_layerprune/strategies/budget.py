@@ -9,6 +9,7 @@ from typing import Literal
 
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import UsageError, shown
+from hf_layerprune.families.facts import MIN_LAYERS
 from hf_layerprune.strategies.layer_lists import parse_layers
 
 __all__ = ["BudgetOf", "parse_layers", "resolve_budget"]
@@ -29,7 +30,7 @@ def resolve_budget(
 
     budget: a fraction p above 0 and below 1 such as 0.25, "0.25" or "25%". Of the L - 2 middle layers K = floor(p (L - 2))
     (domain-aware paper, section 3.1), of "all" K = floor(p L) (INTERLACE, section 3.3); K does not depend on the protection.
-    num_layers: K itself, from 1 to L - 1. chosen: the layers to remove, as `parse_layers` or `check_layers` gives them.
+    num_layers: K itself, from 1 to L - 3. chosen: the layers to remove, as `parse_layers` or `check_layers` gives them.
 
     Raises UsageError for anything else, and for a fraction of less than one layer.
     """
@@ -47,8 +48,9 @@ def resolve_budget(
 
 
 def _count(num_layers: object, layers: int) -> int:
-    if type(num_layers) is not int or not 1 <= num_layers < layers:
-        raise UsageError(f"--num-layers {shown(num_layers)}: expected a whole number from 1 to {layers - 1}; one layer must stay.")
+    if type(num_layers) is not int or not 1 <= num_layers <= layers - MIN_LAYERS:
+        most = layers - MIN_LAYERS
+        raise UsageError(f"--num-layers {shown(num_layers)}: expected a whole number from 1 to {most}; at least {MIN_LAYERS} must stay.")
     return num_layers
 
 

@@ -112,6 +112,8 @@ def _select(strategy: Strategy, measured: LayerStatistics | None, layers: int, r
     except Exception as error:  # a stranger's code may raise anything
         if package == OURS and isinstance(error, LayerPruneError):
             raise  # ours says what to do
+        if isinstance(error, LayerPruneError):
+            raise StrategyError(f"{who}: {error}") from error
         raise StrategyError(f"{who} failed: {one_line(error)}. Use another method, or report it to the package.") from error
     return checked_selection(selection, layers, request.free, request.budget.layers, who)
 

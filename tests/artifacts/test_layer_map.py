@@ -16,19 +16,19 @@ def plan(plan: PruningPlan) -> PruningPlan:
 
 
 def test_one_column_a_layer(plan: PruningPlan) -> None:
-    """Five layers, 0 and 4 protected, 3 removed; free scores 0.25, -1.5 and 0.3: 0.25 is 97 % of the way up and rounds to the top."""
+    """Five layers, 0 and 4 protected, 3 removed; of the free scores 0.25, -1.5 and 0.3 the first is in the middle: bar 4 of 0 to 7."""
     assert layer_map(plan) == [
         " layer     0  1  2  3  4",
-        " score     ·  █  ▁  █  ·",
+        " score     ·  ▅  ▁  █  ·",
         "           ◆  ■  ■  ✕  ◆",
         "          ✕ removed   ■ kept   ◆ protected   taller: more redundant",
     ]
 
 
 def test_ascii_and_rows_of_ones_own(plan: PruningPlan) -> None:
-    """(0.5 - 0) / 7 * 7 rounds to bar 1 of 8 (counted from 0), shown as its number from 1."""
+    """Bars go by rank: 1.0 is the second of three, however far 7.0 is."""
     lines = layer_map(plan, {"math": [9.0, 0.0, 1.0, 7.0, 9.0]}, ascii_only=True)
-    assert lines[1:3] == [" math      .  1  2  8  .", "           #  o  o  x  #"]
+    assert lines[1:3] == [" math      .  1  5  8  .", "           #  o  o  x  #"]
     assert "".join(lines).isascii()
 
 

@@ -58,7 +58,7 @@ LOCAL: dict[str, tuple[str, dict[str, Any], str]] = {
     "line break": ("a/b\nc", {}, r"'a/b\\nc' is neither"),
     "not ASCII": ("a/ü", {}, "is neither"),
     "address": ("https://huggingface.co/a/b", {}, "is neither"),
-    "empty": ("", {}, "is neither|holds no model"),
+    "empty": ("", {}, "the source is empty"),
     "revision of a folder": ("source", {"revision": "main"}, "only an id on the Hub has revisions"),
     "revision of mini": ("mini", {"revision": "main"}, "only an id on the Hub has revisions"),
     "a file": ("source/config.json", {}, "is a file. Pass the folder"),

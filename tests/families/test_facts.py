@@ -132,6 +132,6 @@ def test_protected(protect: str, layers: tuple[int, ...]) -> None:
     "protect", ["", "first,", "frist", "12", "3-12", "5-3", "-1", "1-2-3", "1.5", "none,first", "²", "9" * 5000, "a\nb"]
 )
 def test_not_protected(protect: str) -> None:
-    with pytest.raises(UsageError, match="a layer from 0 to 11") as caught:
+    with pytest.raises(UsageError, match="layers from 0 to 11") as caught:
         protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect)
     assert "\n" not in str(caught.value)
