@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import read_json
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
@@ -20,10 +19,17 @@ from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.errors import LayerPruneError, ProbeError, UsageError
-from hf_layerprune.mini.canvas import CELLS
-from hf_layerprune.probing.probe_set import SYNTHETIC_PIXELS, ProbeSet, beyond_limit, parse_max_bad, probe_set_of_files, synthetic_probe_set
+from hf_layerprune.errors import LayerPruneError, ProbeError
+from hf_layerprune.probing.probe_set import (
+    ProbeSet,
+    beyond_limit,
+    parse_max_bad,
+    picture_size,
+    probe_set_of_files,
+    synthetic_probe_set,
+)
 from hf_layerprune.probing.store import StatisticsStore
 from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
 
@@ -158,7 +164,7 @@ class LayerPruner:
         given = {domain: Path(place) for domain, place in places.items() if place is not None}
         if given:
             return probe_set_of_files(given, samples, allow_fewer)  # type: ignore[arg-type]
-        return synthetic_probe_set(_picture_size(self.checkpoint.path), samples)
+        return synthetic_probe_set(picture_size(self.checkpoint.path), samples)
 
     def _store(self, pictures: ProbeSet, device: str) -> StatisticsStore | None:
         if self._statistics_folder is None:
@@ -285,30 +291,3 @@ def default_statistics_folder() -> Path:
     from huggingface_hub import cached_assets_path
 
     return cached_assets_path("hf-layerprune", "statistics")
-
-
-def parse_size(size: int | str | None) -> int | None:
-    """Bytes, or a text such as "5GB" (powers of ten) or "5GiB" (of two). UsageError otherwise."""
-    if size is None or isinstance(size, int):
-        value = size
-    else:
-        text = size.strip().upper()
-        unit = next((u for u in ("KIB", "MIB", "GIB", "KB", "MB", "GB", "B", "") if text.endswith(u)), "")
-        number = text.removesuffix(unit).strip()
-        value = int(number) * _UNITS[unit] if number.isdecimal() else 0
-    if value is not None and value < 1:
-        raise UsageError(f"shard size {size!r}: expected a number of bytes, or one with a unit, such as 5GB.")
-    return value
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-
-
-def _picture_size(folder: Path) -> int:
-    """448 pixels, or the largest picture that the image processor takes if that is smaller, as mini's is."""
-
-    path = folder / "preprocessor_config.json"
-    size = read_json(path, "image processor configuration").get("size") if path.is_file() else None
-    most = size.get("longest_edge") if isinstance(size, dict) else None
-    side = int(most**0.5) if isinstance(most, int) and most > 0 else SYNTHETIC_PIXELS
-    return max(CELLS, min(SYNTHETIC_PIXELS, side) // CELLS * CELLS)

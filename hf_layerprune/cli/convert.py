@@ -43,10 +43,10 @@ def convert(
     The result loads with plain transformers. Its folder layerprune/ holds the plan, the statistics it was made from, and a
     manifest that proves every tensor.
     """
+    from hf_layerprune.checkpoint.shard_size import parse_size
     from hf_layerprune.checkpoint.staging import check_output
     from hf_layerprune.cli.journey import default_output, make_plan, open_pruner, show_next, write_pruned
     from hf_layerprune.cli.measure import probe_report
-    from hf_layerprune.pruner import parse_size
     from hf_layerprune.strategies.planning import deepstack_warning
 
     parse_size(writing["max_shard_size"])  # refused before anything is measured

@@ -11,6 +11,7 @@ from hf_layerprune.artifacts.layer_map import removal_lines
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.measure import measure
 from hf_layerprune.cli.options import quoted
@@ -18,7 +19,7 @@ from hf_layerprune.cli.report import map_lines, model_line, size
 from hf_layerprune.cli.source import named_again, open_source, source_name
 from hf_layerprune.errors import ArtifactError, UsageError
 from hf_layerprune.probing.probe_set import parse_max_bad
-from hf_layerprune.pruner import LayerPruner, default_statistics_folder, parse_size
+from hf_layerprune.pruner import LayerPruner, default_statistics_folder
 from hf_layerprune.strategies.planning import MANUAL, check_request, domains_needed
 
 if TYPE_CHECKING:

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from hf_layerprune.artifacts.files import read_json
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, prompts
 from hf_layerprune.errors import ProbeError, UsageError
+from hf_layerprune.mini.canvas import CELLS
 from hf_layerprune.mini.generator import draw_image
 from hf_layerprune.probing.image_files import ImageRecord, decode_image, images_in_folder, images_in_jsonl
 
@@ -132,6 +134,15 @@ def synthetic_probe_set(size: int = SYNTHETIC_PIXELS, samples: int | None = None
     """`samples` pictures a domain (32 by default), of `size` pixels."""
     count = _checked(samples) or SYNTHETIC_IMAGES
     return ProbeSet({domain: SyntheticImages(domain, count, size, seed) for domain in DOMAINS})
+
+
+def picture_size(folder: Path) -> int:
+    """448 pixels, or the largest picture that the image processor takes if that is smaller, as mini's is."""
+    path = folder / "preprocessor_config.json"
+    size = read_json(path, "image processor configuration").get("size") if path.is_file() else None
+    most = size.get("longest_edge") if isinstance(size, dict) else None
+    side = int(most**0.5) if isinstance(most, int) and most > 0 else SYNTHETIC_PIXELS
+    return max(CELLS, min(SYNTHETIC_PIXELS, side) // CELLS * CELLS)
 
 
 def probe_set_of_files(places: Mapping[Domain, Path], samples: int | None = None, allow_fewer: bool = False) -> ProbeSet:
