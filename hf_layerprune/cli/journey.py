@@ -13,16 +13,17 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.cli.console import Console
-from hf_layerprune.cli.measure import measure
+from hf_layerprune.cli.measure import PICTURE_OPTIONS, measure, pictures_for
 from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import map_lines, model_line, size
 from hf_layerprune.cli.source import named_again, open_source, source_name
 from hf_layerprune.errors import ArtifactError, UsageError
 from hf_layerprune.probing.probe_set import parse_max_bad
 from hf_layerprune.pruner import LayerPruner, default_statistics_folder
-from hf_layerprune.strategies.planning import MANUAL, check_request, domains_needed
+from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed
 
 if TYPE_CHECKING:
+    from hf_layerprune.artifacts.model_facts import ModelFacts
     from hf_layerprune.artifacts.plan import PruningPlan
 
 DEFAULT_METHOD = "mixed"
@@ -60,21 +61,21 @@ def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any]
     check_request(pruner.facts, **arguments)
     statistics = None
     if domains := domains_needed(arguments["method"]):
-        statistics = measure(console, pruner, domains, probing)
-    elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if probing[name]]:
+        statistics = measure(console, pruner, pictures_for(pruner, probing), probing, domains)
+    elif given := [name for name in PICTURE_OPTIONS if probing[name]]:
         raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {arguments['method']!r} needs none: leave it out.")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # show_plan says it
         plan = pruner.prune(**arguments, statistics=statistics)
-    show_plan(console, plan, statistics, [str(warning.message) for warning in caught])
+    show_plan(console, plan, statistics, pruner.facts)
     return plan
 
 
-def show_plan(console: Console, plan: PruningPlan, statistics: LayerStatistics | None, cautions: list[str]) -> None:
+def show_plan(console: Console, plan: PruningPlan, statistics: LayerStatistics | None, facts: ModelFacts) -> None:
     """The layer map, what goes, and what to be careful about."""
     for line in ("", *map_lines(plan, statistics), "", *removal_lines(plan)):
         console.say(line)
-    for caution in cautions:
+    if caution := deepstack_warning(plan, facts):
         console.note(f"warning: {caution}")
 
 
@@ -125,4 +126,4 @@ def show_next(console: Console, target: Path | None, source: str, checkpoint: Ch
     if target is None:
         console.say("dry run: nothing was written")
     else:
-        console.say(f"next    hf-layerprune verify {quoted(target)} --source {named_again(source, checkpoint)} --deep")
+        console.say(f"next    hf-layerprune verify {quoted(target)} --source {named_again(source, checkpoint.source)} --deep")

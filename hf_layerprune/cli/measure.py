@@ -15,12 +15,22 @@ from hf_layerprune.probing.probe_set import parse_max_bad
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.prompts import Domain
     from hf_layerprune.artifacts.statistics import LayerStatistics
+    from hf_layerprune.probing.probe_set import ProbeSet
     from hf_layerprune.pruner import LayerPruner
 
 
-def measure(console: Console, pruner: LayerPruner, domains: Sequence[Domain], probing: Mapping[str, Any]) -> LayerStatistics:
+PICTURE_OPTIONS = ("math_images", "general_images", "samples", "allow_fewer")
+
+
+def pictures_for(pruner: LayerPruner, probing: Mapping[str, Any]) -> ProbeSet:
+    """The pictures that the options name; to be made once, for its fingerprint reads every file."""
+    return pruner.probe_set(**{name: probing[name] for name in PICTURE_OPTIONS})
+
+
+def measure(
+    console: Console, pruner: LayerPruner, pictures: ProbeSet, probing: Mapping[str, Any], domains: Sequence[Domain] = ()
+) -> LayerStatistics:
     """Probe, or take the statistics of an earlier run, and say which. `domains`: those that the pictures must cover."""
-    pictures = pruner.probe_set(**{name: probing[name] for name in ("math_images", "general_images", "samples", "allow_fewer")})
     if missing := [domain for domain in domains if domain not in pictures.domains]:
         option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
         raise UsageError(f"the method needs pictures of the {missing[0]} domain too: add {option}, or choose another --method.")

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.cli.console import Console
-from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import model_line
-from hf_layerprune.cli.source import open_source
+from hf_layerprune.cli.source import named_again, open_source, pinned
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts
@@ -31,11 +30,9 @@ def plan_origin(console: Console, origin: str, lookup: Mapping[str, Any]) -> tup
 
 def source_of(origin: str, facts: ModelFacts, statistics: LayerStatistics | None) -> str:
     """How to name the planned model in the next command: statistics know a folder by its last name alone."""
-    if statistics is None and Path(origin).is_dir():
-        return quoted(origin)
-    if facts.source.commit:
-        return f"{facts.source.id} --revision {facts.source.commit}"
-    return facts.source.id if facts.source.id == "mini" else "SOURCE"
+    if statistics is None:
+        return named_again(origin, facts.source)
+    return pinned(facts.source) if facts.source.commit or facts.source.id == "mini" else "SOURCE"
 
 
 def _from_statistics(console: Console, path: Path) -> tuple[ModelFacts, LayerStatistics]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.errors import ArtifactError, shown
 
 if TYPE_CHECKING:
+    from hf_layerprune.probing.probe_set import ProbeSet
     from hf_layerprune.pruner import LayerPruner
 
 
@@ -39,8 +40,8 @@ def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], wh
         ) from error
 
 
-def finished_probe(output: Path, pruner: LayerPruner, probing: Mapping[str, Any]) -> bool:
-    """Whether a file holds the statistics that these options ask for."""
+def finished_probe(output: Path, pruner: LayerPruner, pictures: ProbeSet, probing: Mapping[str, Any]) -> bool:
+    """Whether a file holds the statistics of these pictures that the options ask for."""
     from hf_layerprune.artifacts.statistics import LayerStatistics
     from hf_layerprune.probing.probe_set import beyond_limit, parse_max_bad
 
@@ -50,7 +51,6 @@ def finished_probe(output: Path, pruner: LayerPruner, probing: Mapping[str, Any]
         found = LayerStatistics.load(output)
     except ArtifactError:
         return False
-    pictures = pruner.probe_set(**{name: probing[name] for name in ("math_images", "general_images", "samples", "allow_fewer")})
     settings = pruner.probe_settings(probing["device"])
     return (
         found.model.source.fingerprint == pruner.facts.source.fingerprint

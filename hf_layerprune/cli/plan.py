@@ -35,14 +35,13 @@ def plan(console: Console, origin: str, planning: dict[str, Any], output: Path, 
     from hf_layerprune.cli.journey import planning_arguments, show_plan
     from hf_layerprune.cli.origin import plan_origin, source_of
     from hf_layerprune.cli.outputs import check_file
-    from hf_layerprune.strategies.planning import deepstack_warning, make_plan
+    from hf_layerprune.strategies.planning import make_plan
 
     arguments = planning_arguments(planning)
     check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     facts, statistics = plan_origin(console, origin, lookup)
     made = make_plan(facts, statistics=statistics, **arguments)
-    caution = deepstack_warning(made, facts)
-    show_plan(console, made, statistics, [caution] if caution else [])
+    show_plan(console, made, statistics, facts)
     made.save(output)
     console.say(f"wrote   {options.quoted(output)}, a plan for {facts.source.id}")
     console.say(f"next    hf-layerprune apply {source_of(origin, facts, statistics)} {options.quoted(output)} -o DIR")

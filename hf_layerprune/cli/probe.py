@@ -31,16 +31,17 @@ def probe(console: Console, source: str, output: Path, overwrite: bool, probing:
     """
     from hf_layerprune.artifacts.statistics import LayerStatistics
     from hf_layerprune.cli.journey import open_pruner
-    from hf_layerprune.cli.measure import measure
+    from hf_layerprune.cli.measure import measure, pictures_for
     from hf_layerprune.cli.outputs import check_file, finished_probe
 
     pruner = open_pruner(console, source, probing, lookup)
-    if finished_probe(output, pruner, probing):
+    pictures = pictures_for(pruner, probing)
+    if finished_probe(output, pruner, pictures, probing):
         console.say(f"{options.quoted(output)} holds these statistics already; nothing was changed")
         console.result({"output": str(output), "fingerprint": LayerStatistics.load(output).fingerprint, "reused": True})
         return
     check_file(output, overwrite, LayerStatistics.load, "statistics", pruner.checkpoint.path)
-    statistics = measure(console, pruner, (), probing)
+    statistics = measure(console, pruner, pictures, probing)
     statistics.save(output)
     console.say(f"wrote   {options.quoted(output)}")
     method = "mixed" if len(statistics.domains) > 1 else statistics.domains[0]

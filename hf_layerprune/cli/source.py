@@ -15,7 +15,7 @@ from hf_layerprune.cli.options import quoted
 from hf_layerprune.errors import SourceError
 
 if TYPE_CHECKING:
-    from hf_layerprune.artifacts.model_facts import ModelFacts
+    from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
     from hf_layerprune.checkpoint.index import Checkpoint
 
 
@@ -48,11 +48,16 @@ def open_source(
     return checkpoint
 
 
-def named_again(source: str, checkpoint: Checkpoint) -> str:
+def named_again(typed: str, source: SourceRef) -> str:
     """How to name the same source in a command to be typed next: the folder as it was typed, or the id that was taken."""
-    if Path(source).is_dir():
-        return quoted(source)
-    return checkpoint.id + (f" --revision {checkpoint.commit}" if checkpoint.commit else "")
+    if Path(typed).is_dir():
+        return quoted(typed)
+    return pinned(source)
+
+
+def pinned(source: SourceRef) -> str:
+    """An id with its commit, as options of a command."""
+    return source.id + (f" --revision {source.commit}" if source.commit else "")
 
 
 def source_name(identity: str) -> str:

@@ -61,15 +61,15 @@ class LayerRecorder:
     def record(self, entering: Float[Tensor, "batch token hidden"], leaving: Float[Tensor, "batch token hidden"]) -> None:
         """Take the input and the output of the next layer."""
         entering, leaving = entering.float(), leaving.float()
-        self._cosines.append(_cosine(entering, leaving).cpu())
-        self._constant.append(self._is_constant(leaving).cpu())
+        self._cosines.append(_cosine(entering, leaving))
+        self._constant.append(self._is_constant(leaving))
         self._recent = [*self._recent[-2:], entering]
         if len(self._recent) == 3:
-            self._triplets.append(_cosine(self._recent[0].to(leaving.device), leaving).cpu())
+            self._triplets.append(_cosine(self._recent[0].to(leaving.device), leaving))
         for side, hidden in enumerate((entering, leaving)):
-            self._pools[side].append(self._pool(hidden).cpu())
+            self._pools[side].append(self._pool(hidden))
             rows = torch.arange(len(hidden), device=hidden.device)
-            self._ends[side].append(hidden[rows, self._last.to(hidden.device)].cpu())
+            self._ends[side].append(hidden[rows, self._last.to(hidden.device)])
 
     def sums(self) -> SampleSums:
         """Reduce over tokens, in fp64."""
@@ -77,7 +77,7 @@ class LayerRecorder:
         kinds = np.stack([real, real & visual, real & ~visual], 1)  # [B, K, T]
         tokens = kinds.sum(2).astype(np.float64)
         token_cosine = _masked_sums(kinds, _stack(self._cosines))
-        ends = [torch.stack(side, 1).double() for side in self._ends]
+        ends = [_gather(side).double() for side in self._ends]
         unit = [(side / side.norm(dim=-1, keepdim=True)).numpy() for side in ends]
         return SampleSums(
             tokens=tokens,
@@ -87,7 +87,7 @@ class LayerRecorder:
             last_token_cosine=np.triu(np.einsum("bld,bmd->blm", *unit)),
             input_pool=_stack(self._pools[0]),
             output_pool=_stack(self._pools[1]),
-            constant=torch.stack(self._constant, 1).numpy(),
+            constant=_gather(self._constant).numpy(),
         )
 
     def _is_constant(self, hidden: Float[Tensor, "batch token hidden"]) -> Bool[Tensor, "batch"]:
@@ -124,9 +124,14 @@ def _cosine(a: Float[Tensor, "batch token hidden"], b: Float[Tensor, "batch toke
     return cosine
 
 
+def _gather(per_layer: list[Tensor]) -> Tensor:
+    """One tensor [B, L, ...] in main memory of what was recorded layer by layer; only now is an accelerator waited for."""
+    return torch.stack([part.cpu() for part in per_layer], 1)
+
+
 def _stack(per_layer: list[Tensor]) -> Array:
-    """One array [B, L, ...] of what was recorded layer by layer."""
-    return np.asarray(torch.stack(per_layer, 1).double().numpy())
+    """One fp64 array [B, L, ...] of what was recorded layer by layer."""
+    return np.asarray(_gather(per_layer).double().numpy())
 
 
 def _masked_sums(kinds: Array, values: Array) -> Array:
