@@ -39,6 +39,10 @@ class ModelError(LayerPruneError):
     """A model or processor that cannot be loaded, or does not run."""
 
 
+class DataError(LayerPruneError):
+    """Pictures or records that cannot be read, or of which too many are bad."""
+
+
 class ProbeError(LayerPruneError):
     """A probe set that cannot be used, or activations that are no numbers."""
 

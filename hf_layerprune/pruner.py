@@ -21,11 +21,11 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import LayerPruneError, ProbeError
 from hf_layerprune.probing.probe_set import (
     ProbeSet,
     beyond_limit,
-    parse_max_bad,
     picture_size,
     probe_set_of_files,
     synthetic_probe_set,

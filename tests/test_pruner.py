@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from hf_layerprune import LayerPruneError, LayerPruner, LayerStatistics, PruningPlan
-from hf_layerprune.errors import ArtifactError, ProbeError, SourceError, StrategyError, UsageError
+from hf_layerprune.errors import ArtifactError, DataError, SourceError, StrategyError, UsageError
 from hf_layerprune.mini import model_path
 
 
@@ -177,7 +177,7 @@ def test_refusals_leave_the_last_plan(mini: LayerPruner) -> None:
 def test_a_source_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="neither"):
         LayerPruner.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(ProbeError, match="no such folder"):
+    with pytest.raises(DataError, match="no such folder"):
         LayerPruner.from_pretrained("mini", statistics_folder=None).probe(math_images=tmp_path / "nowhere")
 
 

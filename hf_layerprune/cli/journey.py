@@ -17,8 +17,8 @@ from hf_layerprune.cli.measure import PICTURE_OPTIONS, measure, pictures_for
 from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import map_lines, model_line, size
 from hf_layerprune.cli.source import named_again, open_source, source_name
+from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import ArtifactError, UsageError
-from hf_layerprune.probing.probe_set import parse_max_bad
 from hf_layerprune.pruner import LayerPruner, default_statistics_folder
 from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed
 

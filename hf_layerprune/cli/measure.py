@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_layerprune.cli.console import Console
+from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import UsageError
-from hf_layerprune.probing.probe_set import parse_max_bad
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.prompts import Domain

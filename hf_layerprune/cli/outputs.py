@@ -43,7 +43,8 @@ def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], wh
 def finished_probe(output: Path, pruner: LayerPruner, pictures: ProbeSet, probing: Mapping[str, Any]) -> bool:
     """Whether a file holds the statistics of these pictures that the options ask for."""
     from hf_layerprune.artifacts.statistics import LayerStatistics
-    from hf_layerprune.probing.probe_set import beyond_limit, parse_max_bad
+    from hf_layerprune.data.limits import parse_max_bad
+    from hf_layerprune.probing.probe_set import beyond_limit
 
     if not os.path.isfile(output):
         return False

@@ -17,11 +17,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord
+from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.probing.accumulate import Accumulator
 from hf_layerprune.probing.capture import SampleSums, recording
-from hf_layerprune.probing.image_files import BadRecord
 from hf_layerprune.probing.probe_set import ProbeSet, beyond_limit
 from hf_layerprune.probing.store import StatisticsStore
 

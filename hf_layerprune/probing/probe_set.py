@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,11 @@ from PIL import Image
 
 from hf_layerprune.artifacts.files import read_json
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, prompts
-from hf_layerprune.errors import ProbeError, UsageError
+from hf_layerprune.data.image_files import ImageRecord, decode_image, images_in_folder, images_in_jsonl
+from hf_layerprune.data.limits import percent
+from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini.canvas import CELLS
 from hf_layerprune.mini.generator import draw_image
-from hf_layerprune.probing.image_files import ImageRecord, decode_image, images_in_folder, images_in_jsonl
 
 SYNTHETIC_IMAGES, SYNTHETIC_PIXELS = 32, 448
 PAPER_IMAGES = 1000  # a domain, each asked all of its questions: 5,000 and 4,000 passes (domain-aware paper, eq. 7)
@@ -148,27 +149,16 @@ def picture_size(folder: Path) -> int:
 def probe_set_of_files(places: Mapping[Domain, Path], samples: int | None = None, allow_fewer: bool = False) -> ProbeSet:
     """The pictures of a folder or JSONL file per domain: all, at most the paper's 1,000, or the first `samples`.
 
-    Raises ProbeError if a place cannot be read, holds none, or holds fewer than `samples` and `allow_fewer` is not set.
+    Raises DataError if a place cannot be read, holds none, or holds fewer than `samples` and `allow_fewer` is not set.
     """
     sources: dict[Domain, ImageSource] = {}
     for domain in DOMAINS:
         if place := places.get(domain):
             records = _records(place, _checked(samples) or PAPER_IMAGES)
             if samples and len(records) < samples and not allow_fewer:
-                raise ProbeError(f"{place}: {len(records)} images, fewer than --samples {samples}. To go on with them, add --allow-fewer.")
+                raise DataError(f"{place}: {len(records)} images, fewer than --samples {samples}. To go on with them, add --allow-fewer.")
             sources[domain] = ImageFiles(place.name or place.resolve().name, tuple(records))
     return ProbeSet(sources)
-
-
-def parse_max_bad(text: str) -> Decimal:
-    """`1%` or `0.01`: the share of a domain's records that may be bad, from 0 to below 1. UsageError otherwise."""
-    try:
-        share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except InvalidOperation:
-        share = Decimal("nan")
-    if not (share.is_finite() and 0 <= share < 1):
-        raise UsageError(f"--max-bad {text!r}: expected a share from 0 to below 1, such as 1% or 0.01.")
-    return share
 
 
 def beyond_limit(pictures: ProbeSet, bad: Mapping[str, int], max_bad: Decimal) -> str | None:
@@ -176,10 +166,9 @@ def beyond_limit(pictures: ProbeSet, bad: Mapping[str, int], max_bad: Decimal) -
     for domain, source in pictures.sources.items():
         allowed = int(max_bad * len(source))
         if bad.get(domain, 0) > allowed:
-            most = f"{max_bad:%}".rstrip("0").rstrip(".%") + "%"
             return (
-                f"That makes {bad[domain]} bad of {len(source)} {domain} images, more than the {allowed} that --max-bad {most} allows. "
-                "Mend or remove them, or raise --max-bad."
+                f"That makes {bad[domain]} bad of {len(source)} {domain} images, more than the {allowed} that "
+                f"--max-bad {percent(max_bad)} allows. Mend or remove them, or raise --max-bad."
             )
     return None
 
@@ -190,7 +179,7 @@ def _records(place: Path, limit: int) -> list[ImageRecord]:
     if place.suffix.lower() in (".jsonl", ".ndjson"):
         return images_in_jsonl(place, limit)
     kind = "neither a folder nor a .jsonl file" if place.exists() else "no such folder or file"
-    raise ProbeError(f'{place}: {kind}; pass a folder of images, or a .jsonl file of lines {{"image": path}}.')
+    raise DataError(f'{place}: {kind}; pass a folder of images, or a .jsonl file of lines {{"image": path}}.')
 
 
 def _checked(samples: int | None) -> int | None:

@@ -12,9 +12,10 @@ from picture_files import HEIC, SVG, animated, bomb, cmyk, grey16, palette_with_
 from PIL import Image
 
 from hf_layerprune import LayerPruner
-from hf_layerprune.errors import ProbeError, UsageError
-from hf_layerprune.probing.image_files import BadRecord
-from hf_layerprune.probing.probe_set import parse_max_bad, probe_set_of_files, synthetic_probe_set
+from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import parse_max_bad
+from hf_layerprune.errors import DataError, ProbeError, UsageError
+from hf_layerprune.probing.probe_set import probe_set_of_files, synthetic_probe_set
 
 
 def folder_of(place: Path, count: int) -> Path:
@@ -61,7 +62,7 @@ def test_at_most_the_papers_thousand(place: Path) -> None:
 
 def test_fewer_than_asked_for(place: Path) -> None:
     folder_of(place, 4)
-    with pytest.raises(ProbeError, match=r"pictures: 4 images, fewer than --samples 5\. .* --allow-fewer"):
+    with pytest.raises(DataError, match=r"pictures: 4 images, fewer than --samples 5\. .* --allow-fewer"):
         probe_set_of_files({"math": place}, 5)
     assert len(probe_set_of_files({"math": place}, 5, allow_fewer=True).sources["math"]) == 4
     assert len(probe_set_of_files({"math": place}, 4).sources["math"]) == 4
@@ -78,7 +79,7 @@ def test_no_samples_at_all(place: Path, samples: int) -> None:
 def test_places_that_are_none(place: Path) -> None:
     plain(place / "one.png")
     for name, word in (("nowhere", "no such folder"), ("one.png", "neither a folder nor a .jsonl"), ("nowhere.jsonl", "cannot be read")):
-        with pytest.raises(ProbeError, match=word):
+        with pytest.raises(DataError, match=word):
             probe_set_of_files({"math": place / name})
 
 

@@ -13,8 +13,8 @@ import pytest
 from picture_files import HEIC, SVG, animated, bomb, cmyk, gradient, grey16, palette_with_transparency, plain, png, turned
 from PIL import Image
 
-from hf_layerprune.errors import ProbeError
-from hf_layerprune.probing.image_files import BadRecord, ImageRecord, decode_image, images_in_folder, images_in_jsonl
+from hf_layerprune.data.image_files import BadRecord, ImageRecord, decode_image, images_in_folder, images_in_jsonl
+from hf_layerprune.errors import DataError
 
 
 def decode(path: Path) -> np.ndarray:
@@ -161,7 +161,7 @@ def test_folder_below_folder_by_path(place: Path) -> None:
 
 def test_folder_without_a_picture(place: Path) -> None:
     (place / "notes.txt").write_text("none")
-    with pytest.raises(ProbeError, match="no image in that folder"):
+    with pytest.raises(DataError, match="no image in that folder"):
         images_in_folder(place, 5)
 
 
@@ -239,11 +239,11 @@ def test_a_line_without_an_end_is_one_bad_line(place: Path) -> None:
 
 @pytest.mark.parametrize("url", ["https://example.org/a.png", "http://a/b.png", "s3://bucket/a.png", "file:///etc/passwd"])
 def test_a_url_is_refused(place: Path, url: str) -> None:
-    with pytest.raises(ProbeError, match=r"line 2: .* is a URL; download"):
+    with pytest.raises(DataError, match=r"line 2: .* is a URL; download"):
         images_in_jsonl(write_lines(place, {"image": "good.png"}, {"image": url}), 9)
 
 
 @pytest.mark.parametrize("content", ["", "\n\n \n"])
 def test_an_empty_jsonl(place: Path, content: str) -> None:
-    with pytest.raises(ProbeError, match="no record in that file"):
+    with pytest.raises(DataError, match="no record in that file"):
         images_in_jsonl(write_lines(place, content), 9)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from hf_layerprune.errors import ProbeError
+from hf_layerprune.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())
 MAX_PIXELS = 100_000_000
@@ -36,7 +36,7 @@ def images_in_folder(folder: Path, limit: int) -> list[ImageRecord]:
     """The first `limit` image files below a folder by path; links to folders are not followed, memory does not grow with the rest."""
     found = heapq.nsmallest(limit, _image_paths(folder))
     if not found:
-        raise ProbeError(f"{folder}: no image in that folder (looked for {', '.join(sorted(IMAGE_SUFFIXES)[:6])} and the like).")
+        raise DataError(f"{folder}: no image in that folder (looked for {', '.join(sorted(IMAGE_SUFFIXES)[:6])} and the like).")
     return [ImageRecord(path, folder / path) for path in found]
 
 
@@ -54,9 +54,9 @@ def images_in_jsonl(path: Path, limit: int) -> list[ImageRecord]:
                 if line.strip():
                     records.append(_jsonl_record(path, number, line))
     except OSError as error:
-        raise ProbeError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
     if not records:
-        raise ProbeError(f'{path}: no record in that file; each line must be a JSON object such as {{"image": "photos/1.png"}}.')
+        raise DataError(f'{path}: no record in that file; each line must be a JSON object such as {{"image": "photos/1.png"}}.')
     return records
 
 
@@ -104,7 +104,7 @@ def _image_paths(folder: Path) -> Iterator[str]:
                     elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):
                         yield name
         except OSError as error:
-            raise ProbeError(f"{folder / below}: cannot list the folder: {error.strerror}.") from error
+            raise DataError(f"{folder / below}: cannot list the folder: {error.strerror}.") from error
 
 
 def _jsonl_record(path: Path, number: int, line: bytes) -> ImageRecord:
@@ -118,7 +118,7 @@ def _jsonl_record(path: Path, number: int, line: bytes) -> ImageRecord:
     if not _is_path(value):
         return ImageRecord(label, None, '"image" is not a path')
     if "://" in value:
-        raise ProbeError(f"{path}, line {number}: {value[:80]!r} is a URL; download the images first and give paths.")
+        raise DataError(f"{path}, line {number}: {value[:80]!r} is a URL; download the images first and give paths.")
     target, folder = path.parent / value, os.path.realpath(path.parent)
     if os.path.isabs(value) or not Path(os.path.realpath(target)).is_relative_to(folder):
         return ImageRecord(label, None, f"{value[:80]!r} lies outside the folder of {path.name}")
