@@ -26,7 +26,8 @@ class FileRecord:
 class Manifest:
     """files: every weight, config and side file by its path in the folder (records under `layerprune/` lie outside);
     tensors: for every tensor written, the name it has in the source; shard_policy: "source" (the source's boundaries) or
-    the greatest shard size in bytes; writer: the version of the rewriter, which with source, plan and policy fixes the bytes.
+    the greatest shard size in bytes; writer: the version of the rewriter, which with source, plan and policy fixes the bytes;
+    changed: the tensors that a fine-tuning gave new values, sorted; all others are the source's, bit for bit.
     """
 
     source: SourceRef
@@ -34,12 +35,14 @@ class Manifest:
     shard_policy: str | int
     files: Mapping[str, FileRecord]
     tensors: Mapping[str, str]
+    changed: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         write_atomic(path, self.dump())
 
     def dump(self) -> bytes:
-        return dump_json({"format": MANIFEST_FORMAT, **asdict(self)})
+        value = {"format": MANIFEST_FORMAT, **asdict(self)}
+        return dump_json(value if self.changed else {key: item for key, item in value.items() if key != "changed"})
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -49,6 +52,7 @@ class Manifest:
         try:
             files = {str(name): FileRecord(int(record["bytes"]), str(record["sha256"])) for name, record in value["files"].items()}
             tensors: dict[str, Any] = {str(name): str(origin) for name, origin in value["tensors"].items()}
-            return cls(SourceRef(**value["source"]), str(value["writer"]), value["shard_policy"], files, tensors)
+            changed = tuple(str(name) for name in value.get("changed", ()))
+            return cls(SourceRef(**value["source"]), str(value["writer"]), value["shard_policy"], files, tensors, changed)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ArtifactError(f"{path}: the manifest is damaged ({error!r}).") from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from hf_layerprune.checkpoint.header import Header, TensorSpan
@@ -15,22 +14,30 @@ from hf_layerprune.errors import CheckpointError
 
 SAMPLE_BYTES = 64 << 10
 
+Bytes = bytes | bytearray | memoryview
+Ranges = tuple[tuple[int, int], ...]
 
-def fingerprint(folder: Path, config: Mapping[str, Any], shards: Mapping[str, Header]) -> str:
+
+def fingerprint(config: Mapping[str, Any], shards: Mapping[str, Header], parts: Callable[[str, Ranges], Iterable[Bytes]]) -> str:
     """sha256, in hexadecimal, over the config (keys sorted, no spaces) and, shard by shard in the order of their names, the
     header's JSON as it stands in the file and four blocks of 64 KiB of its n data bytes, at 0, n // 3, 2n // 3 and
     max(0, n - 65536), each cut at the end of the data.
 
-    Raises CheckpointError naming the shard that cannot be read.
+    parts: gives a shard's bytes for ranges of it, wherever it lies. Raises what that raises where it cannot.
     """
     digest = hashlib.sha256(canonical_json(config))
     for name in sorted(shards):
-        try:
-            with (folder / name).open("rb") as file:
-                _update(digest, file, shards[name])
-        except OSError as error:
-            raise CheckpointError(f"{folder / name}: cannot read it: {error.strerror}.") from error
+        for part in parts(name, sampled_ranges(shards[name])):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def sampled_ranges(header: Header) -> Ranges:
+    """The five ranges of a file, begin and end in bytes, that its fingerprint is taken over."""
+    start, size = header.data_start, header.size
+    data = size - start
+    begins = [start + offset for offset in (0, data // 3, 2 * data // 3, max(0, data - SAMPLE_BYTES))]
+    return ((8, start), *((begin, min(begin + SAMPLE_BYTES, size)) for begin in begins))
 
 
 def tensor_digest(tensors: Mapping[str, TensorSpan]) -> str:
@@ -55,12 +62,3 @@ def tensor_digest(tensors: Mapping[str, TensorSpan]) -> str:
 def canonical_json(value: Mapping[str, Any]) -> bytes:
     """One byte string for equal JSON values; ValueError for a number that JSON cannot hold."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def _update(digest: Any, file: Any, header: Header) -> None:
-    file.seek(8)
-    digest.update(file.read(header.data_start - 8))
-    data = header.size - header.data_start
-    for offset in (0, data // 3, 2 * data // 3, max(0, data - SAMPLE_BYTES)):
-        file.seek(header.data_start + offset)
-        digest.update(file.read(min(SAMPLE_BYTES, data - offset)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.files import parse_json
+from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -56,11 +57,15 @@ def read_header(path: Path) -> Header:
     """
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _header_length(file.read(8), size, path)
-            raw = file.read(length)
+            return parse_header(file.read, os.fstat(file.fileno()).st_size, path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the header: {error.strerror}.") from error
+        raise CheckpointError(f"{path}: cannot read the header: {error.strerror}. {to_read(error)}") from error
+
+
+def parse_header(read: Callable[[int], bytes], size: int, path: Path) -> Header:
+    """As `read_header`, of a file of `size` bytes whose next bytes, as many as asked for, `read` gives."""
+    length = _header_length(read(8), size, path)
+    raw = read(length)
     entries = _parse(raw, path)
     metadata = _metadata(entries.pop("__metadata__", None), path)
     data_start = 8 + length
@@ -91,7 +96,7 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
 def _metadata(value: Any, path: Path) -> dict[str, str] | None:
     if value is None:
         return None
-    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(item, str) and _is_text(key + item) for key, item in value.items()):
         raise CheckpointError(f"{path}: '__metadata__' is {shown(value)}, expected an object of strings. {AGAIN}")
     if (size := sum(len(key) + len(item) for key, item in value.items())) > MAX_METADATA_BYTES:
         raise CheckpointError(f"{path}: '__metadata__' holds {size:,} characters; at most {MAX_METADATA_BYTES:,} are carried along.")
@@ -111,15 +116,22 @@ def _span(name: str, entry: Any, data_start: int, path: Path) -> TensorSpan:
     if bits != 8 * nbytes:
         needed = "more than 2^63" if bits is None else f"{bits / 8:,.10g}"
         raise CheckpointError(f"{path}: tensor {shown(name)}, {dtype} {shown(shape)}, needs {needed} bytes, but has {nbytes:,}. {AGAIN}")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise CheckpointError(f"{path}: the tensor name {shown(name)} is no valid text. {AGAIN}") from error
+    if not _is_text(name):
+        raise CheckpointError(f"{path}: the tensor name {shown(name)} is no valid text. {AGAIN}")
     return TensorSpan(path, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
 def _whole_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string can be written: JSON can spell halves of surrogate pairs, which UTF-8 cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bits(shape: list[int], bits: int) -> int | None:
@@ -132,12 +144,13 @@ def _bits(shape: list[int], bits: int) -> int | None:
 
 
 def _check_layout(tensors: Mapping[str, TensorSpan], data_start: int, size: int, path: Path) -> None:
-    end = data_start
+    end, short = data_start, None
     for name, span in tensors.items():
         if span.begin != end:
             problem = "overlaps the one before it" if span.begin < end else "leaves a hole before it"
             raise CheckpointError(f"{path}: tensor {shown(name)} begins at byte {span.begin:,}, expected {end:,}: it {problem}. {AGAIN}")
         end = span.end
+        short = name if short is None and end > size else short
     if end != size:
-        problem = "truncated in the tensors" if size < end else "bytes follow the last tensor"
+        problem = f"truncated in the tensors, first in {shown(short)}" if short is not None else "bytes follow the last tensor"
         raise CheckpointError(f"{path}: {problem}: expected {end:,} bytes, found {size:,}. {AGAIN}")

@@ -33,7 +33,7 @@ def hub_errors(repo: str, revision: str | None, local_files_only: bool, token: s
         ) from error
     except errors.HfHubHTTPError as error:
         raise SourceError(f"{repo}: {_refusal(error.response.status_code, page)}") from error
-    except (_transport_error(), OSError) as error:
+    except (transport_error(), OSError) as error:
         raise SourceError(f"{repo}: fetching it failed: {_reason(error, token)}. Run again: what was fetched is kept.") from error
 
 
@@ -44,7 +44,7 @@ def _missing(repo: str, page: str, token: str | bool | None) -> SourceError:
     sibling = f"{repo}-Instruct"
     try:
         HfApi().model_info(sibling, token=token)
-    except (_transport_error(), OSError, ValueError):
+    except (transport_error(), OSError, ValueError):
         return SourceError(
             f"{repo} is missing, private or gated, and no folder of that name exists here. Check the name, log in (hf auth login), "
             f"or accept its terms at {page}."
@@ -52,7 +52,7 @@ def _missing(repo: str, page: str, token: str | bool | None) -> SourceError:
     return SourceError(f"{repo} is missing, private or gated; {sibling} exists: pass that, or add --yes.", suggestion=sibling)
 
 
-def _transport_error() -> type[Exception]:
+def transport_error() -> type[Exception]:
     """The root of the HTTP client's errors; which client that is differs between versions of huggingface_hub."""
     from huggingface_hub import errors
 

@@ -15,7 +15,7 @@ from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.folder import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
-from hf_layerprune.checkpoint.shards import INDEX, read_shards, some
+from hf_layerprune.checkpoint.shards import INDEX, LocalShards, ShardReader, read_shards, some
 from hf_layerprune.checkpoint.side_files import list_side_files
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.families.facts import model_facts
@@ -40,20 +40,21 @@ class Checkpoint:
     notes: tuple[str, ...]
 
     @classmethod
-    def open(cls, path: Path, id: str, commit: str | None = None) -> Checkpoint:
-        """Read and prove a checkpoint folder; `id` and `commit` are the name it goes by.
+    def open(cls, path: Path, id: str, commit: str | None = None, reader: ShardReader | None = None) -> Checkpoint:
+        """Read and prove a checkpoint folder; `id` and `commit` are the name it goes by, `reader` is where its weight files are.
 
         Raises FamilyError where the config cannot be trusted, SourceError where the folder is something else than a
         safetensors model, CheckpointError where files, index, headers and config do not fit together.
         """
-        refuse_foreign(path)
+        reader = reader or LocalShards(path)
+        refuse_foreign(path, reader.names())
         config, where = read_config(path), str(path / CONFIG)
         family = family_for(config, where)
         # The config is checked before the shards are read: its message is the more useful one. The fingerprint follows.
         model_facts(config, SourceRef(id, commit, ""), where)
-        shards = read_shards(path)
+        shards = read_shards(path, reader)
         tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
-        facts = model_facts(config, SourceRef(id, commit, fingerprint(path, config, shards)), where)
+        facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader.parts)), where)
         notes = check_tensors(family, config, facts.layers, tensors, str(path))
         side_files, weights = list_side_files(path)
         refuse_twins([*shards, *map(str, side_files), CONFIG], str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hf_layerprune.checkpoint.header import DTYPE_BITS, TensorSpan
@@ -15,6 +15,9 @@ from hf_layerprune.families import Family
 Tensors = Mapping[str, TensorSpan]  # by their new names
 Metadata = Mapping[str, str]
 DEFAULT_METADATA: Metadata = {"format": "pt"}  # loaders refuse a file without it
+# Bytes, a cache line. Loaders use a mapped file's bytes as they lie, and kernels choose their path by a pointer's alignment:
+# equal weights at differently aligned places were seen to give logits 7e-7 apart. The format itself asks for 8 of a header.
+ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class NewShard:
         return len(self.header) + sum(span.nbytes for span in self.tensors.values())
 
 
-def kept_names(family: Family, keep: tuple[int, ...], names: Iterable[str]) -> dict[str, str]:
+def kept_names(family: Family, keep: Sequence[int], names: Iterable[str]) -> dict[str, str]:
     """New name -> name in the source, for every tensor that stays. Only decoder layers, by the family's prefix, are renumbered."""
     position = {layer: index for index, layer in enumerate(keep)}
     kept = {}
@@ -95,13 +98,22 @@ def _common_metadata(checkpoint: Checkpoint) -> Metadata:
 
 
 def _shard(name: str, tensors: Tensors, metadata: Metadata) -> NewShard:
-    # The widest types first, as safetensors itself writes: every tensor is then aligned to its type.
-    ordered = dict(sorted(tensors.items(), key=lambda item: (-DTYPE_BITS[item[1].dtype], item[0])))
+    ordered = dict(sorted(tensors.items(), key=_place))
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for new, span in ordered.items():
         header[new] = {"dtype": span.dtype, "shape": list(span.shape), "data_offsets": [offset, offset + span.nbytes]}
         offset += span.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
     return NewShard(name, len(text).to_bytes(8, "little") + text, ordered)
+
+
+def _place(item: tuple[str, TensorSpan]) -> tuple[bool, int]:
+    """Sorts tensors so that each begins aligned: at 64 bytes where the sizes allow it, else to its type.
+
+    Sizes that are whole cache lines come first, so that none pushes the next one off its line; then the widest types, as
+    safetensors itself writes. Otherwise the source's order stays: a shard is then read in one sweep, or two.
+    """
+    span = item[1]
+    return span.nbytes % ALIGNMENT > 0, -DTYPE_BITS[span.dtype]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Collection
 from pathlib import Path
 
 from hf_layerprune.errors import SourceError
@@ -30,17 +32,17 @@ WITHOUT_SAFETENSORS = (
 )
 
 
-def refuse_foreign(folder: Path, *, weights: bool = True) -> None:
-    """Raise SourceError if the folder is an adapter, a pipeline, a dataset, or, with `weights`, has none as safetensors."""
+def refuse_foreign(place: Path | str, names: Collection[str], *, weights: bool = True) -> None:
+    """Raise SourceError if files of these names make `place` an adapter, a pipeline, a dataset, or, with `weights`, no safetensors."""
     for pattern, kind, remedy in FOREIGN:
-        if any(folder.glob(pattern)):
-            raise SourceError(f"{folder} is {kind}. {remedy}")
-    if not weights or any(folder.glob("model*.safetensors")) or (folder / "model.safetensors.index.json").exists():
+        if fnmatch.filter(names, pattern):
+            raise SourceError(f"{place} is {kind}. {remedy}")
+    if not weights or fnmatch.filter(names, "model*.safetensors") or "model.safetensors.index.json" in names:
         return
     for pattern, kind, remedy in WITHOUT_SAFETENSORS:
-        if any(folder.glob(pattern)):
-            raise SourceError(f"{folder} {'is ' if kind.startswith('a ') else ''}{kind}. {remedy.format(folder)}")
+        if fnmatch.filter(names, pattern):
+            raise SourceError(f"{place} {'is ' if kind.startswith('a ') else ''}{kind}. {remedy.format(place)}")
     raise SourceError(
-        f"{folder} holds no model.safetensors and no model.safetensors.index.json. Pass a checkpoint folder, a Hub id or mini; "
+        f"{place} holds no model.safetensors and no model.safetensors.index.json. Pass a checkpoint folder, a Hub id or mini; "
         "a model that has its weights in another format must be converted to safetensors first."
     )

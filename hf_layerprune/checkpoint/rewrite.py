@@ -17,11 +17,15 @@ from hf_layerprune.checkpoint.provenance import PROVENANCE, source_record
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import staged_folder
+from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.checkpoint.verify import compare
-from hf_layerprune.errors import ArtifactError, CheckpointError, shown
+from hf_layerprune.errors import ArtifactError, CheckpointError, UsageError, shown
 from hf_layerprune.families.facts import MIN_LAYERS
 
-WRITER = "hf-layerprune rewrite 1"  # to be raised whenever the same source, plan and policy give other bytes
+# To be raised whenever the same source, plan and policy give other bytes. 2: data begins at 64 bytes, the source's order of tensors.
+WRITER = "hf-layerprune rewrite 2"
+
+WEIGHTS = (".safetensors", INDEX)
 
 
 def rewrite(
@@ -34,33 +38,50 @@ def rewrite(
     verify: bool = True,
     records: Mapping[str, bytes] | None = None,
     progress: Progress | None = None,
+    stream: ShardStream | None = None,
+    expected: Manifest | None = None,
 ) -> Manifest:
     """Write `checkpoint` without the layers that `plan` drops to the folder `output`, which appears whole or not at all.
 
     overwrite: replace a folder that a rewrite made; max_shard_size: bytes of tensors in a shard, None for the source's own
     boundaries; verify: read everything back and compare it with the source before the folder appears; records: more files
-    for `layerprune/`, by name; progress: called with the number of tensor bytes just written. Memory does not grow with the model.
+    for `layerprune/`, by name; progress: called with the number of tensor bytes just written; stream: brings the source's shards, which
+    are not on this disk, and goes on where an interrupted run with the same source, plan and writer ended; expected: the
+    manifest of the same rewrite by somebody else. Memory does not grow with the model.
 
     Raises ArtifactError if the plan is for another checkpoint, CheckpointError if the output may not be written, the disk
-    fails or is too small, or what was written is not what was planned. Then nothing is left behind.
+    fails or is too small, or what was written is not what was planned or expected. Then nothing is left behind, of a stream
+    only what the next run goes on from.
     """
     plan = _checked(plan, checkpoint)
     records = _checked_records(records or {})
+    if stream and max_shard_size is not None:
+        raise UsageError("--stream keeps the source's shards, one at a time: leave out --max-shard-size.")
     shards = plan_shards(checkpoint, plan.keep, max_shard_size)
     config = dump_config(shorten_config(checkpoint.config, plan, checkpoint.family))
     names = kept_names(checkpoint.family, plan.keep, checkpoint.tensors)
-    needed = _needed(checkpoint, shards, [config, *records.values()])
-    with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed) as staging:
-        files = {shard.name: write_shard(staging / shard.name, shard, progress) for shard in shards}
+    needed = _needed(checkpoint, shards, [config, *records.values()]) + (stream.room(shards) if stream else 0)
+    identity = stream.identity(plan, WRITER) if stream else None
+    with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed, identity=identity) as staging:
+        if stream:
+            stream.begin(staging, shards)
+        write = stream.write if stream else write_shard
+        files = {shard.name: write(staging / shard.name, shard, progress) for shard in shards}
         if len(shards) > 1:
-            files[INDEX] = write_file(staging / INDEX, _index(shards))
+            files[INDEX] = write_file(staging / INDEX, index_of(shards))
         files[CONFIG] = write_file(staging / CONFIG, config)
-        files.update(_copy_side_files(checkpoint, staging))
+        if expected and (difference := _difference(files, expected)):
+            if stream:
+                stream.begin(staging, ())  # nothing of it is worth going on with
+            raise CheckpointError(difference)
+        files.update(copy_side_files(checkpoint, staging))
         policy = "source" if max_shard_size is None else max_shard_size
         manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), dict(sorted(names.items())))
         _write_records(staging / RECORDS, checkpoint, plan, manifest, records)
         if verify:
-            _check(staging, checkpoint, plan, output)
+            _check(staging, checkpoint, plan, output, weights=stream is None)
+        if stream:
+            stream.end(staging)
     return manifest
 
 
@@ -93,13 +114,13 @@ def _needed(checkpoint: Checkpoint, shards: Sequence[NewShard], contents: Sequen
     return sum(shard.nbytes for shard in shards) + sides + sum(map(len, contents)) + (4 << 20)
 
 
-def _index(shards: Sequence[NewShard]) -> bytes:
+def index_of(shards: Sequence[NewShard]) -> bytes:
     places = {name: shard.name for shard in shards for name in shard.tensors}
     size = sum(span.nbytes for shard in shards for span in shard.tensors.values())
     return dump_json({"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))})
 
 
-def _copy_side_files(checkpoint: Checkpoint, staging: Path) -> dict[str, FileRecord]:
+def copy_side_files(checkpoint: Checkpoint, staging: Path) -> dict[str, FileRecord]:
     files = {}
     for path in checkpoint.side_files:
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +137,21 @@ def _write_records(folder: Path, checkpoint: Checkpoint, plan: PruningPlan, mani
         write_file(folder / name, content)
 
 
-def _check(staging: Path, checkpoint: Checkpoint, plan: PruningPlan, output: Path) -> None:
+def _difference(files: Mapping[str, FileRecord], expected: Manifest) -> str | None:
+    """The first weight file that is not as another rewrite recorded it; the other files name their source, which may have moved."""
+    for name in sorted({name for name in {*files, *expected.files} if name.endswith(WEIGHTS)}):
+        if files.get(name) != expected.files.get(name):
+            found, asked = (record.sha256[:12] if record else "none" for record in (files.get(name), expected.files.get(name)))
+            writers = f"; that was written by {shown(expected.writer)}, this by {shown(WRITER)}" if expected.writer != WRITER else ""
+            return (
+                f"{name}: rebuilt with sha256 {found}, expected {asked} as published{writers}. Nothing was written: "
+                "the published weights are not what this version makes of the source by the plan."
+            )
+    return None
+
+
+def _check(staging: Path, checkpoint: Checkpoint, plan: PruningPlan, output: Path, *, weights: bool) -> None:
     """Prove what was written before anybody can see it: complete by its own config, and every tensor as in its source."""
     written = Checkpoint.open(staging, output.name)
-    if differences := compare(written, checkpoint, plan):
+    if differences := compare(written, checkpoint, plan, weights=weights):
         raise CheckpointError(f"{output}: not written as planned: {differences[0]}. Nothing was left there; check disk and memory.")

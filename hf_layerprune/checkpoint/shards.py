@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from hf_layerprune.checkpoint.fingerprint import Bytes, Ranges
 from hf_layerprune.checkpoint.folder import read_object, refuse_twins, regular_file, safe_name
 from hf_layerprune.checkpoint.header import Header, read_header
+from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError, shown
 
 INDEX = "model.safetensors.index.json"
@@ -16,21 +20,64 @@ FETCH = "Fetch it again (hf download ID --local-dir FOLDER) or correct the folde
 MAX_INDEX_BYTES = 64 << 20
 
 
-def read_shards(folder: Path) -> dict[str, Header]:
+class ShardReader(Protocol):
+    """Where weight files are read from: a folder, or a repository on the Hub."""
+
+    def names(self) -> Collection[str]:
+        """The files that lie beside config.json."""
+
+    def headers(self, names: Sequence[str], remedy: str) -> dict[str, Header]:
+        """The checked headers of weight files; CheckpointError, ending with `remedy` where one is missing."""
+
+    def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
+        """The bytes of a weight file in each of some ranges; CheckpointError naming the file if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class LocalShards:
+    """The weight files of a folder."""
+
+    folder: Path
+
+    def names(self) -> Collection[str]:
+        try:
+            return os.listdir(self.folder) if self.folder.is_dir() else ()
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot list it: {error.strerror}. {to_read(error)}") from error
+
+    def headers(self, names: Sequence[str], remedy: str) -> dict[str, Header]:
+        return {name: read_header(regular_file(self.folder, name, remedy)) for name in names}
+
+    def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
+        try:
+            with (self.folder / name).open("rb") as file:
+                for begin, end in ranges:
+                    file.seek(begin)
+                    yield file.read(end - begin)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder / name}: cannot read it: {error.strerror}. {to_read(error)}") from error
+
+
+def read_shards(folder: Path, reader: ShardReader) -> dict[str, Header]:
     """The headers of a checkpoint's weight files by name, in the order of names.
 
-    The index decides where there is one. CheckpointError when a shard is missing or no regular file, or a tensor stands
-    in the index and not in its shard, in a shard and not in the index, or in two shards.
+    The index in `folder` decides where there is one. CheckpointError when a shard is missing or no regular file, or a tensor
+    stands in the index and not in its shard, in a shard and not in the index, or in two shards.
     """
     if not (folder / INDEX).exists():
-        regular_file(folder, SINGLE, FETCH)
-        return {SINGLE: read_header(folder / SINGLE)}
+        return reader.headers([SINGLE], FETCH)
     mapped = _weight_map(folder)
     names = sorted(set(mapped.values()))
     refuse_twins(names, f"{folder / INDEX}")
-    shards = {name: read_header(regular_file(folder, name, _remedy(folder))) for name in names}
+    shards = reader.headers(names, _remedy(folder))
     _check_places(shards, mapped, folder / INDEX)
     return shards
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the weight files of a snapshot in the Hub cache are all there: only whole ones are linked into it."""
+    names = set(_weight_map(folder).values()) if (folder / INDEX).exists() else {SINGLE}
+    return all((folder / name).is_file() for name in names)
 
 
 def some(names: Iterable[str]) -> str:

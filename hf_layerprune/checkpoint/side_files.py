@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.folder import regular_file, safe_name
+from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError, shown
 
 RECORDS = "layerprune"  # the folder of our own records, and two of them
@@ -35,8 +36,15 @@ def list_side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
             elif name not in (CONFIG, README):
                 side.append(_checked(folder, name, plain))
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot list it: {error.strerror}.") from error
+        raise CheckpointError(f"{folder}: cannot list it: {error.strerror}. {to_read(error)}") from error
     return tuple(side), tuple(weights)
+
+
+def is_of_the_model(name: str) -> bool:
+    """Whether a file at this path is one that a manifest names: no model card, no record of ours, not hidden."""
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+    return name != README and parts[0] != RECORDS and not hidden
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,25 @@ from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.hub_errors import hub_errors
 from hf_layerprune.checkpoint.recognise import refuse_foreign
+from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.errors import SourceError, shown
 from hf_layerprune.families.facts import model_facts
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LICENSE*", "NOTICE*")
 WEIGHT_FILES = ("model*.safetensors",)
+# What says what a repository is, without its tokenizer of many megabytes: the config, the index, and the marks of what is no model.
+DESCRIPTION = (CONFIG, INDEX, "adapter_config.json", "model_index.json", "dataset_info*.json", "dataset_dict.json")
 
 
 @dataclass(frozen=True)
 class ResolvedSource:
-    """A checkpoint folder and the name it goes by. id: Hub id, `mini`, or the folder's name; commit: of the Hub, or None."""
+    """A checkpoint folder and the name it goes by. id: Hub id, `mini`, or the folder's name; commit: of the Hub, or None;
+    fetched: the files of DESCRIPTION that were not in the cache before."""
 
     id: str
     path: Path
     commit: str | None
+    fetched: tuple[str, ...] = ()
 
 
 def resolve(
@@ -39,13 +44,15 @@ def resolve(
     token: str | bool | None = None,
     subfolder: str | None = None,
     weights: bool = True,
+    small: Sequence[str] = SMALL_FILES,
     check: Callable[[ModelFacts], object] = lambda facts: None,
 ) -> ResolvedSource:
     """Find `source`: a folder if one exists, else the word `mini`, else an id on the Hub.
 
     revision: branch, tag or commit, resolved once, so that all files are of one commit; local_files_only: ask the Hub's
-    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well; check: called
-    with what the config says before weights are fetched from the Hub, to raise there what would be refused later.
+    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well; small: the
+    patterns of the other files to fetch; check: called with what the config says before weights are fetched from the
+    Hub, to raise there what would be refused later.
 
     Raises SourceError saying what to do if nothing is found, or what is found is no model; its `suggestion` is an id that
     exists, where one does. FamilyError if the model is of no declared family, before its weights are fetched.
@@ -65,12 +72,14 @@ def resolve(
     elif folder.exists():
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
     elif re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", source, re.ASCII):
-        found = _from_hub(source, revision, inner, weights, place, check)
+        found = _from_hub(source, revision, inner, (tuple(small), weights), place, check)
     else:
         raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). Check the spelling.")
     if not found.path.is_dir():
+        if not inner:
+            raise SourceError(f"{source} holds no {CONFIG}, so it is no model. Check the id.")
         raise SourceError(f"{source} has no folder {shown(inner)}. Check --subfolder.")
-    refuse_foreign(found.path, weights=weights)
+    refuse_foreign(found.path, os.listdir(found.path), weights=weights)
     return found
 
 
@@ -81,21 +90,31 @@ def _mini(inner: str) -> ResolvedSource:
 
 
 def _from_hub(
-    repo: str, revision: str | None, inner: str, weights: bool, place: Mapping[str, Any], check: Callable[[ModelFacts], object]
+    repo: str,
+    revision: str | None,
+    inner: str,
+    wanted: tuple[tuple[str, ...], bool],
+    place: Mapping[str, Any],
+    check: Callable[[ModelFacts], object],
 ) -> ResolvedSource:
     """Fetch a snapshot: the small files first, and the weights only once they have shown that it can be pruned."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+
+    small, weights = wanted
+
+    def within(name: str) -> str:
+        return f"{inner}/{name}" if inner else name
 
     def fetch(patterns: tuple[str, ...]) -> Path:
-        wanted = [f"{inner}/{pattern}" if inner else pattern for pattern in patterns]
-        fetched = snapshot_download(repo, revision=commit, allow_patterns=wanted, **place)
+        fetched = snapshot_download(repo, revision=commit, allow_patterns=list(map(within, patterns)), **place)
         return Path(fetched) / inner
 
     with hub_errors(repo, revision, place["local_files_only"], place["token"]):
         commit = HfApi().resolve_revision(repo, revision=revision, **place).resolved
-        path = fetch(SMALL_FILES)
-        if weights and path.is_dir():
-            refuse_foreign(path, weights=False)
+        known = [name for name in DESCRIPTION if try_to_load_from_cache(repo, within(name), place["cache_dir"], commit)]
+        path = fetch(small)
+        if path.is_dir():
+            refuse_foreign(path, os.listdir(path), weights=False)
             check(model_facts(read_config(path), SourceRef(repo, commit, ""), f"{repo}/{CONFIG}"))
-            path = fetch((*SMALL_FILES, *WEIGHT_FILES))
-    return ResolvedSource(repo, path, commit)
+            path = fetch((*small, *WEIGHT_FILES)) if weights else path
+    return ResolvedSource(repo, path, commit, tuple(name for name in DESCRIPTION if name not in known and (path / name).is_file()))

@@ -14,21 +14,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.artifacts.files import fsync_folder, write_atomic
+from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.lock import hold
+from hf_layerprune.checkpoint.remedies import WRITING, to_write
 from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.errors import CheckpointError, shown
-
-REMEDIES = {
-    errno.ENOSPC: "Free some space or choose another disk.",
-    errno.EDQUOT: "Your quota is used up; free some space or choose another disk.",
-    errno.EROFS: "Choose a folder on a disk that can be written to.",
-    errno.EACCES: "Choose a folder that you may write to.",
-    errno.EPERM: "Choose a folder that you may write to.",
-    errno.EMFILE: "Close other programs or raise the limit of open files (ulimit -n).",
-    errno.EXDEV: "Choose a folder that is not a mount point itself.",
-    errno.EBUSY: "Choose a folder that is not a mount point itself.",
-}
 
 
 def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
@@ -53,7 +44,7 @@ def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
     if place in origin.parents:
         raise CheckpointError(f"{output} holds the source {source}, which must not be replaced. Choose another place.")
     if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise CheckpointError(f"{output}: the folder {output.parent} is not writable. {REMEDIES[errno.EACCES]}")
+        raise CheckpointError(f"{output}: the folder {output.parent} is not writable. {WRITING[errno.EACCES]}")
     if output.exists():
         _check_existing(output, overwrite)
 
@@ -73,61 +64,90 @@ def _check_existing(output: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 0) -> Iterator[Path]:
+def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 0, identity: str | None = None) -> Iterator[Path]:
     """A folder to fill, which becomes `output` when the block ends without an error, and is removed when it does not.
 
     needed: bytes that must be free before the block begins. Files must be durable when the block ends; folders are made so
-    here. What a killed run left is cleaned up by the next run into the same output. Raises CheckpointError as `check_output`
-    does, when another run holds the output, and for every error of the file system, which leaves nothing behind.
+    here. What a killed run left is cleaned up by the next run into the same output. identity: of work that can be gone on
+    with: the folder then holds what an earlier run of the same identity left, and stays when this one ends with an error.
+    Raises CheckpointError as `check_output` does, when another run holds the output, and for every error of the file system,
+    which, without an identity, leaves nothing behind.
     """
     check_output(output, overwrite=overwrite, source=source)
     # 255 bytes leave no room for a suffix, so the hidden names carry a digest of the output's name.
     hidden = output.parent / f".layerprune-{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}"
-    staging, replaced = hidden.with_suffix(".staging"), hidden.with_suffix(".replaced")
+    staging, replaced, marker = (hidden.with_suffix(f".{part}") for part in ("staging", "replaced", "resume"))
     try:
         with ExitStack() as stack:
             stack.enter_context(_ended_by_sigterm())
             stack.enter_context(hold(hidden.with_suffix(".lock"), str(output)))
-            _recover(output, staging, replaced)
+            _recover(output, staging, replaced, marker, identity)
             check_output(output, overwrite=overwrite, source=source)
-            _check_space(output, needed)
-            stack.callback(shutil.rmtree, staging, ignore_errors=True)
-            os.mkdir(staging)
+            _check_space(output, needed - _size(staging))
+            if identity is None:
+                stack.callback(_clear, staging, marker)
+            else:
+                write_atomic(marker, identity.encode())
+            staging.mkdir(exist_ok=identity is not None)
             yield staging
-            _commit(output, staging, replaced)
+            _commit(output, staging, replaced, marker)
+            _clear(staging, marker)
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0, "Check the disk.")
-        raise CheckpointError(f"{output}: writing it failed: {error.strerror or error}; nothing was left there. {remedy}") from error
+        left = "nothing was left there" if identity is None else "what was finished is kept for the next run"
+        raise CheckpointError(f"{output}: writing it failed: {error.strerror or error}; {left}. {to_write(error)}") from error
 
 
-def _recover(output: Path, staging: Path, replaced: Path) -> None:
-    """Clean up after a run that was killed: while it wrote, or between the two renames that replace a folder."""
+def _recover(output: Path, staging: Path, replaced: Path, marker: Path, identity: str | None) -> None:
+    """Clean up after a run that was killed: while it wrote, after it exchanged the folders, or between two renames."""
     if replaced.exists() and not output.exists():
         os.rename(replaced, output)
-    for stale in (staging, replaced):
+    kept = identity is not None and marker.is_file() and marker.read_text(errors="replace") == identity
+    for stale in (replaced,) if kept else (staging, replaced):
         if stale.exists():
             shutil.rmtree(stale)
+    if not kept:
+        marker.unlink(missing_ok=True)
+
+
+def _clear(staging: Path, marker: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    with suppress(OSError):
+        marker.unlink(missing_ok=True)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in a folder that may not be there."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _check_space(output: Path, needed: int) -> None:
     if (free := shutil.disk_usage(output.parent).free) < needed:
-        raise CheckpointError(f"{output}: {needed:,} bytes are needed and {free:,} are free. {REMEDIES[errno.ENOSPC]}")
+        raise CheckpointError(f"{output}: {needed:,} bytes are needed and {free:,} are free. {WRITING[errno.ENOSPC]}")
 
 
-def _commit(output: Path, staging: Path, replaced: Path) -> None:
-    """Put the staging folder in its place. What stood there is moved aside first, and back if the second rename fails."""
+def _commit(output: Path, staging: Path, replaced: Path, marker: Path) -> None:
+    """Put the staging folder in its place. What stood there changes places with it, and is removed as stale staging is."""
     for folder, _, _ in os.walk(staging, topdown=False):
         fsync_folder(Path(folder))
+    if not output.exists():
+        os.rename(staging, output)
+    else:
+        marker.unlink(missing_ok=True)  # what lies in staging after the exchange is nothing to go on with
+        if not exchange(staging, output):
+            _replace(output, staging, replaced)
+    fsync_folder(output.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replace(output: Path, staging: Path, replaced: Path) -> None:
+    """Move what stands there aside first, and back if the second rename fails; a run that dies between leaves it to `_recover`."""
     try:
-        if output.exists():
-            os.rename(output, replaced)
+        os.rename(output, replaced)
         os.rename(staging, output)
     except BaseException:
         if replaced.exists() and not output.exists():
             os.rename(replaced, output)
         raise
-    fsync_folder(output.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 @contextmanager

@@ -20,11 +20,13 @@ from hf_layerprune.errors import LayerPruneError, shown
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: differences, one sentence each; how many files and tensors were compared."""
+    """What was found: differences, one sentence each; how many files and tensors were compared; changed: how many of these tensors
+    a fine-tuning gave new values, as the manifest says, so that only their types and shapes are the source's."""
 
     differences: tuple[str, ...]
     files: int
     tensors: int
+    changed: int = 0
 
     @property
     def ok(self) -> bool:
@@ -32,33 +34,50 @@ class Verification:
 
 
 def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
-    """Compare a pruned checkpoint with its manifest and its config and, if given, with its source.
+    """Compare a pruned or healed checkpoint with its manifest and its config and, if given, with its source.
 
-    With the source nothing that the rewrite recorded is believed but the plan. Differences are returned, not raised;
+    With the source nothing that was recorded is believed but the plan and which tensors a fine-tuning changed; the source of a
+    healed checkpoint is what was healed, or what that was pruned from. Differences are returned, not raised;
     ArtifactError if the folder has no manifest, or no plan to compare with the source by, that can be read.
     """
     manifest = Manifest.load(folder / RECORDS / MANIFEST)
-    plan = PruningPlan.load(folder / RECORDS / PLAN).for_source(source.source) if source else None
+    plan = _plan(folder, manifest, source) if source else None
     differences = list(_against_manifest(folder, manifest))
     try:
         written = Checkpoint.open(folder, folder.name)
     except LayerPruneError as error:
         return Verification((*differences, str(error)), len(manifest.files), 0)
-    differences += _tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
-    if source and plan:
-        differences += compare(written, source, plan)
-    return Verification(tuple(differences), len(manifest.files), len(written.tensors))
+    differences += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
+    if source:
+        differences += compare(written, source, plan, changed=frozenset(manifest.changed))
+    return Verification(tuple(differences), len(manifest.files), len(written.tensors), len(manifest.changed))
 
 
-def compare(written: Checkpoint, source: Checkpoint, plan: PruningPlan) -> list[str]:
-    """The differences between a checkpoint and what `plan` makes of `source`: config, side files, and each tensor's bytes."""
+def _plan(folder: Path, manifest: Manifest, source: Checkpoint) -> PruningPlan | None:
+    """How the folder came from `source`: by a plan, or by a fine-tuning alone."""
+    if manifest.changed and manifest.source.fingerprint == source.source.fingerprint:
+        return None
+    plan = PruningPlan.load(folder / RECORDS / PLAN)
+    plan.for_source(source.source)
+    return plan  # under the name that the source had then, as config.json has it
+
+
+def compare(
+    written: Checkpoint, source: Checkpoint, plan: PruningPlan | None, *, weights: bool = True, changed: Set[str] = frozenset()
+) -> list[str]:
+    """The differences between a checkpoint and what `plan` makes of `source`: config, side files, and each tensor's bytes.
+
+    plan: None where nothing is dropped; weights: compare the bytes; without, only names, as when a stream has compared them and
+    the source's are gone; changed: tensors of which only type and shape are compared.
+    """
     differences = []
-    if written.config != shorten_config(source.config, plan, source.family):
-        differences.append(f"{CONFIG} is not the source's, shortened by the plan")
-    names = kept_names(source.family, plan.keep, source.tensors)
-    differences += _tensor_names(written.tensors.keys(), names.keys(), "the plan")
-    for new, old in names.items():
-        if new in written.tensors and not _same_tensor(written.tensors[new], source.tensors[old]):
+    if written.config != (shorten_config(source.config, plan, source.family) if plan else source.config):
+        differences.append(f"{CONFIG} is not the source's{', shortened by the plan' if plan else ''}")
+    names = kept_names(source.family, plan.keep if plan else range(source.facts.layers), source.tensors)
+    differences += tensor_names(written.tensors.keys(), names.keys(), "the plan" if plan else "the source")
+    for new, old in names.items() if weights else ():
+        same = _same_kind if new in changed else same_tensor
+        if new in written.tensors and not same(written.tensors[new], source.tensors[old]):
             differences.append(f"tensor {shown(new)} is not the source's {shown(old)}")
     for path in sorted({*written.side_files, *source.side_files}):
         if not _same_file(written.path / path, source.path / path):
@@ -75,20 +94,27 @@ def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
         if name not in found or not (folder / name).is_file():
             yield f"{shown(name)} is missing"
         elif (actual := hash_file(folder / name)) != record:
-            yield f"{shown(name)} is {_described(actual)}, expected {_described(record)}"
+            yield f"{shown(name)} is {described(actual)}, expected {described(record)}"
 
 
-def _described(record: FileRecord) -> str:
+def described(record: FileRecord) -> str:
+    """A size and the beginning of a sha256, as differences show them."""
     return f"{record.bytes:,} bytes with sha256 {record.sha256[:12]}"
 
 
-def _tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:
+def tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:
+    """The differences between the tensors that were found and those that `what` has."""
     problems = ((f"missing, though {what} has them", expected - found), (f"surplus, as {what} has them not", found - expected))
     return [f"tensors are {problem}, {some(names)}" for problem, names in problems if names]
 
 
-def _same_tensor(written: TensorSpan, source: TensorSpan) -> bool:
-    if (written.dtype, written.shape) != (source.dtype, source.shape):
+def _same_kind(written: TensorSpan, source: TensorSpan) -> bool:
+    return (written.dtype, written.shape) == (source.dtype, source.shape)
+
+
+def same_tensor(written: TensorSpan, source: TensorSpan) -> bool:
+    """Whether two tensors on disk have one type, one shape and the same bytes."""
+    if not _same_kind(written, source):
         return False
     return same_blocks(read_blocks(written.file, written.begin, written.end), read_blocks(source.file, source.begin, source.end))
 

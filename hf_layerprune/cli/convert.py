@@ -45,18 +45,31 @@ def convert(
     """
     from hf_layerprune.checkpoint.shard_size import parse_size
     from hf_layerprune.checkpoint.staging import check_output
-    from hf_layerprune.cli.journey import default_output, make_plan, open_pruner, show_next, write_pruned
+    from hf_layerprune.cli.journey import (
+        default_output,
+        make_plan,
+        open_pruner,
+        open_streamed_pruner,
+        planning_arguments,
+        show_next,
+        write_pruned,
+    )
     from hf_layerprune.cli.measure import probe_report
-    from hf_layerprune.strategies.planning import deepstack_warning
+    from hf_layerprune.strategies.planning import deepstack_warning, domains_needed
 
     parse_size(writing["max_shard_size"])  # refused before anything is measured
-    pruner = open_pruner(console, source, probing, lookup, planning)
+    repo = None
+    if writing["stream"]:
+        pruner, repo = open_streamed_pruner(console, source, lookup, planning)
+    else:
+        probes = bool(domains_needed(planning_arguments(planning)["method"]))
+        pruner = open_pruner(console, source, probing, lookup, planning, weights=probes or not dry_run)
     target = output or default_output(pruner, planning)
     if not dry_run:
         check_output(target, overwrite=overwrite, source=pruner.checkpoint.path)
     plan = make_plan(console, pruner, planning, probing)
-    report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records()) if not dry_run else {}
-    show_next(console, target if not dry_run else None, source, pruner.checkpoint)
+    report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records(), repo) if not dry_run else {}
+    show_next(console, target if not dry_run else None, source, pruner.checkpoint, repo is not None)
     caution = deepstack_warning(plan, pruner.facts)
     probed = probe_report(pruner.statistics) if plan.statistics and pruner.statistics else None
     console.result({"plan": plan.to_dict(), "probe": probed, "warnings": [caution] if caution else [], "dry_run": dry_run, **report})

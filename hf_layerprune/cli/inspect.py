@@ -20,15 +20,15 @@ from hf_layerprune.cli.console import Console, reporting
 def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     """Describe SOURCE from its config and headers: family, depth, size, protected layers, and budgets of 10, 25 and 40 %.
 
-    A Hub id is downloaded first.
+    Of a Hub id no weights are downloaded.
     """
-    from hf_layerprune.cli.report import count, model_line, size
-    from hf_layerprune.cli.source import open_source
+    from hf_layerprune.cli.report import count, model_line, reading_line, size
+    from hf_layerprune.cli.source import open_description
     from hf_layerprune.families.facts import protected_layers
     from hf_layerprune.strategies.budget import resolve_budget
     from hf_layerprune.strategies.layer_lists import format_layers
 
-    checkpoint = open_source(console, source, **lookup)
+    checkpoint, reading = open_description(console, source, **lookup)
     facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")
     tied = "tied" if checkpoint.tied else "not tied"
     console.say(f"{model_line(checkpoint)} · {size(checkpoint.total_bytes)} · embeddings {tied}")
@@ -44,10 +44,12 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
         parameters, total = checkpoint.size(range(facts.layers - k, facts.layers))
         console.say(f"{share:>7}  {k:>8}  {facts.layers - k:>11}  {count(parameters):>10}  {size(total):>9}")
         rows.append({"budget": share, "removes": k, "layers": facts.layers - k, "parameters": parameters, "bytes": total})
+    if reading:
+        console.say(reading_line(reading))
     shown = facts.to_dict() | {
         "protected": list(protected),
         "parameters": checkpoint.parameters,
         "bytes": checkpoint.total_bytes,
         "tied": checkpoint.tied,
     }
-    console.result(shown | {"budgets": rows})
+    console.result(shown | {"budgets": rows, "network_bytes": reading.bytes if reading else 0})

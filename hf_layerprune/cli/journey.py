@@ -12,33 +12,61 @@ from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
+from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.measure import PICTURE_OPTIONS, measure, pictures_for
 from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import map_lines, model_line, size
-from hf_layerprune.cli.source import named_again, open_source, source_name
+from hf_layerprune.cli.source import named_again, open_description, open_source, open_streamed, source_name
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import ArtifactError, UsageError
-from hf_layerprune.pruner import LayerPruner, default_statistics_folder
+from hf_layerprune.probing.store import default_statistics_folder
+from hf_layerprune.pruner import LayerPruner
 from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed
 
 if TYPE_CHECKING:
+    from hf_layerprune.artifacts.manifest import Manifest
     from hf_layerprune.artifacts.model_facts import ModelFacts
     from hf_layerprune.artifacts.plan import PruningPlan
+    from hf_layerprune.checkpoint.remote import RemoteRepo
 
 DEFAULT_METHOD = "mixed"
 
 
 def open_pruner(
-    console: Console, source: str, probing: Mapping[str, Any], lookup: Mapping[str, Any], planning: Mapping[str, Any] | None = None
+    console: Console,
+    source: str,
+    probing: Mapping[str, Any],
+    lookup: Mapping[str, Any],
+    planning: Mapping[str, Any] | None = None,
+    weights: bool = True,
 ) -> LayerPruner:
-    """The source, indexed, and where its statistics are kept; options that cannot be honoured are refused before a download."""
+    """The source, indexed, and where its statistics are kept; options that cannot be honoured are refused before a download.
+
+    weights: download those of a Hub id; without, only a plan can be made.
+    """
     parse_max_bad(probing["max_bad"])
     arguments = planning_arguments(planning) if planning else None
-    checkpoint = open_source(console, source, check=lambda facts: arguments and check_request(facts, **arguments), **lookup)
+    options = {"check": lambda facts: arguments and check_request(facts, **arguments), **lookup}
+    checkpoint = open_source(console, source, **options) if weights else open_description(console, source, **options)[0]
     console.say(model_line(checkpoint))
     folder = None if probing["no_cache"] else default_statistics_folder()
     return LayerPruner(checkpoint, dtype=probing["dtype"], statistics_folder=folder)
+
+
+def open_streamed_pruner(
+    console: Console, source: str, lookup: Mapping[str, Any], planning: Mapping[str, Any]
+) -> tuple[LayerPruner, RemoteRepo | None]:
+    """As `open_pruner`, the weights left on the Hub, and the repository to stream them from."""
+    arguments = planning_arguments(planning)
+    if domains_needed(arguments["method"]):
+        raise UsageError(
+            f"--stream keeps no weights, and method {arguments['method']!r} must run the model: probe it, plan, and then `apply --stream`; "
+            "or take --layers or --method random."
+        )
+    checkpoint, repo = open_streamed(console, source, check=lambda facts: check_request(facts, **arguments), **lookup)
+    console.say(model_line(checkpoint))
+    return LayerPruner(checkpoint, statistics_folder=None), repo
 
 
 def planning_arguments(planning: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,8 +115,13 @@ def write_pruned(
     overwrite: bool,
     writing: Mapping[str, Any],
     records: Mapping[str, bytes],
+    repo: RemoteRepo | None = None,
+    expected: Manifest | None = None,
 ) -> dict[str, Any]:
-    """Write and prove the pruned checkpoint, say what that came to, and return it for `--json`."""
+    """Write and prove the pruned checkpoint, say what that came to, and return it for `--json`.
+
+    repo: where to stream the weights from; expected: the manifest whose weight files must come out.
+    """
     shard_size = parse_size(writing["max_shard_size"])
     written = checkpoint.size(plan.drop)[1]  # of tensors, as `total_bytes` is
     with console.progress("writing", unit="B", unit_scale=True, total=written) as bar:
@@ -101,6 +134,8 @@ def write_pruned(
             verify=writing["verify"],
             records=records,
             progress=bar.update,
+            stream=ShardStream(repo, checkpoint.shards, verify=writing["verify"]) if repo else None,
+            expected=expected,
         )
     proof = f"verified: {len(manifest.tensors)} tensors identical to their source" if writing["verify"] else "not verified"
     console.say(f"wrote   {quoted(target)}   {size(checkpoint.total_bytes)} -> {size(written)}, {proof}")
@@ -121,9 +156,11 @@ def statistics_record(plan: PruningPlan, path: Path) -> dict[str, bytes]:
     return {"statistics.safetensors": statistics.content}
 
 
-def show_next(console: Console, target: Path | None, source: str, checkpoint: Checkpoint) -> None:
-    """The command that makes sense now."""
+def show_next(console: Console, target: Path | None, source: str, checkpoint: Checkpoint, streamed: bool = False) -> None:
+    """The command that makes sense now; after streaming there is no source on this disk to compare with."""
     if target is None:
         console.say("dry run: nothing was written")
+    elif streamed:
+        console.say(f"next    hf-layerprune verify {quoted(target)} --deep")
     else:
         console.say(f"next    hf-layerprune verify {quoted(target)} --source {named_again(source, checkpoint.source)} --deep")

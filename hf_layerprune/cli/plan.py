@@ -26,10 +26,10 @@ from hf_layerprune.cli.console import Console, reporting
 @options.lookup
 @reporting
 def plan(console: Console, origin: str, planning: dict[str, Any], output: Path, overwrite: bool, lookup: dict[str, Any]) -> None:
-    """Write the plan of which layers to remove. FROM is a statistics file, a pruned folder that holds one, or a model.
+    """Write the plan of which layers to remove. FROM is a statistics file, a pruned folder or Hub id that has one, or a model.
 
-    Statistics in a pruned folder are those of the model it was cut from, and so is the plan. A model without statistics gets
-    a plan by methods that need none.
+    Statistics beside a pruned model are those of the model it was cut from, and so is the plan. A model without statistics
+    gets a plan by methods that need none. Of a Hub id no weights are downloaded.
     """
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.cli.journey import planning_arguments, show_plan

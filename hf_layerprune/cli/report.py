@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.artifacts.statistics import LayerStatistics
     from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.checkpoint.remote_shards import Reading
 
 LABELS: dict[Domain, str] = {"math": "math", "nonmath": "general"}
 
@@ -30,6 +31,14 @@ def map_lines(plan: PruningPlan, statistics: LayerStatistics | None) -> list[str
     plain = not _unicode()
     removed = mark("removed", plain)
     return [line.replace(removed, click.style(removed, fg="red", bold=True)) for line in layer_map(plan, rows, ascii_only=plain)]
+
+
+def reading_line(reading: Reading) -> str:
+    """What was read of a model on the Hub, and that its weights were not."""
+    headers = f"{reading.headers} header{'s' * (reading.headers != 1)}"
+    parts = [headers, *reading.files]
+    listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+    return f"(read {listed} over the network, {size(reading.bytes)}; no weights)"
 
 
 def count(number: float) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,11 @@ from hf_layerprune.errors import SourceError
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
     from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.checkpoint.remote import RemoteRepo
+    from hf_layerprune.checkpoint.remote_shards import Reading
+
+Found = TypeVar("Found")
+Check = Callable[["ModelFacts"], object]
 
 
 def open_source(
@@ -26,26 +31,67 @@ def open_source(
     revision: str | None,
     local_files_only: bool,
     yes: bool,
-    check: Callable[[ModelFacts], object] = lambda facts: None,
+    check: Check = lambda facts: None,
 ) -> Checkpoint:
     """The indexed checkpoint of a folder, `mini` or a Hub id; `check` as in `checkpoint.source.resolve`."""
     from hf_layerprune.checkpoint.index import Checkpoint
     from hf_layerprune.checkpoint.source import resolve
 
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only, "check": check}
+    def opened(name: str) -> Checkpoint:
+        found = resolve(name, revision=revision, local_files_only=local_files_only, check=check)
+        return Checkpoint.open(found.path, found.id, found.commit)
+
+    return _noted(console, or_suggested(console, source, yes, opened))
+
+
+def open_description(
+    console: Console, source: str, *, revision: str | None, local_files_only: bool, yes: bool, check: Check = lambda facts: None
+) -> tuple[Checkpoint, Reading | None]:
+    """As `open_source`, of a Hub id without its weights; and what was read over the network, None if nothing was."""
+    from hf_layerprune.checkpoint.remote_shards import open_without_weights
+
+    place: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only, "check": check}
+    checkpoint, reading = or_suggested(console, source, yes, lambda name: open_without_weights(name, **place))
+    return _noted(console, checkpoint), reading
+
+
+def open_streamed(
+    console: Console, source: str, *, revision: str | None, local_files_only: bool, yes: bool, check: Check = lambda facts: None
+) -> tuple[Checkpoint, RemoteRepo | None]:
+    """As `open_source`, of a Hub id without its weights, and the repository to stream those from: None if they are in the cache."""
+    from hf_layerprune.checkpoint.remote_shards import open_to_stream
+
+    place: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only, "check": check}
+    checkpoint, repo = or_suggested(console, source, yes, lambda name: open_to_stream(name, **place))
+    if repo is None:
+        console.note(f"note: the weights of {checkpoint.id} are in the cache: they are read there")
+    else:
+        click.get_current_context().obj.resume = "finished shards are kept; run the same command again and it goes on from there."
+    return _noted(console, checkpoint), repo
+
+
+def or_suggested(console: Console, source: str, yes: bool, opened: Callable[[str], Found]) -> Found:
+    """What `opened` makes of a source or, where that does not exist and the person agrees, of the id that is suggested instead."""
     if console.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported, which is later
     try:
-        found = resolve(source, **options)
+        return opened(source)
     except SourceError as error:
         if error.suggestion is None or not (yes or _agreed(source, error.suggestion)):
             raise
         console.note(f"taking {error.suggestion}")
-        found = resolve(error.suggestion, **options)
-    checkpoint = Checkpoint.open(found.path, found.id, found.commit)
+        return opened(error.suggestion)
+
+
+def _noted(console: Console, checkpoint: Checkpoint) -> Checkpoint:
     for line in checkpoint.notes:
         console.note(f"note: {line}")
     return checkpoint
+
+
+def is_hub_id(named: str) -> bool:
+    """Whether what was typed for a model, or for a file of one, can only be an id on the Hub."""
+    return named.count("/") == 1 and not os.path.exists(named) and not named.startswith((".", "/")) and not named.endswith(".json")
 
 
 def named_again(typed: str, source: SourceRef) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback_hub import LoopbackHub, only_hub, serve
 from tiny_checkpoint import make_checkpoint, write_safetensors
 
+from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.index import Checkpoint
 
 
@@ -35,3 +37,23 @@ def rewritten_weights(source: Path) -> Callable[..., Path]:
         return source
 
     return write
+
+
+@pytest.fixture
+def exchanging(tmp_path: Path) -> None:
+    """Skips a test where the system cannot let two folders change names in one step."""
+    pair = tmp_path / "one", tmp_path / "other"
+    for folder in pair:
+        folder.mkdir()
+    possible = exchange(*pair)
+    for folder in pair:
+        folder.rmdir()
+    if not possible:
+        pytest.skip("this system cannot exchange names")
+
+
+@pytest.fixture(scope="module")
+def own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """A Hub that huggingface_hub in this process takes for the only one, with an empty cache."""
+    with serve() as hub, only_hub(hub, tmp_path_factory.mktemp("cache")):
+        yield hub

@@ -43,6 +43,23 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def alignment_faults(path: Path) -> list[str]:
+    """What is wrong with a written file's layout: data and each tensor of whole cache lines at 64 bytes, others at their type's width."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    raw = content[8 : 8 + length]
+    header = json.loads(raw)
+    faults = [] if (8 + length) % 64 == 0 and len(raw) - len(raw.rstrip(b" ")) < 64 else ["header"]
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            number = re.search(r"\d+", entry["dtype"])
+            width = max(1, int(number[0]) // 8) if number else 1
+            if begin % (64 if (end - begin) % 64 == 0 else width):
+                faults.append(name)
+    return faults
+
+
 def pruned(tensors: dict[str, Tensor], keep: list[int]) -> dict[str, Tensor]:
     """What must be left of a model's tensors when only the layers `keep` stay."""
     result = {}

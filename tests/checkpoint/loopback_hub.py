@@ -5,20 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 Files = dict[str, bytes]
 
 
 @dataclass
 class Repo:
-    """commits: files by commit; refs: branch to commit; token: who may read, None for everybody; status: answered to every
-    request about the repository instead of a file; drop_at: the first answers with a weight file end after so many bytes."""
+    """commits: files by commit; refs: branch to commit; token: who may read, None for everybody. How it fails: status: answered to
+    every request about the repository instead of a file; drop_at: the first `drops` answers with a weight file end after so many
+    bytes; refusals: status and headers of the next answers about a file; served: what is sent in place of what is listed;
+    ignore_range: every file is sent whole; new_etags: no two answers have the same; slow: seconds before each file;
+    on_file: called with the path and the range of every file that is about to be sent."""
 
     commits: dict[str, Files] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
@@ -28,6 +36,12 @@ class Repo:
     drop_at: int | None = None
     drops: int = 0
     on_tree: Callable[[], object] | None = None
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    served: Files = field(default_factory=dict)
+    ignore_range: bool = False
+    new_etags: bool = False
+    slow: float = 0.0
+    on_file: Callable[[str, str], object] | None = None
 
     def push(self, files: Files) -> str:
         commit = hashlib.sha1(json.dumps({name: content.hex() for name, content in files.items()}).encode()).hexdigest()
@@ -43,6 +57,12 @@ class LoopbackHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []  # paths
+        self.sent: list[tuple[str, str, int]] = []  # path in the repository, range asked for, bytes, of every file's content
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up, as one does that has read enough, is nothing to report."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     @property
     def url(self) -> str:
@@ -58,17 +78,34 @@ def serve() -> Iterator[LoopbackHub]:
         hub.shutdown()
 
 
+@contextmanager
+def only_hub(hub: LoopbackHub, cache: Path) -> Iterator[None]:
+    """Within the block, huggingface_hub in this process knows no other Hub, caches there, waits for nothing and draws no bars."""
+    from huggingface_hub import constants, utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", hub.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr("hf_layerprune.checkpoint.remote.WAIT_SECONDS", 0)
+        utils.disable_progress_bars()
+        yield
+        utils.enable_progress_bars()
+
+
 class Handler(BaseHTTPRequestHandler):
     server: LoopbackHub
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
-        path = unquote(urlsplit(self.path).path)
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+))?", path):
-            self._api(match[1], match[2], match[3] or "main")
+        path = urlsplit(self.path).path
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", path):
+            self._api(match[1], match[2], unquote(match[3] or "main"), unquote(match[4] or ""))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(match[1], match[2], match[3])
+            self._file(match[1], unquote(match[2]), unquote(match[3]))
         else:
             self._send(404, b"")
 
@@ -87,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
             return repo
         return None
 
-    def _api(self, name: str, what: str | None, revision: str) -> None:
+    def _api(self, name: str, what: str | None, revision: str, folder: str) -> None:
         if (repo := self._repo(name)) is None:
             return
         commit = repo.refs.get(revision, revision)
@@ -96,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         files = repo.commits[commit]
         if what == "tree":
-            entries = [{"type": "file", "path": path, "size": len(content), "oid": git_id(content)} for path, content in files.items()]
+            entries = [listed(path, content) for path, content in files.items() if path.startswith(folder)]
             self._send(200, json.dumps(entries).encode())
             if repo.on_tree:
                 repo.on_tree()
@@ -111,12 +148,34 @@ class Handler(BaseHTTPRequestHandler):
         content = repo.commits.get(commit, {}).get(path)
         if content is None:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
-            return
-        headers = {"ETag": f'"{git_id(content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, content[start:], headers, repo if path.endswith(".safetensors") else None)
+        elif repo.refusals:
+            status, headers = repo.refusals.pop(0)
+            self._send(status, b"", headers)
+        else:
+            if self.command == "GET" and repo.on_file:
+                repo.on_file(path, self.headers.get("Range") or "")
+            time.sleep(repo.slow)
+            self._content(repo, path, commit, content)
+
+    def _content(self, repo: Repo, path: str, commit: str, content: bytes) -> None:
+        tag = hashlib.sha256(content).hexdigest() if is_lfs(path) else git_id(content)
+        tag = f"{len(self.server.requests):040}" if repo.new_etags else tag
+        content = repo.served.get(path, content)
+        headers = {"ETag": f'"{tag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        if is_lfs(path):
+            headers |= {"X-Linked-ETag": f'"{tag}"', "X-Linked-Size": str(len(content))}
+        begin, end = self._range(len(content))
+        status = 206 if "Range" in self.headers and not repo.ignore_range else 200
+        if status == 206:
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
+            content = content[begin:end]
+        if self.command == "GET":
+            self.server.sent.append((path, self.headers.get("Range") or "", len(content)))
+        self._send(416 if status == 206 and begin >= end else status, content, headers, repo if is_lfs(path) else None)
+
+    def _range(self, size: int) -> tuple[int, int]:
+        first, _, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+        return int(first), min(size, int(last) + 1) if last else size
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, drops: Repo | None = None) -> None:
         self.send_response(status)
@@ -136,3 +195,15 @@ class Handler(BaseHTTPRequestHandler):
 
 def git_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def is_lfs(path: str) -> bool:
+    return path.endswith(".safetensors")
+
+
+def listed(path: str, content: bytes) -> dict[str, object]:
+    """An entry of the tree; of a file in LFS git itself holds a pointer only."""
+    entry: dict[str, object] = {"type": "file", "path": path, "size": len(content), "oid": git_id(content)}
+    if is_lfs(path):
+        entry |= {"oid": git_id(b"pointer"), "lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 7}}
+    return entry

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ import pytest
 from independent import pruned, read_model, snapshot
 from tiny_checkpoint import make_checkpoint, make_plan
 
+from hf_layerprune.checkpoint import exchange
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.remedies import READING, WRITING
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
@@ -46,21 +49,20 @@ def attempt(checkpoint: Checkpoint, output: Path, name: str, at: int | None, cod
     return fault
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FAULTS = [
-    ("open", errno.EACCES),
-    ("open", errno.EMFILE),
-    ("open", errno.EROFS),
-    ("write", errno.ENOSPC),
-    ("write", errno.EDQUOT),
-    ("write", errno.EIO),
-    ("pwrite", errno.ENOSPC),
-    ("fsync", errno.EIO),
-    ("mkdir", errno.EROFS),
-    ("rename", errno.EIO),
-    ("rename", errno.EXDEV),
+    *(("open", code) for code in (errno.EACCES, errno.EMFILE, *FULL)),
+    *(("write", code) for code in FULL),
+    *(("pwrite", code) for code in FULL),
+    *(("fsync", code) for code in FULL),
+    *(("mkdir", code) for code in (errno.EACCES, *FULL)),
+    *(("rename", code) for code in (errno.EACCES, errno.EXDEV, *FULL)),
     ("pread", errno.EIO),
     ("preadv", errno.EIO),
+    ("scandir", errno.EMFILE),
+    ("listdir", errno.EMFILE),
 ]
+REMEDIES = {*WRITING.values(), *READING.values(), "Check the disk."}
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
@@ -76,7 +78,7 @@ def test_a_fault_at_every_step(tmp_path: Path, name: str, code: int, lasting: bo
         try:
             attempt(checkpoint, output, name, at, code, lasting)
         except CheckpointError as error:
-            assert os.strerror(code) in str(error) and "\n" not in str(error)
+            assert os.strerror(code) in str(error) and "\n" not in str(error) and str(error).endswith(tuple(REMEDIES))
             # A cleaner who can open nothing cannot empty a folder: the hidden one then waits for the next run.
             left = {name for name in snapshot(tmp_path).keys() - before.keys() if not (lasting and name.startswith(".layerprune-"))}
             assert not left and snapshot(source) == snapshot_of_source, at
@@ -87,15 +89,56 @@ def test_a_fault_at_every_step(tmp_path: Path, name: str, code: int, lasting: bo
     assert verify(output, checkpoint).ok and sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
 
 
+def contents(folder: Path) -> dict[str, Any]:
+    """Every name below a folder with its content's sha256, whatever its times."""
+    return {name: state[2] for name, state in snapshot(folder).items()}
+
+
 @pytest.mark.parametrize("at", [1, 2])
-def test_a_failed_replacement_leaves_the_old_folder(tmp_path: Path, at: int) -> None:
-    """The folder is replaced by two renames; whichever fails, the old one stays, and its lock and staging go."""
+@pytest.mark.parametrize("code", exchange.UNSUPPORTED, ids=errno.errorcode.get)
+def test_a_failed_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, code: int) -> None:
+    """Without an exchange the folder is replaced by two renames; whichever fails, the old one stays, and its lock and staging go."""
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source"), "tiny")
     rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
-    before = snapshot(tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(exchange, "_renameat2", lambda one, other: code)
     with pytest.raises(CheckpointError, match="Input/output error"):
         attempt(checkpoint, tmp_path / "output", "rename", at, errno.EIO, overwrite=True)
-    assert {name: state[2] for name, state in snapshot(tmp_path).items()} == {name: state[2] for name, state in before.items()}
+    assert contents(tmp_path) == before
+    attempt(checkpoint, tmp_path / "output", "rename", None, overwrite=True)
+    assert contents(tmp_path) != before and verify(tmp_path / "output", checkpoint).ok
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_a_failed_exchange_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source"), "tiny")
+    rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    before = contents(tmp_path)
+    monkeypatch.setattr(exchange, "_renameat2", lambda one, other: code)
+    with pytest.raises(CheckpointError, match=f"output: writing it failed: {os.strerror(code)}; nothing was left there"):
+        rewrite(checkpoint, make_plan(checkpoint, (1,)), tmp_path / "output", overwrite=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.usefixtures("exchanging")
+def test_somebody_looking_all_the_time_sees_a_whole_folder(tmp_path: Path) -> None:
+    """While a folder is replaced again and again, its config.json can be opened at every moment."""
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source", layers=4), "tiny")
+    output, missing, done = tmp_path / "output", [], threading.Event()
+    rewrite(checkpoint, make_plan(checkpoint, (1,)), output)
+
+    def look() -> None:
+        while not done.is_set():
+            if not os.access(output / "config.json", os.R_OK):
+                missing.append(time.monotonic())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for round in range(10):
+        rewrite(checkpoint, make_plan(checkpoint, (1 + round % 2,)), output, overwrite=True, verify=False)
+    done.set()
+    watcher.join()
+    assert not missing
 
 
 def test_space_is_checked_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +171,11 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 print("started", flush=True)
 checkpoint = Checkpoint.open(Path(sys.argv[1]), "tiny")
-rewrite(checkpoint, PruningPlan.load(sys.argv[2]), Path(sys.argv[3]), overwrite=True, progress=lambda count: time.sleep(0.002))
+def pause(count):
+    time.sleep(0.03)
+    while Path("wait").exists():
+        time.sleep(0.005)
+rewrite(checkpoint, PruningPlan.load(sys.argv[2]), Path(sys.argv[3]), overwrite=True, progress=pause)
 """
 
 
@@ -139,13 +186,18 @@ def heed_interrupts() -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
-    """A function that starts a slow rewrite of tmp_path/source to tmp_path/output in a process of its own."""
+    """A function that starts a slow rewrite of tmp_path/source to tmp_path/output in a process of its own.
+
+    It waits in the midst of its first shard as long as there is a file tmp_path/wait.
+    """
     source = make_checkpoint(tmp_path / "source")
     make_plan(Checkpoint.open(source, "tiny"), (2, 4)).save(tmp_path / "plan.json")
     arguments = [sys.executable, "-c", SLOW_REWRITE, str(source), str(tmp_path / "plan.json"), str(tmp_path / "output")]
 
     def run() -> subprocess.Popen[str]:
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, cwd=tmp_path
+        )
         assert process.stdout is not None and process.stdout.readline() == "started\n"
         return process
 
@@ -170,22 +222,26 @@ def test_killed_at_any_moment(tmp_path: Path, start: Callable[[], subprocess.Pop
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
 def test_ended_by_a_signal(tmp_path: Path, start: Callable[[], subprocess.Popen[str]], number: signal.Signals, code: int) -> None:
+    (tmp_path / "wait").touch()
     process = start()
     while not list(tmp_path.glob(".layerprune-*.staging/*")):
         time.sleep(0.005)
     process.send_signal(number)
     process.communicate()
+    (tmp_path / "wait").unlink()
     assert process.returncode == code
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "source"]
 
 
 def test_two_runs_into_one_output(tmp_path: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
+    (tmp_path / "wait").touch()
     first = start()
     while not list(tmp_path.glob(".layerprune-*.staging/*")):
         time.sleep(0.005)
     second = start()
     _, error = second.communicate()
     assert second.returncode == 1 and f"process {first.pid} on " in error and "is writing it. Wait for it" in error
+    (tmp_path / "wait").unlink()
     assert first.communicate() and first.returncode == 0
     assert verify(tmp_path / "output").ok
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "plan.json", "source"]

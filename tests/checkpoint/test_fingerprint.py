@@ -14,6 +14,7 @@ from tiny_checkpoint import make_checkpoint
 from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.shards import LocalShards
 
 
 def by_definition(folder: Path) -> str:
@@ -40,7 +41,7 @@ def test_blocks_of_data_of_any_length(tmp_path: Path, size: int) -> None:
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + os.urandom(size))
     (tmp_path / "config.json").write_text('{"b": 1, "a": "ä"}')
     header = {"model.safetensors": read_header(tmp_path / "model.safetensors")}
-    assert fingerprint(tmp_path, {"a": "ä", "b": 1}, header) == by_definition(tmp_path)
+    assert fingerprint({"a": "ä", "b": 1}, header, LocalShards(tmp_path).parts) == by_definition(tmp_path)
 
 
 def test_two_fine_tunings_differ_and_a_copy_does_not(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SIGKILL before 200 of a rewrite's steps on the file system, the last ones all: the old state or the new, and a re-run works."""
+"""SIGKILL before 240 of a rewrite's steps on the file system, the last ones all: the old state or the new, and a re-run works."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import pytest
 from independent import pruned, read_model, snapshot
 from tiny_checkpoint import make_checkpoint, make_plan
 
+from hf_layerprune.checkpoint import staging
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 
 STEPS = ("open", "write", "pwrite", "ftruncate", "fsync", "mkdir", "rename", "unlink", "rmdir", "close")
+LAST = 50  # steps that are all tried: making folders durable, putting the new one in place, removing the old one
 
 
 def die_at(step: int, report: int | None = None) -> Callable[[], int]:
@@ -36,6 +38,7 @@ def die_at(step: int, report: int | None = None) -> Callable[[], int]:
 
     for name in STEPS:
         setattr(os, name, patched(getattr(os, name)))
+    staging.exchange = patched(staging.exchange)  # type: ignore[attr-defined]
     return lambda: calls
 
 
@@ -55,9 +58,15 @@ def in_a_fork(work: Callable[[], int]) -> tuple[int, int]:
     return status, int(answer or b"0")
 
 
-@pytest.mark.parametrize("replacing", [False, True], ids=["new", "overwrite"])
-def test_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacing: bool) -> None:
+@pytest.mark.parametrize(
+    ("replacing", "exchanging"), [(False, True), (True, True), (True, False)], ids=["new", "overwrite", "overwrite by two renames"]
+)
+def test_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any, replacing: bool, exchanging: bool) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and without effect where a process dies and the machine lives on
+    if exchanging and replacing:
+        request.getfixturevalue("exchanging")
+    else:
+        monkeypatch.setattr(staging, "exchange", lambda one, other: False)
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source", layers=4, shards=2), "tiny")
     old_plan, plan = make_plan(checkpoint, (2,)), make_plan(checkpoint, (1,))
     old, new = (pruned(read_model(checkpoint.path), keep) for keep in ([0, 1, 3], [0, 2, 3]))
@@ -78,15 +87,18 @@ def test_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacing: bool
 
     prepare()
     _, total = run(0)
-    for step in [*range(1, total - 20, total // 80), *range(total - 20, total + 1)]:
+    found = []
+    for step in [*range(1, total - LAST, total // 30), *range(total - LAST, total + 1)]:
         prepare()
         assert os.WIFSIGNALED(run(step)[0])
-        # Between the two renames that replace a folder neither stands there; the re-run below puts the old one back first.
-        if output.exists():
-            assert verify(output).ok
-            assert read_model(output) in ((old, new) if replacing else (new,))
+        found.append(read_model(output) if output.exists() else None)
+        assert found[-1] is None or verify(output).ok
+        # Where neither folder stands there, the re-run puts the old one back first.
         rewrite(checkpoint, plan, output, overwrite=True)
         assert read_model(output) == new
         assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"], f"killed before step {step}"
     assert total > 200
+    # At every instant a whole folder stands under the name, unless it is replaced by two renames: one instant of all.
+    assert [model in ((old, new) if replacing else (None, new)) for model in found].count(False) == (0 if exchanging else 1)
+    assert found[0] == (old if replacing else None) and found[-1] == new
     assert snapshot(checkpoint.path) == source

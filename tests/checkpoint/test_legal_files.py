@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from independent import pruned, read_model
+from independent import alignment_faults, pruned, read_model
 from tiny_checkpoint import make_config, make_plan, make_tensors
 
 from hf_layerprune.checkpoint.header import DTYPE_BITS
@@ -80,5 +80,6 @@ def test_kept_tensors_are_identical(
     checkpoint = Checkpoint.open(folder / "source", "legal")
     rewrite(checkpoint, make_plan(checkpoint, tuple(sorted(drop))), folder / "output", max_shard_size=limit)
     assert read_model(folder / "output") == pruned(read_model(folder / "source"), sorted({*range(6)} - drop))
+    assert not any(alignment_faults(path) for path in (folder / "output").glob("*.safetensors"))
     assert verify(folder / "output", checkpoint).ok
     shutil.rmtree(folder)

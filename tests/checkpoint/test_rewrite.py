@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from independent import pruned, read_file, read_model, snapshot
+from independent import alignment_faults, pruned, read_file, read_model, snapshot
 from tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors, write_safetensors
 from transformers import AutoModelForImageTextToText
 
@@ -38,6 +38,7 @@ def test_tensors_are_those_of_the_source(tmp_path: Path, drop: tuple[int, ...], 
     run(source, output, drop, max_shard_size=limit)
     keep = [layer for layer in range(6) if layer not in drop]
     assert read_model(output) == pruned(read_model(source), keep)
+    assert not any(alignment_faults(path) for path in output.glob("*.safetensors"))
     assert snapshot(source) == before
 
 
@@ -60,6 +61,19 @@ def test_source_boundaries_are_kept(sharded: Path, tmp_path: Path) -> None:
     run(sharded, tmp_path / "output", (3,))
     for name in sorted(path.name for path in sharded.glob("model-*")):
         assert read_file(tmp_path / "output" / name)[0] == pruned(read_file(sharded / name)[0], [0, 1, 2, 4, 5])
+
+
+def test_the_order_of_the_source_is_kept(source: Path, tmp_path: Path) -> None:
+    """All sizes of a shuffled source that are whole cache lines stay in its order: one sweep over the disk reads them."""
+    tensors = make_tensors(make_config())
+    order = sorted(tensors, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    write_safetensors(source / "model.safetensors", {name: tensors[name] for name in order})
+    manifest = run(source, tmp_path / "output", (3,))
+    written = [manifest.tensors[name] for name in read_file(tmp_path / "output" / "model.safetensors")[0]]
+    kept = set(written)
+    lines = [name for name in order if name in kept and tensors[name].nbytes % 64 == 0]
+    assert written == [*lines, *(name for name in order if name in kept and tensors[name].nbytes % 64)]
+    assert lines and lines != written
 
 
 def test_a_shard_that_loses_everything_is_left_out(tmp_path: Path) -> None:
@@ -88,7 +102,7 @@ def test_header_is_aligned_and_metadata_kept(source: Path, tmp_path: Path) -> No
         (source / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + content[8 + length :])
         run(source, tmp_path / name, (3,))
         written = (tmp_path / name / "model.safetensors").read_bytes()
-        assert struct.unpack("<Q", written[:8])[0] % 8 == 0
+        assert (8 + struct.unpack("<Q", written[:8])[0]) % 64 == 0 and not alignment_faults(tmp_path / name / "model.safetensors")
         assert read_file(tmp_path / name / "model.safetensors")[1] == (metadata or {"format": "pt"})
 
 
@@ -103,19 +117,23 @@ def test_metadata_that_differs_between_shards(tmp_path: Path) -> None:
 
 
 def test_mixed_types_stay_aligned(source: Path, tmp_path: Path) -> None:
-    """A byte-sized tensor of odd length between wider ones would leave them unaligned if the source's order were kept."""
+    """A tensor of odd length between wider ones would leave them unaligned if the source's order were kept."""
     content = (source / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     end = len(content) - 8 - length
     header["mtp.odd"] = {"dtype": "U8", "shape": [3], "data_offsets": [end, end + 3]}
     header["mtp.wide"] = {"dtype": "F64", "shape": [1], "data_offsets": [end + 3, end + 11]}
+    header["mtp.line"] = {"dtype": "U8", "shape": [64], "data_offsets": [end + 11, end + 75]}
     raw = json.dumps(header).encode()
-    (source / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + content[8 + length :] + b"odd12345678")
+    data = content[8 + length :] + b"odd12345678" + b"x" * 64
+    (source / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + data)
     run(source, tmp_path / "output", (3,))
     written = (tmp_path / "output" / "model.safetensors").read_bytes()
     entries = json.loads(written[8 : 8 + struct.unpack("<Q", written[:8])[0]])
-    assert entries["mtp.wide"]["data_offsets"] == [0, 8]
+    order = list(entries)
+    assert order.index("mtp.line") < order.index("mtp.wide") < order.index("mtp.odd") == len(order) - 1
+    assert not alignment_faults(tmp_path / "output" / "model.safetensors") and alignment_faults(source / "model.safetensors")
     assert read_model(tmp_path / "output")["mtp.odd"] == ("U8", (3,), b"odd")
 
 

@@ -1,0 +1,36 @@
+"""What to do about an error of the operating system, as the last sentence of a message."""
+
+from __future__ import annotations
+
+import errno
+
+OPEN_FILES = "Close other programs or raise the limit of open files (ulimit -n)."
+WRITING = {
+    errno.ENOSPC: "Free some space or choose another disk.",
+    errno.EDQUOT: "Your quota is used up; free some space or choose another disk.",
+    errno.EROFS: "Choose a folder on a disk that can be written to.",
+    errno.EACCES: "Choose a folder that you may write to.",
+    errno.EPERM: "Choose a folder that you may write to.",
+    errno.EMFILE: OPEN_FILES,
+    errno.ENFILE: OPEN_FILES,
+    errno.EXDEV: "Folders there cannot be renamed (a mount point, a layer of a container); choose a place outside of it.",
+    errno.EBUSY: "Choose a folder that is not a mount point itself.",
+}
+READING = {
+    errno.EACCES: "Make it readable for you (chmod, chown).",
+    errno.EPERM: "Make it readable for you (chmod, chown).",
+    errno.EMFILE: OPEN_FILES,
+    errno.ENFILE: OPEN_FILES,
+    errno.ENOENT: "Start again; it was there before.",
+    errno.ESTALE: "Its network disk has lost it; mount that again.",
+}
+
+
+def to_write(error: OSError) -> str:
+    """One sentence for an error that came while an output was written."""
+    return WRITING.get(error.errno or 0, "Check the disk.")
+
+
+def to_read(error: OSError) -> str:
+    """One sentence for an error that came while a source was read."""
+    return READING.get(error.errno or 0, "Check the disk.")

@@ -1,0 +1,149 @@
+"""Rewrite a checkpoint straight from the Hub: fetch a shard, rewrite what it holds, drop it. What is finished is not fetched again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from hf_layerprune.artifacts.files import dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.manifest import FileRecord, Manifest
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint.copying import HashedFile, Progress, hash_file, write_shard
+from hf_layerprune.checkpoint.header import Header, read_header
+from hf_layerprune.checkpoint.layout import NewShard
+from hf_layerprune.checkpoint.remote import RemoteRepo
+from hf_layerprune.checkpoint.remote_files import is_listed
+from hf_layerprune.checkpoint.remote_shards import moved
+from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
+from hf_layerprune.checkpoint.verify import same_tensor
+from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
+
+HELD = ".fetched"  # in the staging folder: the source shard at hand, and the records of the shards that are written
+
+
+class ShardStream:
+    """Writes the shards of a pruned checkpoint from a repository's, of which one at a time lies on the disk.
+
+    shards: the source's headers as they were read by ranges; verify: compare every tensor written with the fetched shard's.
+    """
+
+    def __init__(self, repo: RemoteRepo, shards: Mapping[str, Header], *, verify: bool = True) -> None:
+        self._repo = repo
+        self._shards = shards
+        self._places = {span.file: name for name, header in shards.items() for span in header.tensors.values()}
+        self._verify = verify
+        self._done: dict[str, FileRecord] = {}
+
+    def identity(self, plan: PruningPlan, writer: str) -> str:
+        """What decides the bytes of the shards: an interrupted run with the same is gone on with, any other cleared away."""
+        decisive = {
+            "repository": self._repo.id,
+            "commit": self._repo.commit,
+            "plan": plan.to_dict(),
+            "writer": writer,
+            "verify": self._verify,
+        }
+        return hashlib.sha256(dump_json(decisive)).hexdigest()
+
+    def room(self, shards: Sequence[NewShard]) -> int:
+        """Bytes on disk beside the output: the largest source shard."""
+        return max(self._repo.files[self._origin(shard)].size for shard in shards)
+
+    def begin(self, staging: Path, shards: Sequence[NewShard]) -> None:
+        """Clear a staging folder of all but the shards that an earlier run finished, each proved by its size and sha256."""
+        self._done = {}
+        for shard in shards:
+            record = _record(staging, shard.name)
+            if record and (staging / shard.name).is_file() and hash_file(staging / shard.name) == record:
+                self._done[shard.name] = record
+        # What is known is written down before anything is cleared: this may be killed too.
+        (staging / HELD).mkdir(exist_ok=True)
+        for name, record in self._done.items():
+            _keep_record(staging, name, record)
+        kept = {HELD, *self._done, *(f"{HELD}/{name}.json" for name in self._done)}
+        for path in (*staging.iterdir(), *(staging / HELD).iterdir()):
+            if path.relative_to(staging).as_posix() not in kept:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def write(self, path: Path, shard: NewShard, progress: Progress | None = None) -> FileRecord:
+        """Write a shard as `copying.write_shard` does, from a fetched file that is gone afterwards; or take the finished one.
+
+        Raises CheckpointError naming the source shard if it is not what the repository lists, or not what was read of it before.
+        """
+        if done := self._done.get(shard.name):
+            if progress:
+                progress(sum(span.nbytes for span in shard.tensors.values()))
+            return done
+        fetched = path.parent / HELD / "shard.safetensors"
+        try:
+            self._fetch(self._origin(shard), fetched)
+            at_hand = replace(shard, tensors={name: replace(span, file=fetched) for name, span in shard.tensors.items()})
+            record = write_shard(path, at_hand, progress)
+            if self._verify:
+                _compare(path, at_hand)
+        finally:
+            fetched.unlink(missing_ok=True)
+        _keep_record(path.parent, shard.name, record)
+        return record
+
+    def end(self, staging: Path) -> None:
+        """Leave only the checkpoint in the staging folder."""
+        shutil.rmtree(staging / HELD)
+
+    def _origin(self, shard: NewShard) -> str:
+        """The source shard that holds a new shard's tensors: one, for the source's boundaries are kept."""
+        (name,) = {self._places[span.file] for span in shard.tensors.values()}
+        return name
+
+    def _fetch(self, name: str, path: Path) -> None:
+        listed = self._repo.files[name]
+        with HashedFile(path) as file:
+            _write_gathered(file, self._repo.read(name, 0, listed.size))
+        if not is_listed(path, file.record, listed):
+            expected = f"sha256 {listed.sha256[:12]}" if listed.sha256 else f"git id {listed.blob[:12]}"
+            raise CheckpointError(
+                f"{listed.where}: fetched with sha256 {file.record.sha256[:12]}, expected {expected} as the repository lists it. "
+                "It was removed; run the same command again."
+            )
+        if moved(read_header(path), Path()) != moved(self._shards[name], Path()):
+            raise CheckpointError(f"{listed.where}: its header is another one than was read before. It was removed; start again.")
+
+
+def _write_gathered(file: HashedFile, pieces: Iterator[bytes]) -> None:
+    """Write small pieces in full blocks of the file's own buffers, which bound how far the network may run ahead of the hashing."""
+    buffer, filled = file.buffer(), 0
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            taken = min(len(rest), len(buffer) - filled)
+            buffer[filled : filled + taken] = rest[:taken]
+            filled, rest = filled + taken, rest[taken:]
+            if filled == len(buffer):
+                file.write(memoryview(buffer))
+                buffer, filled = file.buffer(), 0
+    file.write(memoryview(buffer)[:filled])
+
+
+def _record(staging: Path, name: str) -> FileRecord | None:
+    """What is recorded of a finished shard: in its own record or, from a run that died at the very end, in the manifest."""
+    try:
+        if (staging / RECORDS / MANIFEST).is_file():
+            return Manifest.load(staging / RECORDS / MANIFEST).files.get(name)
+        value = read_json(staging / HELD / f"{name}.json", "record of a shard")
+        return FileRecord(int(value["bytes"]), str(value["sha256"]))
+    except (LayerPruneError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _keep_record(staging: Path, name: str, record: FileRecord) -> None:
+    write_atomic(staging / HELD / f"{name}.json", dump_json(asdict(record)))
+
+
+def _compare(path: Path, shard: NewShard) -> None:
+    written = read_header(path).tensors
+    for name, span in shard.tensors.items():
+        if not same_tensor(written[name], span):
+            raise CheckpointError(f"{path}: tensor {shown(name)} was not written as it was fetched. Check disk and memory.")
