@@ -3,8 +3,9 @@
     python examples/benchmarks/rewrite.py --shape 2B --rounds 5 --folder /some/disk
 
 Makes a checkpoint of random bytes in the true shape, removes a quarter of its layers in each way, all ways in turn in every
-round, and prints medians and ratios as a table. Needs twice the checkpoint's size on the disk. Every way ends with its bytes on
-the disk (fsync or sync). With --cold the page cache is dropped before each run, which needs root on Linux.
+round, and prints medians and ratios as a table. Needs 2.6 times the checkpoint's size on the disk. Every way ends with its bytes
+on the disk (fsync or sync). With --cache cold what a way reads is dropped from the page cache before it runs; that needs no root.
+mergekit wants an environment of its own: --mergekit ITS_PYTHON adds its passthrough merge.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ SHAPES = {  # of Qwen3-VL Instruct: layers, hidden, intermediate, attention head
 }
 OURS = """
 from pathlib import Path; from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint import copying
+class NoDigest:
+    update = lambda self, block: None
+    hexdigest = lambda self: ''
+class NoHashing:
+    sha256 = NoDigest
+if not {hashing}: copying.hashlib = NoHashing
 from hf_layerprune.checkpoint.index import Checkpoint; from hf_layerprune.checkpoint.rewrite import rewrite
 rewrite(Checkpoint.open(Path({source!r}), 'bench'), PruningPlan.load({plan!r}), Path({output!r}), verify={verify})
 """
@@ -84,38 +92,64 @@ def make_source(folder: Path, shape: str) -> None:
             file.write(block[: end - begin])
 
 
-def prepare(folder: Path, shape: str) -> dict[str, list[str]]:
+def prepare(folder: Path, shape: str, mergekit: str | None) -> dict[str, list[str]]:
     """The source, the plan and the file that `cp` copies; the command of each way, which writes to `folder/output`."""
     source, output, plan_file, names_file = folder / "source", folder / "output", folder / "plan.json", folder / "names.json"
     make_source(source, shape)
     checkpoint = Checkpoint.open(source, "bench")
     make_plan(checkpoint.facts, "random", budget="25%").save(plan_file)
     places = {"source": str(source), "plan": str(plan_file), "output": str(output), "names": str(names_file)}
-    subprocess.run([sys.executable, "-c", OURS.format(**places, verify=False)], check=True)
+    subprocess.run([sys.executable, "-c", OURS.format(**places, hashing=True, verify=False)], check=True)
     manifest = json.loads((output / "layerprune" / "manifest.json").read_text())
     names_file.write_text(json.dumps(manifest["tensors"]))
     kept = folder / "kept.safetensors"
     (output / "model.safetensors").rename(kept)
     shutil.rmtree(output)
     python = [sys.executable, "-c"]
-    return {
+    ways = {
         "cp, then sync": ["bash", "-c", f"mkdir {output} && cp {kept} {output}/model.safetensors && sync {output}/model.safetensors"],
-        "ours, sha256 and fsync": [*python, OURS.format(**places, verify=False) + PEAK],
-        "ours, and read back and compared": [*python, OURS.format(**places, verify=True) + PEAK],
+        "ours, sha256 and fsync": [*python, OURS.format(**places, hashing=True, verify=False) + PEAK],
+        "ours, also read back and compared": [*python, OURS.format(**places, hashing=True, verify=True) + PEAK],
+        "ours, without sha256": [*python, OURS.format(**places, hashing=False, verify=False) + PEAK],
         "safe_open + save_file": [*python, SAFETENSORS.format(**places) + PEAK],
         "transformers load + save": [*python, TRANSFORMERS.format(**places) + PEAK],
     }
+    if mergekit:
+        recipe = {"slices": _slices(json.loads(plan_file.read_text())["keep"], source), "merge_method": "passthrough", "dtype": "bfloat16"}
+        (folder / "mergekit.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+        options = "--out-shard-size 100B --copy-tokenizer" if (source / "tokenizer.json").exists() else "--out-shard-size 100B"
+        script = f"{mergekit} -m mergekit.scripts.run_yaml {folder / 'mergekit.yaml'} {output} {options} && sync {output}/*.safetensors"
+        ways["mergekit passthrough"] = ["bash", "-c", script]
+    return ways
 
 
-def run(command: list[str], output: Path, cold: bool) -> tuple[float, int]:
+def _slices(keep: list[int], source: Path) -> list[dict[str, Any]]:
+    """mergekit's description of the kept layers: a slice for every run of neighbours."""
+    starts = [layer for layer in keep if layer - 1 not in keep]
+    ends = [layer + 1 for layer in keep if layer + 1 not in keep]
+    return [{"sources": [{"model": str(source), "layer_range": [start, end]}]} for start, end in zip(starts, ends, strict=True)]
+
+
+def drop_from_cache(path: Path) -> None:
+    """Make the system forget what it has read of a file; what is on the disk already can be dropped without asking root."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+
+
+def run(command: list[str], folder: Path, cold: bool) -> tuple[float, int]:
     """Seconds of one run from a state with nothing left to write, and its peak memory in bytes, 0 if it does not say."""
-    shutil.rmtree(output, ignore_errors=True)
+    shutil.rmtree(folder / "output", ignore_errors=True)
     os.sync()
     if cold:
-        Path("/proc/sys/vm/drop_caches").write_text("3")
+        for path in (folder / "kept.safetensors", folder / "source" / "model.safetensors"):
+            drop_from_cache(path)
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - started
+    if done.returncode:
+        sys.exit(f"{command[0]} failed: {done.stderr[-2000:]}")
     peak = re.search(r"(\d+)\s*$", done.stdout)
     return seconds, int(peak[1]) if peak else 0
 
@@ -124,25 +158,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="2B")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--cold", action="store_true", help="drop the page cache before each run")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to work: a folder on the disk to measure")
+    parser.add_argument("--cache", choices=("warm", "cold"), action="append", help="twice for both; default warm")
+    parser.add_argument("--mergekit", help="the python of an environment that has mergekit")
     parser.add_argument("--only", default="", help="regular expression of the ways to run; cp always runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        ways = prepare(Path(name), options.shape)
+        folder = Path(name)
+        ways = prepare(folder, options.shape, options.mergekit)
         ways = {way: command for way, command in ways.items() if way.startswith("cp") or re.search(options.only, way)}
-        measured: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
-        for _ in range(options.rounds):
-            for way, command in ways.items():
-                measured[way].append(run(command, Path(name) / "output", options.cold))
-        size = (Path(name) / "kept.safetensors").stat().st_size
+        size = (folder / "kept.safetensors").stat().st_size
+        for cache in options.cache or ["warm"]:
+            measured: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
+            loads = [os.getloadavg()[0]]
+            for _ in range(options.rounds):
+                for way, command in ways.items():
+                    measured[way].append(run(command, folder, cache == "cold"))
+                loads.append(os.getloadavg()[0])
+            load = f"load {min(loads):.1f} to {max(loads):.1f}"
+            print(f"\n{options.shape}, {size / 1e9:.2f} GB written, {cache} cache, median of {options.rounds} rounds, {load}\n")
+            print_table(measured)
+
+
+def print_table(measured: dict[str, list[tuple[float, int]]]) -> None:
     cp = [seconds for seconds, _ in measured["cp, then sync"]]
-    print(f"{options.shape}, {size / 1e9:.2f} GB written, {'cold' if options.cold else 'warm'} cache, median of {options.rounds} rounds\n")
-    print("| way | seconds | of cp, pair by pair | peak memory |\n|---|---|---|---|")
+    print("| way | seconds | of cp, pair by pair | least and most | peak memory |\n|---|---|---|---|---|")
     for way, runs in measured.items():
         seconds, peak = statistics.median(one for one, _ in runs), max(peak for _, peak in runs)
-        ratio = statistics.median(one / other for (one, _), other in zip(runs, cp, strict=True))
-        print(f"| {way} | {seconds:.1f} | {ratio:.2f} | {f'{peak / 1e6:.0f} MB' if peak else ''} |")
+        ratios = [one / other for (one, _), other in zip(runs, cp, strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        memory = f"{peak / 1e6:.0f} MB" if peak else ""
+        print(f"| {way} | {seconds:.1f} | {statistics.median(ratios):.2f} | {spread} | {memory} |", flush=True)
 
 
 if __name__ == "__main__":
