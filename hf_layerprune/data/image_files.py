@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import heapq
+import io
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from PIL import Image, ImageOps
 
-from hf_layerprune.errors import DataError
+from hf_layerprune.errors import DataError, shown
 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())
 MAX_PIXELS = 100_000_000
@@ -67,19 +70,47 @@ def decode_image(record: ImageRecord) -> Image.Image:
     """
     if record.path is None:
         raise BadRecord(f"{record.label}: {record.problem}")
+    if not _is_file(record.path):
+        raise BadRecord(f"{record.label}: no such file, or not a regular one")
+    return _decoded(record.path, record.label)
+
+
+def picture(value: Any, folder: Path | None, label: str) -> Image.Image:
+    """The picture that a column of strangers' records holds, as RGB, under the same rules as `decode_image`.
+
+    value: a path inside `folder`, the bytes of a file, `{"path": ..., "bytes": ...}` as `datasets` has it (the bytes count, if
+    there are any), or a picture of Pillow's. label: of the record, for messages. Raises BadRecord naming the record for what is no
+    picture; DataError for a URL: pictures are downloaded first, by the person.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, Image.Image):
+        return _decoded(value, label)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return _decoded(io.BytesIO(value), label)
+    if not _is_path(value):
+        raise BadRecord(f"{label}: the picture is {shown(value)}, expected a path or the bytes of a file")
+    if "://" in value:
+        raise DataError(f"{label}: {value[:80]!r} is a URL; download the images first and give paths.")
+    if folder is None:
+        raise BadRecord(f"{label}: the picture {value[:80]!r} is not part of the record, and there is no folder that it could lie in")
+    if not _inside(value, folder):
+        raise BadRecord(f"{label}: {value[:80]!r} lies outside the folder of the records")
+    return decode_image(ImageRecord(f"{label} ({value[:80]})", folder / value))
+
+
+def _decoded(source: Path | io.BytesIO | Image.Image, label: str) -> Image.Image:
     try:
-        if not record.path.is_file():
-            raise BadRecord(f"{record.label}: no such file, or not a regular one")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(record.path) as image:
+            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise BadRecord(f"{record.label}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+                    raise BadRecord(f"{label}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 return _to_rgb(ImageOps.exif_transpose(image))
     except BadRecord:
         raise
     except Exception as error:  # the decoders raise whatever a damaged file leads them to
-        raise BadRecord(f"{record.label}: not a picture that can be decoded ({_short(error)})") from error
+        raise BadRecord(f"{label}: not a picture that can be decoded ({_short(error)})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -119,13 +150,23 @@ def _jsonl_record(path: Path, number: int, line: bytes) -> ImageRecord:
         return ImageRecord(label, None, '"image" is not a path')
     if "://" in value:
         raise DataError(f"{path}, line {number}: {value[:80]!r} is a URL; download the images first and give paths.")
-    target, folder = path.parent / value, os.path.realpath(path.parent)
-    if os.path.isabs(value) or not Path(os.path.realpath(target)).is_relative_to(folder):
+    if not _inside(value, path.parent):
         return ImageRecord(label, None, f"{value[:80]!r} lies outside the folder of {path.name}")
-    return ImageRecord(f"{label} ({value[:80]})", target)
+    return ImageRecord(f"{label} ({value[:80]})", path.parent / value)
 
 
-def _is_path(value: object) -> bool:
+def _inside(value: str, folder: Path) -> bool:
+    return not os.path.isabs(value) and Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long to be one
+        return False
+
+
+def _is_path(value: object) -> TypeGuard[str]:
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     try:

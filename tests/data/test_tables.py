@@ -1,0 +1,195 @@
+"""What a spec names, by kind: files, folders, Parquet, mini; what they draw, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
+from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.records import RecordTable
+from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.tables import open_table
+from hf_layerprune.errors import DataError, UsageError
+from hf_layerprune.mini.generator import draw_example
+
+
+def lines(path: Path, count: int, start: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"n": number}) + "\n" for number in range(start, start + count)))
+    return path
+
+
+def numbers(table: RecordTable) -> list[int]:
+    return [table.record(index).fields["n"] for index in range(len(table))]
+
+
+def test_a_folder_of_files(tmp_path: Path) -> None:
+    lines(tmp_path / "b.jsonl", 3)
+    lines(tmp_path / "a/x.ndjson", 2, 10)
+    (tmp_path / "c.json").write_text('[{"n": 20}]')
+    (tmp_path / "notes.txt").write_text("no records")
+    table = open_table(DataSpec(str(tmp_path)))
+    assert numbers(table) == [10, 11, 0, 1, 2, 20]
+    assert [table.record(index).folder for index in (0, 2)] == [tmp_path / "a", tmp_path]
+    assert numbers(open_table(DataSpec(str(tmp_path), subset="a"))) == [10, 11]
+    before = table.digest
+    lines(tmp_path / "a/x.ndjson", 2, 11)
+    assert open_table(DataSpec(str(tmp_path))).digest != before
+
+
+def test_a_count_is_drawn_uniformly_by_the_seed(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", 20)
+    drawn = [open_table(DataSpec(str(path), count=5), seed=seed) for seed in range(600)]
+    assert numbers(drawn[0]) == numbers(open_table(DataSpec(str(path), count=5), seed=0)) == sorted(set(numbers(drawn[0])))
+    assert len({table.digest for table in drawn[:3]}) == 3
+    seen = Counter(number for table in drawn for number in numbers(table))
+    expected = 600 * 5 / 20  # each record, with a standard deviation of sqrt(600 * 1/4 * 3/4) = 10.6
+    assert all(abs(seen[number] - expected) < 5 * 10.6 for number in range(20))
+    assert numbers(open_table(DataSpec(str(path), count=20))) == list(range(20))
+
+
+def test_more_than_there_is(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", 3)
+    with pytest.raises(DataError, match=r"a\.jsonl: 3 records, fewer than count=4\. Leave count out to take them all\."):
+        open_table(DataSpec(str(path), count=4))
+
+
+def test_a_share_of_each_file(tmp_path: Path) -> None:
+    """1 % of 250 and of 40 records, rounded half up, at least one."""
+    lines(tmp_path / "a.jsonl", 250)
+    lines(tmp_path / "b.jsonl", 40, 1000)
+    found = numbers(open_table(DataSpec(str(tmp_path)), share=Decimal("0.01")))
+    assert sum(number < 1000 for number in found) == 3 and sum(number >= 1000 for number in found) == 1
+    assert len(open_table(DataSpec("mini"), share=Decimal("0.01"))) == 41
+    with pytest.raises(UsageError, match="a count and a share"):
+        open_table(DataSpec(str(tmp_path), count=3), share=Decimal("0.5"))
+    with pytest.raises(UsageError, match="share 0: expected"):
+        open_table(DataSpec(str(tmp_path)), share=Decimal(0))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"n": number, "image": {"bytes": b"\x00%d" % number, "path": f"{number}.png"}} for number in range(23)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=4)
+    table = open_table(DataSpec(str(tmp_path / "a.parquet")))
+    assert [dict(table.record(index).fields) for index in range(23)] == rows
+    copy = pickle.loads(pickle.dumps(table))
+    assert copy.record(22).fields == rows[22] and copy.record(22).label == "a.parquet, row 22" and copy.digest == table.digest
+    assert len(pickle.dumps(table)) < 2000  # what was read stays here
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "short.parquet").write_bytes(content[:-20])
+    with pytest.raises(DataError, match=r"short\.parquet: cannot be read as Parquet"):
+        open_table(DataSpec(str(tmp_path / "short.parquet")))
+    pq.write_table(pa.Table.from_pylist(rows[:0], schema=pa.schema([("n", pa.int64())])), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="no row"):
+        open_table(DataSpec(str(tmp_path / "none.parquet")))
+
+
+def test_parquet_of_large_row_groups(tmp_path: Path) -> None:
+    """A row costs a row group: 40 rows of 512 KiB in one are copied once into small ones, and read as before."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [{"n": number, "image": np.random.RandomState(number).bytes(1 << 19)} for number in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    said: list[str] = []
+    spec, cache = DataSpec(str(tmp_path / "a.parquet")), tmp_path / "cache"
+    plain, first, again = open_table(spec), open_table(spec, cache=cache, say=said.append), open_table(spec, cache=cache, say=said.append)
+    assert len(said) == 1 and plain.digest == first.digest == again.digest and plain.origin == again.origin
+    for index in (39, 0, 17):
+        assert plain.record(index) == again.record(index) and again.record(index).fields["image"] == rows[index]["image"]
+    (copy,) = cache.rglob("*.parquet")
+    assert pq.ParquetFile(copy).metadata.row_group(0).num_rows == 16
+
+
+def test_parquet_damaged_within(tmp_path: Path) -> None:
+    """One row group of several is overwritten: its rows are bad, the others are not."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.Table.from_pylist([{"text": f"{number:04}" * 50} for number in range(30)]), path, row_group_size=10, compression="SNAPPY"
+    )
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
+    content = bytearray(path.read_bytes())
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(content)
+    table = open_table(DataSpec(str(path)))
+    assert table.record(0).fields["text"][:4] == "0000" and table.record(29).fields["text"][:4] == "0029"
+    with pytest.raises(BadRecord, match=r"a\.parquet, row 15: cannot be read"):
+        table.record(15)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "me/set"])
+def test_without_the_package_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(DataError, match=r'need the package datasets: pip install "hf-layerprune\[train\]"'):
+        open_table(DataSpec(name), cache=tmp_path)
+
+
+def test_mini_is_drawn_for_healing_evenly() -> None:
+    table = open_table(DataSpec("mini", count=20), seed=3)
+    names = [name for domain in DOMAINS for name in subtasks(domain)]
+    assert [table.record(index).fields["subtask"] for index in range(20)] == (names * 3)[:20]
+    record, expected = table.record(10), draw_example(names[1], "heal", 1, seed=3)
+    assert (record.fields["question"], record.fields["answer"]) == (expected.question, expected.answer)
+    assert np.array_equal(record.fields["image"], expected.image) and record.folder is None
+    assert len(open_table(DataSpec("mini"))) == 4096
+    assert {open_table(DataSpec("mini", subset="counting", count=3)).record(index).fields["subtask"] for index in range(3)} == {"counting"}
+    specs = [("mini", 3, None), ("mini", 4, None), ("mini", 3, "math")]
+    digests = [open_table(DataSpec(name, subset=part, count=count), seed=seed).digest for name, count, part in specs for seed in (0, 1)]
+    assert len(set(digests)) == 6
+
+
+def test_mini_is_the_built_in_one_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines(tmp_path / "mini/a.jsonl", 2)
+    monkeypatch.chdir(tmp_path)
+    assert len(open_table(DataSpec("mini"))) == 4096
+    assert len(open_table(DataSpec("./mini"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "said"),
+    [
+        ("mini,subset=sums", UsageError, "mini has no subset 'sums'; it has math, nonmath and math-cot"),
+        ("mini,split=train", UsageError, "mini has no split"),
+        ("mini,revision=x", UsageError, "mini has no revision"),
+        ("a.jsonl,split=train", UsageError, "only a dataset on the Hub has a split"),
+        ("a.jsonl,revision=v1", UsageError, "only a dataset on the Hub has a revision"),
+        ("a.jsonl,subset=x", UsageError, "a single file has no subset"),
+        (".,subset=x", DataError, "no folder 'x' inside"),
+        (".,subset=..", DataError, "no folder '..' inside"),
+        ("b.jsonl", DataError, "'b.jsonl' is neither a file or folder, nor 'mini', nor a dataset's id"),
+        ("notes.txt", DataError, r"notes\.txt: no file of records; expected \.jsonl, \.ndjson, \.json, \.parquet"),
+        ("empty", DataError, "empty: no .jsonl, .ndjson, .json, .parquet file in that folder"),
+        ("dangling.jsonl", DataError, "not a regular file, or a link to nothing"),
+        ("pipe.jsonl", DataError, "not a regular file"),
+        ("https://x.org/a.jsonl", DataError, "neither a file or folder"),
+        ("x" * 5000, DataError, "neither a file or folder"),
+        ("../../etc/passwd-", DataError, "neither a file or folder"),
+    ],
+)
+def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, kind: type[Exception], said: str) -> None:
+    lines(tmp_path / "a.jsonl", 1)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "dangling.jsonl").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=said):
+        open_table(DataSpec.parse(spec))
+
+
+def test_a_folder_that_links_to_itself(tmp_path: Path) -> None:
+    lines(tmp_path / "a.jsonl", 2)
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert len(open_table(DataSpec(str(tmp_path)))) == 2
