@@ -1,4 +1,4 @@
-"""One picture and several questions about it, as the batch of tensors that a vision-language model takes."""
+"""Pictures and questions about them, as the batch of tensors that a vision-language model takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_layerprune.errors import ModelError
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Model inputs of B samples of at most T tokens, padded on the right, with the real and the visual tokens marked."""
+    """Model inputs of B samples of at most T tokens, padded on one side, with the real and the visual tokens marked."""
 
     inputs: dict[str, Tensor]
     real: Bool[Tensor, "batch token"]
@@ -25,8 +25,18 @@ class ImageBatch:
 
 def encode_questions(processor: Any, image: Image.Image, questions: Sequence[str], device: torch.device) -> ImageBatch:
     """Each question as one user message, the picture first, then the text, with the generation prompt (paper, supplement 2)."""
+    return _encode(processor, [image] * len(questions), questions, "right", device)
+
+
+def encode_for_answers(processor: Any, images: Sequence[Image.Image], questions: Sequence[str], device: torch.device) -> ImageBatch:
+    """Each question about a picture of its own, padded on the left, so that every answer begins at the same place."""
+    return _encode(processor, images, questions, "left", device)
+
+
+def _encode(processor: Any, images: Sequence[Image.Image], questions: Sequence[str], side: str, device: torch.device) -> ImageBatch:
     texts = [chat_prompt(processor, question) for question in questions]
-    inputs = processor(text=texts, images=[[image]] * len(texts), padding=True, padding_side="right", return_tensors="pt").to(device)
+    each = [[image] for image in images]
+    inputs = processor(text=texts, images=each, padding=True, padding_side=side, return_tensors="pt").to(device)
     return ImageBatch(dict(inputs), inputs["attention_mask"].bool(), inputs["input_ids"] == processor.image_token_id)
 
 

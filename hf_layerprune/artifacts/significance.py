@@ -1,0 +1,57 @@
+"""How sure a score is, and a difference between two models that answered the same samples. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+SIGNIFICANT = 0.05
+
+
+def binomial_error(right: int, samples: int) -> float:
+    """The standard error of a share of right answers, sqrt(p (1 - p) / n), as a share; 0 samples have none and give nan."""
+    if samples == 0:
+        return math.nan
+    share = right / samples
+    return math.sqrt(share * (1 - share) / samples)
+
+
+def paired_error(gained: int, lost: int, samples: int) -> float:
+    """The standard error of the mean over samples of a difference that is 1 (gained), -1 (lost) or 0, as a share."""
+    if samples == 0:
+        return math.nan
+    mean = (gained - lost) / samples
+    return math.sqrt(max((gained + lost) / samples - mean * mean, 0.0) / samples)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """The exact two-sided McNemar test: the chance that `gained + lost` fair coins fall at least as unevenly as here.
+
+    gained: samples that only this model answered rightly; lost: those that only the other one did. 1 if there are neither.
+    """
+    trials, fewer = gained + lost, min(gained, lost)
+    if trials == 0:
+        return 1.0
+    tail = term = 1  # whole numbers, so exact for any number of samples
+    for heads in range(fewer):
+        term = term * (trials - heads) // (heads + 1)
+        tail += term
+    return float(min(1.0, 2 * tail / (1 << trials))) if trials < 1000 else _large(tail, trials)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """The p values of one family of tests after Holm's step-down correction (Holm 1979), in the order given.
+
+    The chance that any test of the family finds a difference where there is none stays below the level, whatever depends on what.
+    """
+    corrected = [0.0] * len(values)
+    worst = 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        worst = max(worst, min(1.0, (len(values) - rank) * values[index]))
+        corrected[index] = worst
+    return corrected
+
+
+def _large(tail: int, trials: int) -> float:
+    """2 * tail / 2**trials where the numbers are too large for floats."""
+    return min(1.0, math.exp(math.log(2 * tail) - trials * math.log(2)))

@@ -1,0 +1,92 @@
+"""The scores of an evaluation as a table of 80 columns, readable without colours, and what a person must know beside it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+
+NAME, SCORE, CHANGE = 15, 13, 19  # columns, each with a space; 19 more for the verdict make 80
+
+
+def score_lines(report: EvalReport) -> list[str]:
+    """A head, a row for every subtask, and one for every task that has several."""
+    lines = [_head(report)]
+    for place, row in enumerate(report.rows):
+        if place and row.task != report.rows[place - 1].task:
+            lines.append("")
+        lines.append(_line(report, row))
+    return lines
+
+
+def note_lines(report: EvalReport) -> list[str]:
+    """How many samples, how they were asked, what was left out or cut, and what the p values are."""
+    whole = [report.row(task["name"]) for task in report.tasks]
+    counts = " + ".join(f"{row.model.samples} of {row.task}" for row in whole)
+    place = report.environment.get("model", {})
+    how = f"greedy, {place.get('dtype', '?')} on {place.get('device', '?')}, in {report.seconds:.0f} s"
+    made = f"{how}; {_plus_minus()} one standard error"
+    lines = [f"samples {counts}", f"        {made}"]
+    if report.against is not None:
+        lines.append("p       exact McNemar on the same samples; a difference is one below 0.05 after")
+        lines.append(f"        Holm's correction over {_family(report)}")
+    for row in whole:
+        lines += _warnings(report, row)
+    return lines
+
+
+def _head(report: EvalReport) -> str:
+    model = report.model.id.rpartition("/")[2]
+    if report.against is None:
+        return f"{'':{NAME + 1}}{_fit(model, 60)}"
+    other = _fit(report.against.id.rpartition("/")[2], SCORE - 1)
+    return f"{'':{NAME + 1}}{other:<{SCORE}}{_fit(model, SCORE + CHANGE - 1):<{SCORE + CHANGE}}paired"
+
+
+def _line(report: EvalReport, row: Row) -> str:
+    name = f" {_fit(row.name, NAME - 1):<{NAME}}"
+    if row.other is None:
+        return name + _score(row.model)
+    relative = "n/a" if math.isnan(row.relative) else f"{row.relative:+.1f} %"
+    change = f"({row.difference:+.1f}, {relative})" if row.model.samples else ""
+    return f"{name}{_score(row.other):<{SCORE}}{_score(row.model):<{SCORE}}{change:<{CHANGE}}{report.verdict(row)}"
+
+
+def _score(tally: Tally) -> str:
+    return f"{tally.accuracy:5.1f} {_plus_minus()} {tally.error:.1f}" if tally.samples else "  no samples"
+
+
+def _family(report: EvalReport) -> str:
+    parts = sum(row.subtask is not None for row in report.rows)
+    tasks = len(report.rows) - parts
+    return f"{parts} subtasks" + (f", {tasks} tasks" if tasks > 1 else "")
+
+
+def _warnings(report: EvalReport, row: Row) -> list[str]:
+    models = [(report.model.id, row.model)] + ([(report.against.id, row.other)] if report.against and row.other else [])
+    lines = [
+        f"cut     {tally.cut} of {tally.samples} answers of {name} to {row.task} did not end within --max-new-tokens"
+        for name, tally in models
+        if tally.cut
+    ]
+    if row.bad:
+        lines.append(f"skipped {row.bad} of {row.bad + row.model.samples} records of {row.task}:")
+        lines += [f"  {reason}" for reason in report.skipped[:5]]
+    return lines
+
+
+def _fit(text: str, width: int) -> str:
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return plain if len(plain) <= width else f"{plain[: width - 2]}.."
+
+
+def _plus_minus() -> str:
+    """The sign, or what stands for it where stdout cannot show it."""
+    try:
+        "±".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return "+-"
+    return "±"

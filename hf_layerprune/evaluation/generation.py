@@ -1,0 +1,161 @@
+"""Ask a model a batch of questions, greedily, such that no answer depends on which others were asked beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, ProcessorMixin
+
+from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.errors import EvaluationError
+from hf_layerprune.models.batches import encode_for_answers
+
+# A batch adds its sums up in another order than a single sample does. In fp32 that moved logits of mini by 1.5e-5 at most, 5 epsilons
+# of the largest; two tokens closer than 256 are a tie that the batch must not decide.
+TIE_EPSILONS = 256
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory with its processor. ends: the tokens that end an answer; pad: what fills the places behind it."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    ends: tuple[int, ...]
+    pad: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A picture, what is asked of it, and how many tokens the answer may have."""
+
+    label: str
+    image: Image.Image
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Generated:
+    """An answer. tokens: how many were generated, the end token not counted; cut: whether the budget ended it, not the model."""
+
+    text: str
+    tokens: int
+    cut: bool
+
+
+def ready(model: PreTrainedModel, processor: Any) -> LoadedModel:
+    """Find the end tokens, as the checkpoint's own generation config or else its tokenizer and config say. Without any, every answer
+    runs to its budget."""
+    config: Any = model.generation_config
+    found = config.eos_token_id if config is not None and config.eos_token_id is not None else processor.tokenizer.eos_token_id
+    ends = () if found is None else (found,) if isinstance(found, int) else tuple(found)
+    pad = processor.tokenizer.pad_token_id
+    if pad is None:
+        pad = ends[0] if ends else 0
+        processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(pad)
+    return LoadedModel(model, processor, ends, int(pad))
+
+
+def generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -> list[Generated]:
+    """The greedy answers to a batch of questions, of at most `budget` tokens each.
+
+    In fp32 a question of which two tokens were within rounding of each other is asked again alone, so that the answers are those of
+    one question at a time whatever the batch; in other precisions such ties are common, and left to the batch. BadRecord if
+    the model's image processor refuses the picture of a batch of one, or its ValueError for a larger one.
+    """
+    answers, close = _generate(loaded, questions, budget)
+    if len(questions) > 1 and loaded.model.dtype == torch.float32:
+        for row in close:
+            answers[row] = _generate(loaded, [questions[row]], budget)[0][0]
+    return answers
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class _Ties(LogitsProcessor):
+    """Watches a generation for rows, not yet ended, whose two best tokens are closer than rounding can tell apart."""
+
+    def __init__(self, ends: Sequence[int], rows: int, prompt: int, device: torch.device) -> None:
+        self._ends = torch.tensor(ends, dtype=torch.long, device=device)
+        self._prompt = prompt
+        self._live = torch.ones(rows, dtype=torch.bool, device=device)
+        self._close = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: Int[Tensor, "batch token"], scores: Float[Tensor, "batch word"]) -> Float[Tensor, "batch word"]:
+        if input_ids.shape[1] > self._prompt:
+            self._live &= ~torch.isin(input_ids[:, -1], self._ends)
+        best = scores.topk(2, dim=-1).values
+        tie = TIE_EPSILONS * torch.finfo(torch.float32).eps * best.abs().amax(-1).clamp(min=1)
+        self._close |= self._live & (best[:, 0] - best[:, 1] <= tie)
+        return scores
+
+    def rows(self) -> list[int]:
+        return [int(row) for row in self._close.nonzero().flatten()]
+
+
+def _generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -> tuple[list[Generated], list[int]]:
+    """The answers, and the rows that a rounding error could have decided otherwise."""
+    device = next(loaded.model.parameters()).device
+    images, prompts = [one.image for one in questions], [one.prompt for one in questions]
+    if marked := [one for one in questions if getattr(loaded.processor, "image_token", "\0") in one.prompt]:
+        raise BadRecord(f"{marked[0].label}: the question holds the token that stands for a picture")
+    try:
+        batch = encode_for_answers(loaded.processor, images, prompts, device)
+    except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
+        raise BadRecord(f"{questions[0].label}: the model's image processor refuses it ({error})") from error
+    length = batch.real.shape[1]
+    _check_length(loaded, questions[0].label, length + budget)
+    ties = _Ties(loaded.ends, len(questions), length, device)
+    with torch.inference_mode():
+        model: Any = loaded.model
+        output = model.generate(
+            **batch.inputs, generation_config=_greedy(loaded, budget), logits_processor=LogitsProcessorList([ties]), tokenizer=None
+        )
+    rows = output[:, length:].tolist()
+    return [_answer(loaded, row) for row in rows], ties.rows()
+
+
+def _answer(loaded: LoadedModel, row: list[int]) -> Generated:
+    tokenizer: Any = loaded.processor
+    end = next((place for place, token in enumerate(row) if token in loaded.ends), None)
+    tokens = row[:end]
+    text = tokenizer.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Generated(text.strip(), len(tokens), end is None)
+
+
+def _greedy(loaded: LoadedModel, budget: int) -> GenerationConfig:
+    """What a checkpoint's own generation config leaves unsaid is filled in from there by transformers: so say what could bend greed."""
+    config: Any = GenerationConfig  # untyped in transformers
+    return config(  # type: ignore[no-any-return]
+        max_new_tokens=budget,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        min_new_tokens=0,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,
+        eos_token_id=list(loaded.ends) or None,
+        pad_token_id=loaded.pad,
+        use_cache=True,
+        return_dict_in_generate=False,
+    )
+
+
+def _check_length(loaded: LoadedModel, label: str, length: int) -> None:
+    config: Any = loaded.model.config
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(most, int) and length > most:
+        raise EvaluationError(
+            f"{label}: picture, question and answer come to {length:,} tokens, more than the {most:,} places that the model has. "
+            "Use smaller pictures or a smaller --max-new-tokens."
+        )

@@ -1,0 +1,64 @@
+"""The tasks of mini: held-out draws of its two built-in domains, never drawn in training, probing or healing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from PIL import Image
+
+from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
+from hf_layerprune.evaluation.samples import Sample
+from hf_layerprune.mini.generator import MINI_PIXELS, draw_example
+
+MINI_TASKS: Mapping[str, Domain] = MappingProxyType({"mini-math": "math", "mini-general": "nonmath"})
+MINI_SAMPLES = 500  # a domain: a hundred of each of five math subtasks, 125 of each of four others
+MINI_TOKENS = 48  # the longest right answer has 33 tokens
+_VERSION = 1  # of what the generator draws
+
+
+@dataclass(frozen=True)
+class MiniTask:
+    """`count` draws of a domain, spread evenly over its subtasks (the first ones get what is left over); scored by exact match."""
+
+    name: str
+    count: int = MINI_SAMPLES
+    seed: int = 0
+    max_new_tokens: int = MINI_TOKENS
+    scorer: str = "exact"
+    bad: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def domain(self) -> Domain:
+        return MINI_TASKS[self.name]
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """The subtasks by turns."""
+        return tuple(map(self._sample, range(self.count)))
+
+    @property
+    def digest(self) -> str:
+        content = [_VERSION, self.name, self.count, self.seed, MINI_PIXELS, self.max_new_tokens, self.scorer, dict(prompts()[self.domain])]
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        return {"origin": "mini, held-out draws", "revision": None, "seed": self.seed, "records": self.count}
+
+    def image(self, index: int) -> Image.Image:
+        name, number = self._place(index)
+        return draw_example(name, "evaluate", number, seed=self.seed).image
+
+    def _place(self, index: int) -> tuple[str, int]:
+        names = subtasks(self.domain)
+        return names[index % len(names)], index // len(names)
+
+    def _sample(self, index: int) -> Sample:
+        name, number = self._place(index)
+        example = draw_example(name, "evaluate", number, seed=self.seed)
+        label = f"{self.name}, {name} {number}"
+        return Sample(index, label, name, example.question, (example.answer,), (), self.scorer, self.max_new_tokens)

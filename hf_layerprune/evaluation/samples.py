@@ -1,0 +1,63 @@
+"""What an evaluation asks: samples, each a question about a picture with its accepted answers, and the tasks that they make up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any, Protocol
+
+from PIL import Image
+
+LETTER_HINT = "Answer with the option's letter from the given choices directly."  # as lmms-eval asks
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question. index: its number in its task; label: what to call it in messages; answers: the accepted ones; choices: empty
+    unless it is multiple choice; scorer: a name of `scoring.SCORERS`; max_new_tokens: how long the answer may be."""
+
+    index: int
+    label: str
+    subtask: str
+    question: str
+    answers: tuple[str, ...]
+    choices: tuple[str, ...]
+    scorer: str
+    max_new_tokens: int
+
+    @property
+    def prompt(self) -> str:
+        """The text that the model is asked: the question as it stands; under it the choices by letter, and to answer with one."""
+        if not self.choices:
+            return self.question
+        listed = [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, self.choices)]
+        return "\n".join([self.question, *listed, LETTER_HINT])
+
+
+class Task(Protocol):
+    """Samples under one name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def samples(self) -> tuple[Sample, ...]: ...
+
+    @property
+    def bad(self) -> Mapping[int, tuple[str, str]]:
+        """By index, the subtask ("" if unknown) of records that are no sample, and why."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 that changes when any question, picture, answer or setting does."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Origin, revision, seed and counts, for the report."""
+        ...
+
+    def image(self, index: int) -> Image.Image:
+        """The picture of a sample, RGB; BadRecord if it cannot be decoded."""
+        ...

@@ -1,0 +1,122 @@
+"""A model that is evaluated: what decides its answers, known from its files alone, and how it gets into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.checkpoint.fingerprint import tensor_digest
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.errors import ModelError
+
+if TYPE_CHECKING:
+    from hf_layerprune.evaluation.generation import LoadedModel
+
+TEXT_SUFFIXES = (".json", ".jinja", ".txt", ".model")  # tokenizer, chat template, image processor, generation config
+MOST_AT_ONCE = 64
+WIDTH_AT_ONCE = 1 << 16  # a batch of 32 for a 2B model of width 2048, 16 for an 8B one of 4096
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint, and the precision, device and other options that it is loaded with."""
+
+    checkpoint: Checkpoint
+    device: str = "auto"
+    dtype: str = "auto"
+    loading: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        refuse_remote_code(self.checkpoint)
+
+    @property
+    def source(self) -> SourceRef:
+        return self.checkpoint.source
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What decides the answers to a question besides it: every file of the model, how it is run, as asked for, and by what."""
+        side = hashlib.sha256()
+        for path in self.checkpoint.side_files:
+            if path.suffix in TEXT_SUFFIXES:
+                side.update(f"{path.as_posix()}\0{_digest(self.checkpoint.path / path)}\0".encode())
+        asked = {"device": self.device, "dtype": self.dtype, **{key: value and str(value) for key, value in self.loading.items()}}
+        return {
+            "fingerprint": self.source.fingerprint,
+            "weights": tensor_digest(self.checkpoint.tensors),
+            "side_files": side.hexdigest(),
+            "asked": asked,
+            "decoding": "greedy",
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+        }
+
+    @property
+    def batch(self) -> int:
+        """How many questions to ask at once unless told: a power of two, up to 64, fewer for wide models."""
+        most = max(1, min(MOST_AT_ONCE, WIDTH_AT_ONCE // self.checkpoint.facts.hidden_size))
+        return 1 << (most.bit_length() - 1)
+
+    def load(self) -> LoadedModel:
+        """The model and its processor in memory; ModelError if they do not load."""
+        from hf_layerprune.evaluation.generation import ready
+        from hf_layerprune.models.processor import load_processor
+        from hf_layerprune.models.source_model import SourceModel
+
+        processor = load_processor(self.checkpoint.path)
+        model = SourceModel(self.checkpoint.path, **self.loading).for_probing(self.dtype, self.device)
+        return ready(model, processor)
+
+
+def environment(loaded: LoadedModel, batch: int) -> dict[str, Any]:
+    """Where and with what answers were made."""
+    import torch
+
+    device = next(loaded.model.parameters()).device
+    config: Any = loaded.model.config
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "attention": str(config._attn_implementation),
+        "threads": torch.get_num_threads(),
+        "batch": batch,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: version(name) for name in ("hf-layerprune", "torch", "transformers")},
+    }
+
+
+def refuse_remote_code(checkpoint: Checkpoint) -> None:
+    """ModelError if the model asks for code of its own: it would not be run, so the answers would not be this model's."""
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"):
+        path = checkpoint.path / name
+        if path.is_file() and _has_remote_code(path):
+            raise ModelError(
+                f"{path} names code of its own ('auto_map'), which hf-layerprune does not run. Remove the key if transformers knows "
+                "the model without it."
+            )
+
+
+def _has_remote_code(path: Path) -> bool:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False  # whoever loads it says what is wrong
+    return isinstance(value, dict) and "auto_map" in value
+
+
+def _digest(path: Path) -> str:
+    try:
+        with open(os.fspath(path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}.") from error

@@ -1,0 +1,150 @@
+"""A task from somebody's records: a JSONL or Parquet file, a folder of them, or a dataset on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hf_layerprune.data.image_files import BadRecord, picture
+from hf_layerprune.data.tables import Record, RecordTable
+from hf_layerprune.errors import DataError, shown
+from hf_layerprune.evaluation.samples import Sample
+from hf_layerprune.evaluation.scoring import SCORERS, place_of
+
+FIELDS = ("question", "image", "answer")
+TABLE_TOKENS = {"choice": 32, "exact": 256, "relaxed": 256}  # by scorer; a model that thinks first needs --max-new-tokens
+MAX_CHOICES = 26
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """All records of a table. scorer: for records that name none, None for `choice` where there are choices, else `exact`."""
+
+    name: str
+    table: RecordTable
+    seed: int = 0
+    scorer: str | None = None
+    max_new_tokens: int | None = None
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        return self._read[0]
+
+    @property
+    def bad(self) -> Mapping[int, tuple[str, str]]:
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[tuple[Sample, ...], dict[int, tuple[str, str]]]:
+        samples: list[Sample] = []
+        bad: dict[int, tuple[str, str]] = {}
+        for index in range(len(self.table)):
+            subtask = ""
+            try:
+                record = self.table.record(index)
+                subtask = _subtask(record, self.name)
+                samples.append(_sample(index, record, subtask, self.scorer, self.max_new_tokens))
+            except BadRecord as error:
+                bad[index] = (subtask, str(error))
+        return tuple(samples), bad
+
+    @cached_property
+    def digest(self) -> str:
+        """Over the records, the pictures that they name by path, and what the task adds to them."""
+        whole = hashlib.sha256(repr([1, self.table.digest, self.scorer, self.max_new_tokens]).encode())
+        for sample in self.samples:
+            record = self.table.record(sample.index)
+            if (path := _path(record)) is not None:
+                whole.update(f"{sample.index} {_file_digest(path)}\0".encode())
+        return whole.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        found = {"origin": self.table.origin, "revision": self.table.revision, "seed": self.seed}
+        return {**found, "records": len(self.table), "scorer": self.scorer}
+
+    def image(self, index: int) -> Image.Image:
+        record = self.table.record(index)
+        return picture(record.fields["image"], record.folder, record.label)
+
+
+def _sample(index: int, record: Record, subtask: str, scorer: str | None, tokens: int | None) -> Sample:
+    """BadRecord naming the record and the field that is missing or cannot be used; DataError for a URL."""
+    for name in FIELDS:
+        if record.fields.get(name) is None:
+            there = ", ".join(map(str, list(record.fields)[:8])) or "none"
+            raise BadRecord(f"{record.label}: no field {name!r}; a task needs {', '.join(FIELDS)}, and it has {there}")
+    if isinstance(place := record.fields["image"], str) and "://" in place:
+        raise DataError(f"{record.label}: {place[:80]!r} is a URL; download the images first and give paths.")
+    choices = _texts(record, "choices") if record.fields.get("choices") is not None else ()
+    name = record.fields.get("scorer") or scorer or ("choice" if choices else "exact")
+    if name not in SCORERS:
+        raise BadRecord(f"{record.label}: no scorer {shown(name)}; known are {', '.join(SCORERS)}")
+    answers = _answers(record, choices)
+    if name == "choice":
+        _check_choices(record, choices, answers)
+    question = record.fields["question"]
+    if not isinstance(question, str) or not question.strip():
+        raise BadRecord(f"{record.label}: 'question' is {shown(question)}, expected a text")
+    return Sample(index, record.label, subtask, question, answers, choices, name, tokens or TABLE_TOKENS[name])
+
+
+def _subtask(record: Record, task: str) -> str:
+    """`subtask` or `category`, the task's own name if there is neither."""
+    value = record.fields.get("subtask") or record.fields.get("category") or task
+    if not isinstance(value, (str, int)):
+        raise BadRecord(f"{record.label}: the subtask is {shown(value)}, expected a text")
+    return " ".join(str(value).split())[:80]
+
+
+def _answers(record: Record, choices: Sequence[str]) -> tuple[str, ...]:
+    """The accepted answers; a whole number beside choices is a choice by its place, from 0, as ScienceQA has it."""
+    value = record.fields["answer"]
+    if choices and type(value) is int:
+        if not 0 <= value < len(choices):
+            raise BadRecord(f"{record.label}: answer {value} is none of {len(choices)} choices, counted from 0")
+        return (choices[value],)
+    return _texts(record, "answer")
+
+
+def _check_choices(record: Record, choices: Sequence[str], answers: Sequence[str]) -> None:
+    if not 2 <= len(choices) <= MAX_CHOICES:
+        raise BadRecord(f"{record.label}: {len(choices)} 'choices', expected 2 to {MAX_CHOICES} for the scorer 'choice'")
+    if wrong := [one for one in answers if place_of(one, choices) is None]:
+        raise BadRecord(f"{record.label}: the answer {shown(wrong[0])} is none of the choices, nor the letter of one")
+
+
+def _texts(record: Record, name: str) -> tuple[str, ...]:
+    """A text or number, or a list of some, as texts."""
+    value = record.fields[name]
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not items or any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
+        raise BadRecord(f"{record.label}: {name!r} is {shown(value)}, expected a text or a list of texts")
+    return tuple(str(item) for item in items)
+
+
+def _path(record: Record) -> Path | None:
+    """Where a picture lies that the record names by its path; that it may be read is checked by `picture`."""
+    value = record.fields["image"]
+    if isinstance(value, Mapping):
+        value = None if value.get("bytes") else value.get("path")
+    if not isinstance(value, str) or record.folder is None or "\0" in value:
+        return None
+    path = Path(os.path.realpath(record.folder / value))
+    return path if path.is_relative_to(os.path.realpath(record.folder)) else None
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        if not path.is_file():
+            return "missing"
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"

@@ -1,0 +1,155 @@
+"""The report's numbers, worked out another way, and its file."""
+
+from __future__ import annotations
+
+import json
+import math
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.significance import binomial_error, holm, mcnemar, paired_error
+from hf_layerprune.errors import ArtifactError
+
+
+def report(*rows: Row, against: bool = True) -> EvalReport:
+    other = SourceRef("mini", None, "bb") if against else None
+    return EvalReport("key", SourceRef("short", None, "aa"), other, {"model": {}}, ({"name": "t", "samples": 4},), rows)
+
+
+def compared(task: str, subtask: str | None, samples: int, both: int, gained: int, lost: int, bad: int = 0) -> Row:
+    return Row(task, subtask, bad, Tally(samples, both + gained, 0), Tally(samples, both + lost, 1), gained, lost)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_errors_are_those_of_the_single_samples(seed: int) -> None:
+    """Against numpy over arrays of zeros and ones."""
+    rng = np.random.default_rng(seed)
+    model, other = rng.random((2, 37)) < 0.6
+    gained, lost = int((model & ~other).sum()), int((other & ~model).sum())
+    assert binomial_error(int(model.sum()), 37) == pytest.approx(model.std() / math.sqrt(37))
+    difference = model.astype(float) - other
+    assert paired_error(gained, lost, 37) == pytest.approx(difference.std() / math.sqrt(37))
+    row = Row("t", "s", 0, Tally(37, int(model.sum()), 0), Tally(37, int(other.sum()), 0), gained, lost)
+    assert row.difference == pytest.approx(100 * difference.mean())
+    assert row.relative == pytest.approx(100 * (model.mean() / other.mean() - 1))
+    assert row.difference_error == pytest.approx(100 * difference.std() / math.sqrt(37))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (0, 5), (3, 3), (2, 7), (9, 1), (6, 5)])
+def test_mcnemar_counts_the_coins(gained: int, lost: int) -> None:
+    """All ways in which so many fair coins can fall."""
+    trials = gained + lost
+    uneven = sum(abs(2 * sum(coins) - trials) >= abs(gained - lost) for coins in product((0, 1), repeat=trials))
+    assert mcnemar(gained, lost) == mcnemar(lost, gained) == float(Fraction(uneven, 2**trials))
+
+
+def test_mcnemar_of_many() -> None:
+    assert mcnemar(5000, 5000) == 1.0 and mcnemar(0, 5000) == 0.0
+    exact = Fraction(2 * sum(math.comb(1200, k) for k in range(541)), 2**1200)
+    assert mcnemar(540, 660) == pytest.approx(float(exact)) and mcnemar(499, 500) == 1.0
+
+
+def test_holm_by_its_definition() -> None:
+    """The smallest level at which the step-down procedure rejects each hypothesis, found by trying levels."""
+    rng = Random(1)
+    for _ in range(20):
+        values = [round(rng.random() ** 3, 3) for _ in range(rng.randint(1, 7))]
+
+        def rejected(level: float, values: list[float] = values) -> set[int]:
+            found: set[int] = set()
+            for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+                if values[index] * (len(values) - rank) > level:
+                    break
+                found.add(index)
+            return found
+
+        for index, corrected in enumerate(holm(values)):
+            if corrected < 1:
+                assert index in rejected(corrected + 1e-9) and index not in rejected(corrected - 1e-9)
+            else:
+                assert index not in rejected(1 - 1e-9)
+    assert holm([]) == []
+
+
+def test_the_papers_cell() -> None:
+    """Table 2 of the paper, Snapask: 40.47 falls to 24.88, written `24.88 (-15.59, -38.5%)`."""
+    row = compared("t", None, 10000, 2000, 488, 2047)
+    assert row.cell == "24.88 (-15.59, -38.5%)"
+    assert compared("t", None, 200, 100, 3, 0).cell == "51.50 (+1.50, +3.0%)"
+    assert compared("t", None, 10, 0, 1, 0).cell == "10.00 (+10.00, n/a)"
+    assert Row("t", None, 0, Tally(8, 3, 0)).cell == "37.50"
+
+
+def test_verdicts_are_corrected() -> None:
+    rows = [compared("t", f"s{n}", 100, 50, gained, lost) for n, (gained, lost) in enumerate([(0, 7), (0, 30), (8, 0), (3, 2)])]
+    found = report(*rows, compared("t", None, 400, 200, 11, 39))
+    assert [round(row.p, 4) for row in rows] == [0.0156, 0.0, 0.0078, 1.0]
+    verdicts = [found.verdict(row) for row in found.rows]
+    assert verdicts == ["worse, p = 0.031", "worse, p < 0.001", "better, p = 0.023", "no difference found", "worse, p < 0.001"]
+    alone = report(rows[0])
+    assert alone.verdict(rows[0]) == "worse, p = 0.016"  # a family of one
+    assert report(Row("t", "s", 0, Tally(4, 2, 0)), against=False).verdict(Row("t", "s", 0, Tally(4, 2, 0))) == ""
+
+
+def test_a_task_without_samples_has_no_numbers(tmp_path: Path) -> None:
+    empty = report(Row("t", "s", 3, Tally(0, 0, 0)), against=False)
+    empty.save(tmp_path / "eval.json")
+    assert EvalReport.load(tmp_path / "eval.json") == empty
+    assert json.loads((tmp_path / "eval.json").read_text())["scores"]["t"]["subtasks"]["s"]["model"]["accuracy"] is None
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    whole = report(compared("t", "a", 50, 20, 3, 9, bad=2), compared("t", "b", 50, 30, 0, 0), compared("t", None, 100, 50, 3, 9, bad=2))
+    whole.save(tmp_path / "eval.json")
+    again = EvalReport.load(tmp_path / "eval.json")
+    assert again == whole and again.to_dict() == whole.to_dict()
+    assert again.row("t") is again.rows[2] and again.row("t", "a") is again.rows[0]
+    with pytest.raises(KeyError):
+        again.row("t", "c")
+
+
+def change(value: dict[str, Any], path: str, new: Any) -> None:
+    *folders, last = path.split("/")
+    for name in folders:
+        value = value[name]
+    value[last] = new
+
+
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [
+        ("format", 2),
+        ("kind", "bench"),
+        ("key", None),
+        ("scores/t/subtasks/a/model/right", 51),
+        ("scores/t/subtasks/a/model/right", 24),
+        ("scores/t/subtasks/a/model/accuracy", 99.0),
+        ("scores/t/subtasks/a/model/samples", "50"),
+        ("scores/t/subtasks/a/paired/p", 0.0001),
+        ("scores/t/subtasks/a/paired/verdict", "better, p < 0.001"),
+        ("scores/t/subtasks/a/paired/gained", 4),
+        ("scores/t/subtasks/a/bad", -1),
+        ("scores/t/subtasks/a/against", None),
+        ("scores/t/whole", 5),
+        ("scores", []),
+        ("against", None),
+        ("model", {"id": 3}),
+        ("seconds", "long"),
+        ("surplus", 1),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, path: str, new: Any) -> None:
+    value = report(compared("t", "a", 50, 20, 3, 9)).to_dict()
+    change(value, path, new)
+    (tmp_path / "eval.json").write_text(json.dumps(value))
+    with pytest.raises(ArtifactError, match=r"eval\.json") as caught:
+        EvalReport.load(tmp_path / "eval.json")
+    assert "\n" not in str(caught.value)
