@@ -47,6 +47,18 @@ class ProbeError(LayerPruneError):
     """A probe set that cannot be used, or activations that are no numbers."""
 
 
+class HealingError(LayerPruneError):
+    """A fine-tuning that cannot start, go on, or be written."""
+
+
+class EvaluationError(LayerPruneError):
+    """A task that cannot be asked, answers that cannot be kept, or an evaluation that cannot be written."""
+
+
+class PublishError(LayerPruneError):
+    """A model card that cannot be written, or a checkpoint that may not or cannot be pushed."""
+
+
 def shown(value: object) -> str:
     """A stranger's value as an error shows it: its repr on one line, at most 120 characters of it."""
     text = repr(value)

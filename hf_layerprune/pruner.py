@@ -30,12 +30,14 @@ from hf_layerprune.probing.probe_set import (
     probe_set_of_files,
     synthetic_probe_set,
 )
-from hf_layerprune.probing.store import StatisticsStore
+from hf_layerprune.probing.store import StatisticsStore, default_statistics_folder
 from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+    from hf_layerprune.artifacts.eval_report import EvalReport
+    from hf_layerprune.artifacts.healing_record import HealingRecord
     from hf_layerprune.artifacts.manifest import Manifest
     from hf_layerprune.models.source_model import SourceModel
     from hf_layerprune.probing.probe import ProbedModel
@@ -253,6 +255,18 @@ class LayerPruner:
         used = self.statistics is not None and self.statistics.fingerprint == self._planned().statistics
         return {"statistics.safetensors": self.statistics.content} if used and self.statistics else {}
 
+    def heal(self, output: str | Path, recipe: str = "domain-aware", **options: Any) -> HealingRecord:
+        """Fine-tune the source, as it is on disk, into the folder `output`; the arguments are those of `healing.heal.heal_model`."""
+        from hf_layerprune.healing.heal import heal_model
+
+        return heal_model(self.checkpoint, output, recipe, **options)
+
+    def evaluate(self, tasks: str | Sequence[str] = (), *, against: str | Path | None = None, **options: Any) -> EvalReport:
+        """Ask the source, as it is on disk, held-out questions; the arguments are those of `evaluation.run.evaluate_model`."""
+        from hf_layerprune.evaluation.run import evaluate_model
+
+        return evaluate_model(self.checkpoint, tasks, against=against, dtype=self._dtype, loading=self._loading, **options)
+
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
         """What decides the numbers of a probe besides pictures, as asked for: nothing here loads torch."""
         asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
@@ -284,10 +298,3 @@ class LayerPruner:
         if self.plan is None:
             raise LayerPruneError("no layers were chosen yet: call prune() first, such as prune(method='mixed', budget=0.25).")
         return self.plan
-
-
-def default_statistics_folder() -> Path:
-    """Where statistics are kept between runs: huggingface_hub's cache for what libraries derive from models."""
-    from huggingface_hub import cached_assets_path
-
-    return cached_assets_path("hf-layerprune", "statistics")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ class Console:
 
     json: bool
     quiet: bool
+
+    def of_rank(self) -> Console:
+        """Itself for the first of the processes that a launcher started, and a silent one for the others."""
+        return Console(json=False, quiet=True) if os.environ.get("RANK", "0") != "0" else self
 
     def say(self, line: str = "") -> None:
         """A line of the report, for people."""

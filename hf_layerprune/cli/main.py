@@ -16,7 +16,18 @@ from hf_layerprune import __version__
 from hf_layerprune.cli.console import Invocation
 from hf_layerprune.errors import LayerPruneError
 
-COMMANDS = ("inspect", "convert", "probe", "plan", "apply", "verify", "strategies")  # in the order in which one uses them
+COMMANDS = (
+    "inspect",
+    "convert",
+    "probe",
+    "plan",
+    "apply",
+    "heal",
+    "evaluate",
+    "verify",
+    "strategies",
+    "recipes",
+)  # in the order in which one uses them
 
 
 class CommandGroup(click.Group):

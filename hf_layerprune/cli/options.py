@@ -107,8 +107,71 @@ writing = _gathered(
     click.option(
         "--no-verify", "verify", is_flag=True, flag_value=False, default=True, help="Skip comparing what was written with the source."
     ),
+    click.option("--stream", is_flag=True, help="Fetch a Hub id's shards one at a time and keep none."),
 )
 
+evaluating = _gathered(
+    "evaluating",
+    click.option(
+        "--tasks",
+        multiple=True,
+        metavar="SPEC",
+        help="mini-math, mini-general, a .jsonl or .parquet file, or a dataset's id, with question, image and answer; repeatable.  "
+        "[default: both of mini, for a model that comes from it]",
+    ),
+    click.option("--samples", type=int, metavar="N", help="Samples a task.  [default: 500 of a mini domain, all of any other task]"),
+    click.option("--allow-fewer", is_flag=True, help="Go on with fewer samples than --samples."),
+    click.option(
+        "--scorer",
+        type=click.Choice(["exact", "relaxed", "choice"]),
+        help="relaxed: numbers within 5 %, as ChartQA has it.  [default: choice for a record with choices, else exact]",
+    ),
+    click.option(
+        "--max-new-tokens",
+        type=int,
+        metavar="N",
+        help="Where an answer is cut.  [default: 48 for mini, 32 for multiple choice, else 256; a model that thinks first needs more]",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the samples that are drawn."),
+    click.option("--batch-size", type=int, metavar="N", help="Questions at once.  [default: up to 64, fewer for wide models]"),
+    click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a task's records that may be unusable."),
+    click.option(
+        "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True, help="Where to run the model."
+    ),
+    click.option("--dtype", default="auto", show_default="float32 on a CPU, else the checkpoint's", metavar="TYPE", help="Precision."),
+)
+
+
+healing = _gathered(
+    "healing",
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_assignments, help="A setting of the recipe."),
+    click.option("--tune-last", metavar="N", help="For a dense SOURCE: train the last N layers in full, a count or a share such as 25%."),
+    click.option("--keep-adapter", is_flag=True, help="Write the LoRA adapter alone instead of merging it."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the data, the adapters and dropout."),
+    click.option("--save-steps", type=int, default=50, show_default=True, help="Steps between two saves; a killed run goes on from one."),
+    click.option(
+        "--report-to",
+        type=click.Choice(["none", "trackio", "wandb", "tensorboard"]),
+        default="none",
+        show_default=True,
+        help="Where to send the curve as well.",
+    ),
+    click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True, help="Where to train."),
+)
+
+healing_data = _gathered(
+    "data",
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="SPEC",
+        help="NAME_OR_PATH,subset=..,split=..,count=..,weight=..; repeatable.  [default: mini,count=4096 for what comes from mini]",
+    ),
+    click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a source's records that may be unusable."),
+    click.option("--interlace-filter", is_flag=True, help="INTERLACE's choice: 1 % of each subset, at most 3 pictures and 5 turns."),
+    click.option("--render-math", is_flag=True, help="Take problems and solutions (NuminaMath-CoT) as pictures and answers; ours."),
+    click.option("--exclude", multiple=True, metavar="SPEC", help="With --render-math: leave out the problems in this source."),
+)
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
 

@@ -47,6 +47,13 @@ class StatisticsStore:
         return self.folder / f"{self.key}.partial.safetensors"
 
 
+def default_statistics_folder() -> Path:
+    """Where statistics are kept between runs: huggingface_hub's cache for what libraries derive from models."""
+    from huggingface_hub import cached_assets_path
+
+    return cached_assets_path("hf-layerprune", "statistics")
+
+
 def _read(path: Path) -> LayerStatistics | None:
     try:
         return LayerStatistics.load(path)

@@ -22,7 +22,9 @@ def parse_parameters(strategy: Strategy, assignments: Mapping[str, object]) -> A
         if name not in types:
             known = known_names(name, types) if types else "It takes none."
             raise UsageError(f"strategy {strategy.name!r} has no parameter {shown(name)}. {known}")
-    values = {name: _read(value, types[name], f"parameter {name!r} of strategy {strategy.name!r}") for name, value in assignments.items()}
+    values = {
+        name: read_value(value, types[name], f"parameter {name!r} of strategy {strategy.name!r}") for name, value in assignments.items()
+    }
     try:
         return strategy.parameters(**values)
     except UsageError:
@@ -42,8 +44,8 @@ def field_types(strategy: Strategy) -> dict[str, Any]:
     return types
 
 
-def _read(value: object, kind: Any, what: str) -> object:
-    """`value` as `kind`, a type or a Literal; `what` names the parameter in errors."""
+def read_value(value: object, kind: Any, what: str) -> Any:
+    """`value` as `kind`: int, float, str, bool or a Literal of texts; UsageError calling it `what` if it is none."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UsageError(f"{what} is {shown(value)}: expected one of {', '.join(map(str, get_args(kind)))}.")

@@ -1,0 +1,73 @@
+"""Write a checkpoint again with some tensors' bytes taken from elsewhere, as a fine-tuning needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.checkpoint.config import CONFIG
+from hf_layerprune.checkpoint.copying import copy_file, write_file, write_shard
+from hf_layerprune.checkpoint.header import TensorSpan
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.layout import plan_shards
+from hf_layerprune.checkpoint.provenance import PROVENANCE, source_record
+from hf_layerprune.checkpoint.rewrite import WRITER, copy_side_files, index_of
+from hf_layerprune.checkpoint.shards import INDEX
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
+from hf_layerprune.checkpoint.staging import staged_folder
+from hf_layerprune.checkpoint.verify import same_tensor
+from hf_layerprune.errors import CheckpointError
+
+CARRIED = (PLAN, "statistics.safetensors", PROVENANCE)  # records that stay true; evaluations of the old weights do not
+
+
+def write_replaced(
+    checkpoint: Checkpoint, replaced: Mapping[str, TensorSpan], output: Path, *, overwrite: bool, records: Mapping[str, bytes]
+) -> Manifest:
+    """The checkpoint with the bytes of `replaced` in place of its own, in the same shards, whole or not at all, read back and compared.
+
+    replaced: by name, where the new bytes lie, of the same type and shape; records: files for `layerprune/`, by name.
+    config.json and the side files are copied byte for byte. CheckpointError where `rewrite` raises it.
+    """
+    shards = plan_shards(checkpoint, tuple(range(checkpoint.facts.layers)), None)
+    shards = tuple(
+        replace(shard, tensors={**shard.tensors, **{n: replaced[n] for n in shard.tensors if n in replaced}}) for shard in shards
+    )
+    needed = sum(shard.nbytes for shard in shards) + sum(map(len, records.values())) + (4 << 20)
+    with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed) as staging:
+        files = {shard.name: write_shard(staging / shard.name, shard) for shard in shards}
+        if len(shards) > 1:
+            files[INDEX] = write_file(staging / INDEX, index_of(shards))
+        files[CONFIG] = copy_file(checkpoint.path / CONFIG, staging / CONFIG)
+        files.update(copy_side_files(checkpoint, staging))
+        names = _origins(checkpoint)
+        manifest = Manifest(checkpoint.source, WRITER, "source", dict(sorted(files.items())), names, tuple(sorted(replaced)))
+        _write_records(staging / RECORDS, checkpoint, manifest, records)
+        written = Checkpoint.open(staging, output.name)
+        for name, span in {**checkpoint.tensors, **replaced}.items():
+            if not same_tensor(written.tensors[name], span):
+                raise CheckpointError(
+                    f"{output}: tensor {name!r} is not what was to be written. Nothing was left there; check disk and memory."
+                )
+    return manifest
+
+
+def _origins(checkpoint: Checkpoint) -> dict[str, str]:
+    """For every tensor its name in the first source: that of the pruned stage, or its own where nothing was pruned."""
+    path = checkpoint.path / RECORDS / MANIFEST
+    earlier = Manifest.load(path).tensors if path.is_file() else {}
+    return {name: earlier.get(name, name) for name in sorted(checkpoint.tensors)}
+
+
+def _write_records(folder: Path, checkpoint: Checkpoint, manifest: Manifest, records: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    carried = [name for name in CARRIED if (checkpoint.path / RECORDS / name).is_file()]
+    for name in carried:
+        copy_file(checkpoint.path / RECORDS / name, folder / name)
+    if PROVENANCE not in carried:
+        write_file(folder / PROVENANCE, source_record(checkpoint.path, checkpoint.source))
+    write_file(folder / MANIFEST, manifest.dump())
+    for name, content in records.items():
+        write_file(folder / name, content)

@@ -1,0 +1,29 @@
+"""`hf-layerprune recipes`: the fine-tuning recipes and every number in them."""
+
+from __future__ import annotations
+
+import click
+
+from hf_layerprune.cli import options
+from hf_layerprune.cli.console import Console, reporting
+
+
+@click.command(
+    short_help="List the healing recipes with every number.",
+    epilog=options.examples("hf-layerprune recipes", "hf-layerprune recipes --json"),
+)
+@reporting
+def recipes(console: Console) -> None:
+    """List the recipes of `hf-layerprune heal`. A number that its paper leaves open is marked with *; --set changes any."""
+    from hf_layerprune.healing.recipes import RECIPES, help_of, settings
+
+    for recipe in RECIPES.values():
+        console.say(f"{recipe.name}   {recipe.paper}")
+        console.say(f"  trained on {recipe.data}")
+        console.say(f"  {'method':<24} {recipe.method:<10} {help_of('method')}")
+        for name in settings(recipe):
+            mark = "*" if name in recipe.ours else " "
+            console.say(f"{mark} {name:<24} {getattr(recipe, name)!s:<10} {help_of(name)}")
+        console.say()
+    console.say("* ours: the paper leaves it open")
+    console.result({name: recipe.to_dict() for name, recipe in RECIPES.items()})

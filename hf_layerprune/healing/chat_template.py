@@ -1,0 +1,84 @@
+"""A checkpoint's own chat template: conversations as text, and which characters of it the assistant says.
+
+The template is a stranger's program; transformers runs it in its sandbox. Where the assistant's words are is found by comparing
+what it writes for growing parts of a conversation, so that it holds for any template, or is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.errors import ModelError
+from hf_layerprune.healing.conversations import Conversation, Turn
+
+Span = tuple[int, int]  # first character, and the one after the last
+
+
+class ChatTemplate:
+    """The template of a processor, and the control tokens that only it may write."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        added = processor.tokenizer.added_tokens_decoder.values()
+        control = {token.content for token in added if token.special} | set(processor.tokenizer.all_special_tokens)
+        control |= {token for name in ("image_token", "video_token") if (token := getattr(processor, name, None))}
+        self.control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+
+    def written(self, conversation: Conversation) -> tuple[str, list[Span]]:
+        """The text of a conversation, and the assistant's answers in it, each with the token that ends it.
+
+        BadRecord if a text holds a control token, or the template does not write the answers in a way that shows where they are.
+        """
+        self._refuse_control_tokens(conversation)
+        turns = conversation.turns
+        spans: list[Span] = []
+        whole = self.render(turns)
+        for number, turn in enumerate(turns):
+            if turn.role == "assistant":
+                before = self.render(turns[:number], add_generation_prompt=True)
+                after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
+                if not (after.startswith(before) and whole.startswith(after)):
+                    raise BadRecord(
+                        f"{conversation.label}: the chat template writes answer {len(spans) + 1} otherwise than when it is generated"
+                    )
+                spans.append(self._answer(conversation.label, turn, after, len(before)))
+        return whole, spans
+
+    def skeleton(self, conversation: Conversation) -> str:
+        """The text of a conversation of the same shape in which nobody says anything but x: the template's own control tokens."""
+        quiet = [Turn(turn.role, tuple("x" if isinstance(part, str) else part for part in turn.parts)) for turn in conversation.turns]
+        return self.render(quiet)
+
+    def render(self, turns: Sequence[Turn], add_generation_prompt: bool = False) -> str:
+        """What the template makes of some turns; ModelError if it fails."""
+        messages = [
+            {
+                "role": turn.role,
+                "content": [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts],
+            }
+            for turn in turns
+        ]
+        try:
+            return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+        except Exception as error:  # a stranger's template may raise anything
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"the checkpoint's chat template cannot be used: {reason}.") from error
+
+    def _answer(self, label: str, turn: Turn, text: str, start: int) -> Span:
+        """From the end of the generation prompt to the end of the first control token, which ends the turn."""
+        end = self.control.search(text, start)
+        if end is None or text[end.end() :].strip() or not _bare(text[: end.start()]).endswith(_bare(turn.text)):
+            raise BadRecord(f"{label}: the chat template does not write an answer as it stands, followed by a control token that ends it")
+        return start, end.end()
+
+    def _refuse_control_tokens(self, conversation: Conversation) -> None:
+        for turn in conversation.turns:
+            if found := self.control.search(turn.text):
+                raise BadRecord(f"{conversation.label}: the text holds the control token {found[0]!r}, which only the template may write")
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())

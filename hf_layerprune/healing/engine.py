@@ -1,0 +1,109 @@
+"""Accelerate, started the same way on one CPU, on GPUs, on many nodes and under DeepSpeed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_layerprune.errors import HealingError, UsageError
+from hf_layerprune.healing.recipes import Recipe
+
+TIMEOUT = timedelta(hours=2)  # preparing 200,000 samples takes one process that long; a launcher ends the others of a dead one at once
+
+
+def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> Any:
+    """An Accelerator for this process and the others of the run, if it was launched with some.
+
+    DeepSpeed comes from `accelerate launch`. On CPUs it runs too, over gloo, which must be named: without it every process
+    believes to be alone. HealingError if an engine is asked for that is not installed or not supported.
+    """
+    try:
+        from accelerate import Accelerator, DistributedType
+        from accelerate.state import AcceleratorState, GradientState
+        from accelerate.utils import InitProcessGroupKwargs
+    except ImportError as error:
+        raise HealingError(missing_extra("accelerate")) from error
+    launched = torch.distributed.is_torchelastic_launched()
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if not launched:  # an earlier run in this process has left its precision and rounds behind, as transformers' Trainer knows too
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+    try:
+        accelerator = Accelerator(
+            mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+            cpu=device == "cpu" and torch.cuda.is_available(),
+            step_scheduler_with_optimizer=False,
+            log_with=None if report_to == "none" else report_to,
+            project_dir=folder,
+            kwargs_handlers=[InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=TIMEOUT)] if launched else [],
+        )
+    except ImportError as error:
+        raise HealingError(f"{str(error).splitlines()[0]} {missing_extra('deepspeed')}") from error
+    except ValueError as error:
+        raise HealingError(f"accelerate cannot start: {str(error).splitlines()[0]}") from error
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
+        raise HealingError(f"{accelerator.distributed_type.value} is not supported; launch with examples/zero3.yaml, or without a config.")
+    return accelerator
+
+
+def missing_extra(package: str) -> str:
+    return f'healing needs {package}: pip install "hf-layerprune[train]".'
+
+
+def uses_deepspeed(accelerator: Any) -> bool:
+    return bool(accelerator.distributed_type.value == "DEEPSPEED")
+
+
+def engine_facts(accelerator: Any) -> dict[str, Any]:
+    """For the record: how many processes on what, and how the model was shared out."""
+    stage = accelerator.deepspeed_plugin.zero_stage if uses_deepspeed(accelerator) else None
+    return {"processes": accelerator.num_processes, "device": accelerator.device.type, "zero_stage": stage}
+
+
+def rounds_per_step(recipe: Recipe, processes: int) -> int:
+    """Forward passes that each process makes for an optimizer step. UsageError if the batch cannot be shared out."""
+    if recipe.batch_size % processes:
+        raise UsageError(
+            f"batch_size {recipe.batch_size} cannot be shared by {processes} processes; choose a multiple with --set batch_size=."
+        )
+    return -(-recipe.batch_size // (processes * recipe.micro_batch_size))
+
+
+def configure_deepspeed(accelerator: Any, recipe: Recipe) -> None:
+    """Give DeepSpeed the numbers of the recipe, whatever the accelerate config says of them."""
+    rounds = rounds_per_step(recipe, accelerator.num_processes)
+    accelerator.gradient_accumulation_steps = rounds
+    if uses_deepspeed(accelerator):
+        config = accelerator.deepspeed_plugin.deepspeed_config
+        config["zero_optimization"].update(overlap_comm=True, contiguous_gradients=True)  # as INTERLACE does
+        config.update(
+            train_micro_batch_size_per_gpu=recipe.batch_size // accelerator.num_processes // rounds,
+            gradient_accumulation_steps=rounds,
+            gradient_clipping=recipe.max_grad_norm,
+        )
+        config.pop("train_batch_size", None)
+
+
+@contextmanager
+def failures_named(accelerator: Any, remedy: str) -> Iterator[None]:
+    """Turn what torch raises when another rank died, or the memory is used up, into one line that names this rank."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise HealingError(
+            f"rank {accelerator.process_index}: out of memory. Use --set micro_batch_size=1, gradient_checkpointing=all, a smaller "
+            f"max_length, or examples/zero3_offload.yaml. {remedy}"
+        ) from error
+    except RuntimeError as error:
+        text = str(error)
+        if accelerator.num_processes > 1 and any(word in text for word in ("Connection", "onnection", "gloo", "NCCL", "timed out", "peer")):
+            raise HealingError(
+                f"rank {accelerator.process_index}: the connection to another process was lost, so one of them died "
+                f"({text.splitlines()[0][:160]}). {remedy}"
+            ) from error
+        raise

@@ -1,0 +1,127 @@
+"""Math problems as pictures: our stand-in for Snapask, the domain-aware paper's own pictures of homework, which nobody can have.
+
+The problems of AI-MO/NuminaMath-CoT (fields `problem` and `solution`) are laid out as plain text, LaTeX as it is written.
+This is ours, not the paper's: typeset pages are easier to read than photographs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.records import Record, RecordTable
+from hf_layerprune.errors import DataError
+
+WIDTH, MARGIN, LETTER = 672, 24, 22  # pixels; 672 is a multiple of the patches of Qwen2-VL to Qwen3-VL
+LEADING = 32
+MAX_LINES = 60
+QUESTION = "Solve the problem in the picture. Explain each step and give the final answer."
+
+
+@dataclass(frozen=True)
+class RenderedMath:
+    """Take records of a problem and its solution as a picture and its answer. exclude: what `evaluation_items` returned."""
+
+    exclude: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what decides the pictures and what is left out."""
+        layout = f"1 {WIDTH} {MARGIN} {LETTER} {LEADING} {MAX_LINES} {QUESTION}"
+        return hashlib.sha256("\n".join([layout, *sorted(self.exclude)]).encode()).hexdigest()
+
+    def applies(self, record: Record) -> bool:
+        """Whether a record is such a problem: texts alone, without a picture of its own."""
+        texts = all(isinstance(record.fields.get(name), str) for name in ("problem", "solution"))
+        return texts and not any(record.fields.get(name) for name in ("image", "images"))
+
+    def reason_against(self, record: Record) -> str | None:
+        """Why a problem is left out: it is an item of an evaluation. None if it is not."""
+        return f"{record.label}: an item of an evaluation" if text_key(record.fields["problem"]) in self.exclude else None
+
+    def rendered(self, record: Record) -> Record:
+        """The record as question, picture and answer. BadRecord for a problem that is too long or has letters that cannot be drawn."""
+        image = page(record.fields["problem"], record.label)
+        return Record(record.label, {"image": image, "question": QUESTION, "answer": record.fields["solution"].strip()}, None)
+
+
+def evaluation_items(tables: Iterable[RecordTable]) -> frozenset[str]:
+    """The keys of the problems and questions of evaluations, for `RenderedMath.exclude`.
+
+    Raises DataError for a record that holds neither: what was to be left out must not be taken in silence.
+    """
+    return frozenset(text_key(text) for table in tables for text in _texts(table))
+
+
+def text_key(text: str) -> str:
+    """sha256 of a text's letters and digits alone, so that spacing, case, punctuation and LaTeX's marks make no difference."""
+    letters = "".join(letter for letter in unicodedata.normalize("NFKC", text).casefold() if letter.isalnum())
+    return hashlib.sha256(letters.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def page(text: str, label: str = "the problem") -> Image.Image:
+    """A text as black lines on a white page of fixed width, as high as it needs; the same pixels for the same Pillow."""
+    lines = [line for paragraph in text.strip().splitlines() for line in _wrapped(paragraph)]
+    if len(lines) > MAX_LINES:
+        raise BadRecord(f"{label}: {len(lines)} lines, more than the {MAX_LINES} that are rendered")
+    if strange := next((letter for line in lines for letter in line if not _drawable(letter)), None):
+        raise BadRecord(f"{label}: the letter {strange!r} cannot be rendered")
+    image = Image.new("RGB", (WIDTH, 2 * MARGIN + LEADING * len(lines)), "white")
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        draw.text((MARGIN, MARGIN + LEADING * number), line, fill="black", font=_font())
+    return image
+
+
+def _texts(table: RecordTable) -> Iterator[str]:
+    for index in range(len(table)):
+        try:
+            record = table.record(index)
+        except BadRecord as bad:
+            raise DataError(f"{bad}; items of evaluations are excluded all or none. Mend or remove it.") from bad
+        texts = [value for name in ("problem", "question") if isinstance(value := record.fields.get(name), str)]
+        if not texts:
+            raise DataError(f"{record.label}: no field problem or question, so nothing that could be excluded. Mend or remove it.")
+        yield from texts
+
+
+def _wrapped(paragraph: str) -> Iterator[str]:
+    """A paragraph in lines that fit; a word that is wider than a line is cut."""
+    line = ""
+    for word in paragraph.split():
+        if line and not _fits(f"{line} {word}"):
+            yield line
+            line = ""
+        line = f"{line} {word}".lstrip()
+        while not _fits(line):
+            end = next(end for end in range(len(line) - 1, 0, -1) if _fits(line[:end]) or end == 1)
+            yield line[:end]
+            line = line[end:]
+    if line:
+        yield line
+
+
+def _fits(text: str) -> bool:
+    return bool(_font().getlength(text) <= WIDTH - 2 * MARGIN)
+
+
+@lru_cache(maxsize=4096)
+def _drawable(letter: str) -> bool:
+    """Whether the font has the letter: what it lacks it draws as it draws an unassigned one."""
+    return letter.isspace() or (letter.isprintable() and bytes(_mask(letter)) != bytes(_mask("\uffff")))
+
+
+def _mask(letter: str) -> Any:
+    return _font().getmask(letter)
+
+
+@lru_cache(maxsize=1)
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(LETTER)  # part of Pillow: the same on every machine

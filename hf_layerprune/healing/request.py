@@ -1,0 +1,89 @@
+"""What to heal and how, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hf_layerprune.artifacts.healing_record import HEALING, HEALING_FORMAT, HealingRecord
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint.fingerprint import tensor_digest
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.side_files import PLAN, RECORDS
+from hf_layerprune.checkpoint.staging import check_output
+from hf_layerprune.errors import ArtifactError, HealingError, LayerPruneError, UsageError
+from hf_layerprune.healing.recipes import Recipe
+from hf_layerprune.healing.trained_layers import TrainedLayers, layers_to_train
+
+
+@dataclass(frozen=True)
+class HealingRequest:
+    """recipe: with the overrides in it; seed: of the adapters' start, dropout and the data's order; tune_last: layers that a
+    recipe with method "layers" trains where no plan says; keep_adapter: write the adapter alone; overwrite: replace an output of
+    ours; save_steps: optimizer steps between two saves of the state; report_to: where accelerate sends the curve as well."""
+
+    checkpoint: Checkpoint
+    output: Path
+    recipe: Recipe
+    seed: int = 0
+    tune_last: str | None = None
+    keep_adapter: bool = False
+    overwrite: bool = False
+    save_steps: int = 50
+    device: str = "auto"
+    report_to: str = "none"
+
+    @property
+    def work(self) -> Path:
+        """The hidden folder beside the output in which an unfinished run lies."""
+        return self.output.parent / f".layerprune-{hashlib.sha256(os.fsencode(self.output.name)).hexdigest()[:16]}.healing"
+
+    @cached_property
+    def trained(self) -> TrainedLayers | None:
+        """The layers that are trained in full, None for adapters on all. UsageError if the request does not say which."""
+        if self.recipe.method == "lora":
+            if self.tune_last is not None:
+                raise UsageError(f"recipe {self.recipe.name!r} trains adapters on every layer: leave --tune-last out.")
+            return None
+        if self.keep_adapter:
+            raise UsageError(f"recipe {self.recipe.name!r} trains whole layers and makes no adapter: leave --keep-adapter out.")
+        path = self.checkpoint.path / RECORDS / PLAN
+        plan = PruningPlan.load(path) if path.is_file() else None
+        if plan is not None and len(plan.keep) != self.checkpoint.facts.layers:
+            raise ArtifactError(f"{path}: keeps {len(plan.keep)} layers, but the checkpoint has {self.checkpoint.facts.layers}.")
+        return layers_to_train(plan, self.checkpoint.facts.layers, self.tune_last)
+
+    def check(self) -> None:
+        """Refuse, before any work, what cannot be done. UsageError, CheckpointError or HealingError."""
+        _ = self.trained
+        if self.save_steps < 1:
+            raise UsageError(f"--save-steps {self.save_steps}: expected at least 1.")
+        if "auto_map" in self.checkpoint.config:
+            raise HealingError(f"{self.checkpoint.id} needs code of its own (auto_map in config.json), which is never run here.")
+        if finished_record(self.output) is None:
+            check_output(self.output, overwrite=self.overwrite, source=self.checkpoint.path)
+
+    def key(self, data: str) -> str:
+        """sha256 of everything that decides the result, of which `data` is the data's digest."""
+        content = {
+            "format": HEALING_FORMAT,
+            "checkpoint": [self.checkpoint.source.fingerprint, tensor_digest(self.checkpoint.tensors)],
+            "recipe": self.recipe.to_dict(),
+            "layers": self.trained and self.trained.layers,
+            "data": data,
+            "seed": self.seed,
+            "adapter": self.keep_adapter,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def finished_record(output: Path) -> HealingRecord | None:
+    """The record of a healed output, None if there is none that can be read."""
+    try:
+        return HealingRecord.load(output / RECORDS / HEALING)
+    except LayerPruneError:
+        return None

@@ -1,0 +1,169 @@
+"""The training loop: the same samples in the same order whatever the number of processes, and a curve of every step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hf_layerprune.errors import HealingError, UsageError
+from hf_layerprune.healing.collator import Collator
+from hf_layerprune.healing.encoding import IGNORED
+from hf_layerprune.healing.engine import configure_deepspeed, rounds_per_step, uses_deepspeed
+from hf_layerprune.healing.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step. loss: nats per answer token, the mean over the whole batch; tokens: of all samples, padding not counted;
+    seconds: since the step before; memory: peak bytes of this process, on the accelerator or, without one, of the process."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+    memory: int
+
+
+def steps_in(samples: int, recipe: Recipe) -> int:
+    """Optimizer steps of all epochs; what does not fill a last batch is left out. UsageError for less than one batch."""
+    if samples < recipe.batch_size:
+        raise UsageError(f"{samples} samples are fewer than one batch of {recipe.batch_size}: add data, or --set batch_size=.")
+    return samples // recipe.batch_size * recipe.epochs
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """The learning rate of a step, counted from 0: a linear warmup, then half a cosine down to zero (both papers)."""
+    warmup = math.ceil(recipe.warmup_ratio * steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+class Trainer:
+    """One process's part of a run: model and optimizer under Accelerate, and the samples that are its own."""
+
+    def __init__(self, accelerator: Any, model: Any, recipe: Recipe, data: Any, collate: Collator) -> None:
+        self.accelerator, self.recipe, self._data, self._collate = accelerator, recipe, data, collate
+        self.steps = steps_in(len(data), recipe)
+        configure_deepspeed(accelerator, recipe)
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        numbers = [getattr(p, "ds_numel", p.numel()) for p in self._parameters]  # under ZeRO-3 a process holds but a part
+        self.counts = {"parameters": sum(numbers), "tensors": len(numbers)}
+        self.model, self.optimizer = accelerator.prepare(model, _optimizer(model, recipe))
+        self.model.train()
+
+    def run(self, start: int = 0) -> Iterator[Step]:
+        """Train from step `start` on, yielding each step when it is done."""
+        before = time.monotonic()
+        batches = iter(self._loader(start))
+        rounds = self.accelerator.gradient_accumulation_steps
+        for number in range(start, self.steps):
+            rate = learning_rate(number, self.steps, self.recipe)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss, norm, tokens = self._step([next(batches) for _ in range(rounds)])
+            if not math.isfinite(loss):
+                raise HealingError(f"step {number + 1}: the loss is {loss}. Lower the learning rate, or use --set precision=fp32.")
+            now = time.monotonic()
+            yield Step(number + 1, loss, rate, norm, tokens, now - before, _peak_memory(self.accelerator.device))
+            before = now
+
+    def _step(self, batches: Sequence[Mapping[str, Tensor]]) -> tuple[float, float, int]:
+        """Forward and backward over this process's share, one optimizer step: the loss, the gradients' norm and the tokens of all."""
+        device, share = self.accelerator.device, len(batches) * self.accelerator.num_processes
+        counts = [(int((batch["labels"][:, 1:] != IGNORED).sum()), int(batch["attention_mask"].sum())) for batch in batches]
+        answers, tokens = self._summed(torch.tensor(counts, dtype=torch.float64).sum(0)).tolist()
+        total, norm = torch.zeros((), dtype=torch.float64, device=device), 0.0
+        for batch in batches:
+            with self.accelerator.accumulate(self.model):
+                loss = answer_loss(self.model, {name: value.to(device, non_blocking=True) for name, value in batch.items()})
+                total += loss.detach()
+                # Accelerate and DeepSpeed average over rounds and processes; the loss is a mean over the whole batch's answer tokens.
+                self.accelerator.backward(loss * (share / max(1.0, answers)))
+                if self.accelerator.sync_gradients:
+                    norm = self._clip()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        return float(self._summed(total)) / max(1.0, answers), norm, int(tokens)
+
+    def _clip(self) -> float:
+        if uses_deepspeed(self.accelerator):
+            return float(self.model.get_global_grad_norm() or 0.0)
+        return float(self.accelerator.clip_grad_norm_(self._parameters, self.recipe.max_grad_norm or math.inf))
+
+    def _summed(self, value: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum")
+        return summed.cpu()
+
+    def _loader(self, start: int) -> DataLoader[Any]:
+        workers = 0 if self.accelerator.device.type == "cpu" else 4  # INTERLACE's four; a CPU has better use for its cores
+        batches = list(my_batches(len(self._data), self.recipe, self.accelerator.process_index, self.accelerator.num_processes, start))
+        return DataLoader(self._data, batch_sampler=batches, collate_fn=self._collate, num_workers=workers)
+
+
+def my_batches(samples: int, recipe: Recipe, rank: int, processes: int, start: int = 0) -> Iterator[list[int]]:
+    """The samples of each forward pass of a process, from step `start` on.
+
+    Step s takes the same `batch_size` samples whatever the number of processes, so that their number changes speed alone. The
+    first epoch takes them in the order in which they were mixed, each later one in another.
+    """
+    per_epoch, rounds = samples // recipe.batch_size, rounds_per_step(recipe, processes)
+    share = recipe.batch_size // processes
+    for step in range(start, per_epoch * recipe.epochs):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0 or step == start:
+            order = list(range(samples))
+            if epoch:
+                Random(f"epoch {epoch}").shuffle(order)
+        first = place * recipe.batch_size + rank * share
+        for turn in range(rounds):
+            yield order[first + share * turn // rounds : first + share * (turn + 1) // rounds]
+
+
+def answer_loss(model: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """The summed cross-entropy, in nats, of the tokens that have a label; logits are made for the places that need them alone.
+
+    At 152,000 words, logits of a whole sequence take more memory than the rest of a small model.
+    """
+    labels = batch["labels"][:, 1:]
+    places = (labels != IGNORED).any(0).nonzero().squeeze(1)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    if not len(places):  # every process must make the same passes
+        places = torch.zeros(1, dtype=torch.long, device=labels.device)
+    logits = model(**inputs, use_cache=False, logits_to_keep=places).logits
+    return torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels[:, places].flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; norms and biases are not decayed, as transformers' Trainer does it."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in named if len(getattr(p, "ds_shape", p.shape)) > 1]
+    others = [p for name, p in named if len(getattr(p, "ds_shape", p.shape)) <= 1]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        betas=(recipe.adam_beta1, recipe.adam_beta2),
+        eps=recipe.adam_epsilon,
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

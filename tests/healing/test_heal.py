@@ -1,0 +1,236 @@
+"""A healing from beginning to end on mini: what is trained, what is written, what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from independent import read_model
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.verify import verify
+from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.errors import CheckpointError, HealingError, UsageError
+from hf_layerprune.healing.data_request import DataRequest
+from hf_layerprune.healing.heal import heal
+from hf_layerprune.healing.recipes import RECIPES
+from hf_layerprune.healing.request import HealingRequest
+from hf_layerprune.mini import model_path
+from hf_layerprune.models.loading import load_model
+from hf_layerprune.models.processor import load_processor
+
+QUICK = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3, "precision": "fp32"}
+LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
+
+
+def request(source: Path, output: Path, recipe: str, *, changed: dict[str, Any] = {}, **options: Any) -> HealingRequest:
+    return HealingRequest(
+        Checkpoint.open(source, source.name), output, RECIPES[recipe].changed({**QUICK, **changed}), device="cpu", **options
+    )
+
+
+def run(asked: HealingRequest, samples: int = 24, **told: Any) -> tuple[HealingRecord, bool]:
+    return heal(asked, DataRequest((DataSpec("mini", count=samples),)).prepare, **told)
+
+
+@pytest.fixture(scope="module")
+def healed(pruned_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("healed") / "layers"
+    run(request(pruned_mini, output, "interlace"))
+    return output
+
+
+@pytest.fixture(scope="module")
+def merged(pruned_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("healed") / "lora"
+    run(request(pruned_mini, output, "domain-aware"))
+    return output
+
+
+def changed_tensors(before: Path, after: Path) -> set[str]:
+    old, new = read_model(before), read_model(after)
+    assert old.keys() == new.keys() and all(old[name][:2] == new[name][:2] for name in old)
+    return {name for name in old if old[name] != new[name]}
+
+
+def test_interlace_trains_the_layers_after_the_dropped_ones(pruned_mini: Path, healed: Path) -> None:
+    """5, 8 and 12 went; 6, 9 and 13 of the source are now the sixth, the eighth and the eleventh."""
+    names = changed_tensors(pruned_mini, healed)
+    assert {int(LAYER.match(name)[1]) for name in names} == {5, 7, 10}  # type: ignore[index]
+    assert names == {
+        name for name in read_model(pruned_mini) if name.startswith(tuple(f"model.language_model.layers.{i}." for i in (5, 7, 10)))
+    }
+
+
+def test_domain_aware_trains_every_projection_of_the_decoder(pruned_mini: Path, merged: Path) -> None:
+    projections = "self_attn.q self_attn.k self_attn.v self_attn.o mlp.gate mlp.up mlp.down".split()
+    expected = {f"model.language_model.layers.{i}.{name}_proj.weight" for i in range(13) for name in projections}
+    assert changed_tensors(pruned_mini, merged) == expected
+
+
+@pytest.mark.parametrize("name", ["healed", "merged"])
+def test_the_result_is_a_checkpoint_like_any_other(pruned_mini: Path, name: str, request: pytest.FixtureRequest) -> None:
+    output: Path = request.getfixturevalue(name)
+    model, info = AutoModelForImageTextToText.from_pretrained(output, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.config.text_config.num_hidden_layers == 13
+    assert verify(output).ok
+    assert (output / "config.json").read_bytes() == (pruned_mini / "config.json").read_bytes()
+    assert (output / "layerprune" / "plan.json").read_bytes() == (pruned_mini / "layerprune" / "plan.json").read_bytes()
+    assert (output / "layerprune" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in output.parent.iterdir()) == [output.name]  # no work folder, no lock
+
+
+def test_the_record(pruned_mini: Path, healed: Path) -> None:
+    record = HealingRecord.load(healed / "layerprune" / "healing.json")
+    assert record.steps == 24 // 8 and record.recipe["batch_size"] == 8 and record.recipe["weight_decay"] == 0.0
+    assert set(record.overridden) == {"batch_size", "micro_batch_size", "learning_rate", "precision"}
+    assert record.engine == {"processes": 1, "device": "cpu", "zero_stage": None} and not record.resumed
+    assert record.checkpoint.fingerprint == Checkpoint.open(pruned_mini, "x").source.fingerprint
+    sizes = {name: len(tensor[2]) // 2 for name, tensor in read_model(pruned_mini).items()}
+    tuned = [name for name in sizes if name.startswith(tuple(f"model.language_model.layers.{i}." for i in (5, 7, 10)))]
+    assert (record.trained["parameters"], record.trained["tensors"]) == (sum(sizes[name] for name in tuned), len(tuned))
+    assert record.data["sources"][0]["used"] == 24
+    assert record.versions["torch"] == torch.__version__.partition("+")[0] or record.versions["torch"] == torch.__version__
+
+
+def test_the_first_loss_is_the_pruned_models(pruned_mini: Path, healed: Path) -> None:
+    """Worked out by transformers' own loss, a sample at a time."""
+    data = DataRequest((DataSpec("mini", count=24),)).prepare(load_processor(pruned_mini), RECIPES["interlace"], 0)
+    model = load_model(pruned_mini, dtype=torch.float32)
+    total, answers = 0.0, 0
+    for index in range(8):
+        sample = data[index]
+        batch = {name: value if name in ("pixel_values", "image_grid_thw") else value[None] for name, value in sample.items()}
+        count = int((batch["labels"][:, 1:] != -100).sum())
+        with torch.inference_mode():
+            total += float(model(**batch).loss) * count
+        answers += count
+    first = HealingRecord.load(healed / "layerprune" / "healing.json").curve["loss"][0]
+    assert first == pytest.approx(total / answers, rel=1e-5)
+
+
+def test_accumulating_changes_nothing(pruned_mini: Path, healed: Path, tmp_path: Path) -> None:
+    record, _ = run(request(pruned_mini, tmp_path / "out", "interlace", changed={"micro_batch_size": 8, "gradient_checkpointing": "none"}))
+    loss = HealingRecord.load(healed / "layerprune" / "healing.json").curve["loss"]
+    assert record.curve["loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_an_adapter_of_its_own(pruned_mini: Path, merged: Path, tmp_path: Path) -> None:
+    run(request(pruned_mini, tmp_path / "adapter", "domain-aware", keep_adapter=True))
+    base = load_model(pruned_mini, dtype=torch.float32)
+    tokens = torch.arange(40)[None]
+    with torch.inference_mode():
+        before = base(input_ids=tokens).logits
+        adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()(input_ids=tokens).logits
+        whole = load_model(merged, dtype=torch.float32)(input_ids=tokens).logits
+    change = (adapted - before).abs().max()
+    assert change > 0.1 and (adapted - whole).abs().max() < 0.1 * change  # the merged weights are rounded to bf16
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 32
+
+
+def test_a_finished_healing_is_recognised(pruned_mini: Path, healed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in healed.rglob("*")}
+    record, reused = run(request(pruned_mini, healed, "interlace"))
+    assert reused and record.steps == 3
+    assert {path: path.stat().st_mtime_ns for path in healed.rglob("*")} == before
+    with pytest.raises(CheckpointError, match=r"exists\. Choose another name, or add --overwrite"):
+        run(request(pruned_mini, healed, "interlace", seed=1))
+
+
+def test_the_dense_control(tmp_path: Path) -> None:
+    record, _ = run(request(model_path(), tmp_path / "out", "interlace", tune_last="25%"), samples=8)
+    assert record.trained["layers"] == [12, 13, 14, 15]
+    assert {int(LAYER.match(name)[1]) for name in changed_tensors(model_path(), tmp_path / "out")} == {12, 13, 14, 15}  # type: ignore[index]
+    assert verify(tmp_path / "out").ok
+
+
+@pytest.mark.parametrize(
+    "recipe, options, error, message",
+    [
+        ("interlace", {"tune_last": "99"}, UsageError, "from 1 to 13"),
+        ("interlace", {"keep_adapter": True}, UsageError, "makes no adapter"),
+        ("domain-aware", {"tune_last": "3"}, UsageError, "leave --tune-last out"),
+        ("domain-aware", {"save_steps": 0}, UsageError, "--save-steps 0"),
+    ],
+)
+def test_requests_that_cannot_be(pruned_mini: Path, tmp_path: Path, recipe: str, options: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        run(request(pruned_mini, tmp_path / "out", recipe, **options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_samples_for_a_step(pruned_mini: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="5 samples are fewer than one batch of 8"):
+        run(request(pruned_mini, tmp_path / "out", "interlace"), samples=5)
+
+
+def test_a_loss_that_is_no_number(pruned_mini: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(pruned_mini, tmp_path / "broken")
+    span = Checkpoint.open(broken, "broken").tensors["model.language_model.layers.5.mlp.up_proj.weight"]
+    with span.file.open("r+b") as file:
+        file.seek(span.begin)
+        file.write(b"\xc0\x7f")  # one NaN in bf16
+    with pytest.raises(HealingError, match=r"step 1: the loss is nan\. Lower the learning rate"):
+        run(request(broken, tmp_path / "out", "interlace"))
+    assert not (tmp_path / "out").exists()
+
+
+COMMAND = (
+    "heal {} --recipe interlace --data mini,count=64 --save-steps 2 --device cpu "
+    + " ".join(f"--set {k}={v}" for k, v in QUICK.items())
+    + " -q"
+)
+
+
+@pytest.fixture
+def command(pruned_mini: Path, tmp_path: Path) -> Iterator[list[str]]:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield [sys.executable, "-m", "hf_layerprune", *COMMAND.format(pruned_mini).split()]
+    del os.environ["OMP_NUM_THREADS"]
+
+
+def test_killed_and_run_again_gives_the_same_bytes(command: list[str], tmp_path: Path) -> None:
+    subprocess.run([*command, "-o", tmp_path / "whole"], check=True, cwd=tmp_path)
+    child = subprocess.Popen([*command, "-o", tmp_path / "killed"], cwd=tmp_path)
+    while not list(tmp_path.glob(".layerprune-*.healing/step-00000002")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed").exists()
+    again = subprocess.run([*command[:-1], "-o", tmp_path / "killed"], cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0 and re.search(r"going on with an interrupted healing: \d of 8 steps are done", again.stderr)
+    assert (tmp_path / "killed" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    one, two = (HealingRecord.load(tmp_path / name / "layerprune" / "healing.json") for name in ("whole", "killed"))
+    assert one.curve["loss"] == two.curve["loss"] and not one.resumed and two.resumed
+    assert not list(tmp_path.glob(".layerprune*"))
+
+
+def test_proved_against_what_was_healed_and_what_that_was_pruned_from(pruned_mini: Path, healed: Path, tmp_path: Path) -> None:
+    trained = len([name for name in read_model(pruned_mini) if LAYER.match(name) and int(LAYER.match(name)[1]) in (5, 7, 10)])  # type: ignore[index]
+    for source in (pruned_mini, model_path()):
+        result = verify(healed, Checkpoint.open(source, "source"))
+        assert result.ok and result.changed == trained and result.tensors == len(read_model(healed))
+    copy = shutil.copytree(healed, tmp_path / "copy")
+    span = Checkpoint.open(copy, "copy").tensors["model.language_model.layers.4.mlp.up_proj.weight"]
+    content = bytearray(span.file.read_bytes())
+    content[span.begin] ^= 1
+    span.file.write_bytes(content)
+    for source in (pruned_mini, model_path()):
+        found = verify(copy, Checkpoint.open(source, "source")).differences
+        assert any("'model.language_model.layers.4.mlp.up_proj.weight' is not the source's" in line for line in found)
