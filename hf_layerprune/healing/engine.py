@@ -12,6 +12,7 @@ import torch
 
 from hf_layerprune.errors import HealingError, UsageError
 from hf_layerprune.healing.recipes import Recipe
+from hf_layerprune.models.loading import choose_device
 
 TIMEOUT = timedelta(hours=2)  # preparing 200,000 samples takes one process that long; a launcher ends the others of a dead one at once
 
@@ -19,8 +20,9 @@ TIMEOUT = timedelta(hours=2)  # preparing 200,000 samples takes one process that
 def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> Any:
     """An Accelerator for this process and the others of the run, if it was launched with some.
 
-    DeepSpeed comes from `accelerate launch`. On CPUs it runs too, over gloo, which must be named: without it every process
-    believes to be alone. HealingError if an engine is asked for that is not installed or not supported.
+    folder: where tensorboard writes, if `report_to` names it. DeepSpeed comes from `accelerate launch`. On CPUs it runs too, over
+    gloo, which must be named: without it every process believes to be alone. HealingError if an engine or tracker is asked for
+    that is not installed or not supported, ModelError for a device that is not there.
     """
     try:
         from accelerate import Accelerator, DistributedType
@@ -28,15 +30,15 @@ def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> A
         from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise HealingError(missing_extra("accelerate")) from error
+    on_cpu = choose_device(device).type == "cpu"
     launched = torch.distributed.is_torchelastic_launched()
-    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if not launched:  # an earlier run in this process has left its precision and rounds behind, as transformers' Trainer knows too
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
     try:
         accelerator = Accelerator(
             mixed_precision="bf16" if recipe.precision == "bf16" else "no",
-            cpu=device == "cpu" and torch.cuda.is_available(),
+            cpu=on_cpu and choose_device().type != "cpu",  # true would switch DeepSpeed off, so never without need
             step_scheduler_with_optimizer=False,
             log_with=None if report_to == "none" else report_to,
             project_dir=folder,
@@ -48,6 +50,8 @@ def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> A
         raise HealingError(f"accelerate cannot start: {str(error).splitlines()[0]}") from error
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise HealingError(f"{accelerator.distributed_type.value} is not supported; launch with examples/zero3.yaml, or without a config.")
+    if report_to != "none" and not accelerator.log_with:
+        raise HealingError(f"--report-to {report_to} is not installed here: pip install {report_to}, or leave it out.")
     return accelerator
 
 

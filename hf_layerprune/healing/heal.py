@@ -46,7 +46,7 @@ def heal(
     from hf_layerprune.healing.run import train
     from hf_layerprune.models.processor import load_processor
 
-    accelerator = start_engine(request.recipe, request.work, request.report_to, request.device)
+    accelerator = start_engine(request.recipe, request.curves, request.report_to, request.device)
     with failures_named(accelerator, "Run the same command again: it goes on from the last save."):
         processor = load_processor(request.checkpoint.path)
         with accelerator.local_main_process_first():

@@ -42,6 +42,11 @@ class HealingRequest:
         """The hidden folder beside the output in which an unfinished run lies."""
         return self.output.parent / f".layerprune-{hashlib.sha256(os.fsencode(self.output.name)).hexdigest()[:16]}.healing"
 
+    @property
+    def curves(self) -> Path:
+        """Where tensorboard finds the curve: beside the output, in the folder that it looks in by itself."""
+        return self.output.parent / "runs" / self.output.name
+
     @cached_property
     def trained(self) -> TrainedLayers | None:
         """The layers that are trained in full, None for adapters on all. UsageError if the request does not say which."""

@@ -234,3 +234,16 @@ def test_proved_against_what_was_healed_and_what_that_was_pruned_from(pruned_min
     for source in (pruned_mini, model_path()):
         found = verify(copy, Checkpoint.open(source, "source")).differences
         assert any("'model.language_model.layers.4.mlp.up_proj.weight' is not the source's" in line for line in found)
+
+
+def test_the_curve_goes_to_tensorboard_too(pruned_mini: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(request(pruned_mini, tmp_path / "out", "interlace", report_to="tensorboard"))
+    assert list((tmp_path / "runs" / "out").rglob("events.out.tfevents.*"))
+
+
+def test_a_tracker_that_is_not_installed(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
+    with pytest.raises(HealingError, match=r"--report-to wandb is not installed here: pip install wandb, or leave it out\."):
+        run(request(pruned_mini, tmp_path / "out", "interlace", report_to="wandb"))
+    assert not list(tmp_path.iterdir())
