@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401  # a fixture
 from PIL import Image
 
 from hf_layerprune import LayerPruner
@@ -15,15 +16,6 @@ from hf_layerprune.evaluation.generation import LoadedModel, ready
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """No quarrel over the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401  # a fixture
 from tiny_checkpoint import make_checkpoint
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order on every machine, and no quarrel over the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
