@@ -20,7 +20,6 @@ from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, Picture, Turn
 from hf_layerprune.healing.picture_sizes import PictureSizes
-from hf_layerprune.healing.portable_processor import PortableProcessor
 
 IGNORED = -100  # the label of a token that the loss leaves out
 TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels")  # [token]; all others are pictures'
@@ -51,7 +50,7 @@ class _Drawn:
 class ChatEncoder:
     """Encodes conversations through a checkpoint's own processor and template, to `max_length` tokens. It can be pickled."""
 
-    portable: PortableProcessor
+    processor: Any
     max_length: int
 
     @classmethod
@@ -61,7 +60,7 @@ class ChatEncoder:
             raise ModelError(
                 f"{type(processor.tokenizer).__name__} does not tell where its tokens stand in the text; a fast one is needed."
             )
-        encoder = cls(PortableProcessor(processor), max_length)
+        encoder = cls(processor, max_length)
         try:
             replace(encoder, max_length=1 << 30).encode(_EXAMPLE)
         except BadRecord as bad:
@@ -69,7 +68,7 @@ class ChatEncoder:
         return encoder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ChatEncoder, (self.portable, self.max_length)  # without what was derived from them
+        return ChatEncoder, (self.processor, self.max_length)  # without what was derived from them
 
     def measure(self, conversation: Conversation) -> tuple[int, bool]:
         """The sample's length in tokens, and whether its pictures must be scaled down for it; raises as `encode` does.
@@ -89,7 +88,7 @@ class ChatEncoder:
         options: dict[str, Any] = {"images": [drawn.pictures]} if drawn.pictures else {}
         if drawn.limit is not None:
             options["images_kwargs"] = self._sizes.options(drawn.limit)
-        made = self.portable.processor(text=[drawn.text], return_tensors="pt", **options)
+        made = self.processor(text=[drawn.text], return_tensors="pt", **options)
         sample = {key: value[0] if key in TOKEN_KEYS else value for key, value in made.items()}
         expected = torch.from_numpy(np.repeat(drawn.tokens, drawn.counts))
         if not torch.equal(sample["input_ids"], expected):
@@ -100,7 +99,7 @@ class ChatEncoder:
     @property
     def fingerprint(self) -> str:
         """sha256 of all that decides how a conversation is encoded."""
-        processor, whole = self.portable.processor, hashlib.sha256()
+        processor, whole = self.processor, hashlib.sha256()
         parts = (
             transformers.__version__,
             str(self.max_length),
@@ -157,19 +156,19 @@ class ChatEncoder:
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return ChatTemplate(self.portable.processor)
+        return ChatTemplate(self.processor)
 
     @cached_property
     def _sizes(self) -> PictureSizes:
-        return PictureSizes(self.portable.processor.image_processor)
+        return PictureSizes(self.processor.image_processor)
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return self.portable.processor.tokenizer
+        return self.processor.tokenizer
 
     @cached_property
     def _image_token(self) -> int:
-        return int(self.portable.processor.image_token_id)
+        return int(self.processor.image_token_id)
 
     @cached_property
     def _control(self) -> Int[np.ndarray, "control"]:

@@ -38,18 +38,31 @@ def _image_and_text_processor(path: Path) -> ProcessorMixin:
     base: Any = getattr(transformers, name, None) if isinstance(name, str) else None
     if not (isinstance(base, type) and issubclass(base, ProcessorMixin)):
         raise ModelError(f"{path}: no file there names a processor that transformers knows; found {name!r}.")
+    try:
+        return _without_video(base).from_pretrained(path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"{path}: the processor {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+
+
+def _without_video(base: Any) -> Any:
+    """A processor class without its video part; its instances can be sent to other processes."""
 
     class ImageTextProcessor(base):  # type: ignore[misc]
-        """The processor without its video part."""
-
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [part for part in base.get_attributes() if "video" not in part]
 
-    try:
-        return ImageTextProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{path}: the processor {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        def __reduce__(self) -> tuple[Any, ...]:
+            return _rebuilt, (base, self.__dict__)
+
+    return ImageTextProcessor
+
+
+def _rebuilt(base: Any, state: dict[str, Any]) -> Any:
+    kind = _without_video(base)
+    processor = kind.__new__(kind)
+    processor.__dict__.update(state)
+    return processor
 
 
 def _processor_class(path: Path) -> str | None:

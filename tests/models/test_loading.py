@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors
 from transformers.utils import logging as transformers_logging
 
 from hf_layerprune.errors import ModelError
 from hf_layerprune.families import family_for
+from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import chat_prompt
 from hf_layerprune.models.decoder import decoder_layers, without_layers
 from hf_layerprune.models.loading import check_loads, choose_device, choose_dtype, load_model
+from hf_layerprune.models.processor import load_processor
 from hf_layerprune.models.source_model import SourceModel
 
 FAMILY = family_for(make_config(), "test")
@@ -129,3 +134,13 @@ def test_cutting_leaves_the_source_whole(tiny: Path) -> None:
 def test_a_model_that_is_not_built_as_its_family_says(tiny: Path, prefix: str) -> None:
     with pytest.raises(ModelError, match="Qwen3VLForConditionalGeneration"):
         decoder_layers(load_model(tiny), replace(FAMILY, layer_prefix=prefix))
+
+
+def test_a_processor_can_be_sent_to_another_process() -> None:
+    processor = load_processor(model_path())
+    copy = pickle.loads(pickle.dumps(processor))
+    assert copy.get_attributes() == processor.get_attributes()
+    image = Image.new("RGB", (64, 64), "red")
+    texts = [chat_prompt(processor, "What is it?")]
+    one, two = (p(text=texts, images=[[image]], return_tensors="pt") for p in (processor, copy))
+    assert all(torch.equal(one[key], two[key]) for key in one) and one.keys() == two.keys()
