@@ -61,5 +61,5 @@ def apply(
     report = write_pruned(console, checkpoint, made, output, overwrite, writing, records, repo, given.manifest)
     if given.manifest:
         console.say(f"proved  its weight files have the sha256 of those of {given.name}")
-    show_next(console, output, source, checkpoint, repo is not None)
+    show_next(console, output, source, checkpoint, made, repo is not None)
     console.result({**report, "rebuilt": given.name if given.manifest else None})

@@ -69,7 +69,7 @@ def convert(
         check_output(target, overwrite=overwrite, source=pruner.checkpoint.path)
     plan = make_plan(console, pruner, planning, probing)
     report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records(), repo) if not dry_run else {}
-    show_next(console, target if not dry_run else None, source, pruner.checkpoint, repo is not None)
+    show_next(console, target if not dry_run else None, source, pruner.checkpoint, plan, repo is not None)
     caution = deepstack_warning(plan, pruner.facts)
     probed = probe_report(pruner.statistics) if plan.statistics and pruner.statistics else None
     console.result({"plan": plan.to_dict(), "probe": probed, "warnings": [caution] if caution else [], "dry_run": dry_run, **report})

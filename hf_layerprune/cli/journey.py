@@ -156,11 +156,13 @@ def statistics_record(plan: PruningPlan, path: Path) -> dict[str, bytes]:
     return {"statistics.safetensors": statistics.content}
 
 
-def show_next(console: Console, target: Path | None, source: str, checkpoint: Checkpoint, streamed: bool = False) -> None:
+def show_next(
+    console: Console, target: Path | None, source: str, checkpoint: Checkpoint, plan: PruningPlan, streamed: bool = False
+) -> None:
     """The command that makes sense now; after streaming there is no source on this disk to compare with."""
     if target is None:
         console.say("dry run: nothing was written")
-    elif streamed:
-        console.say(f"next    hf-layerprune verify {quoted(target)} --deep")
-    else:
-        console.say(f"next    hf-layerprune verify {quoted(target)} --source {named_again(source, checkpoint.source)} --deep")
+        return
+    against = "" if streamed else f" --against {named_again(source, checkpoint.source)}"  # a streamed source is not on this disk
+    console.say(f"next    hf-layerprune evaluate {quoted(target)}{against}")
+    console.say(f"        hf-layerprune heal {quoted(target)} --recipe {'interlace' if plan.tune else 'domain-aware'}")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, LayerStatistics
 from hf_layerprune.checkpoint.remote_records import record_of
 from hf_layerprune.cli.console import Console
+from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import model_line
-from hf_layerprune.cli.source import named_again, open_description, pinned
+from hf_layerprune.cli.source import open_description, pinned
 from hf_layerprune.errors import ArtifactError, shown
 from hf_layerprune.families.facts import LINEAGE
 from hf_layerprune.families.lookup import find
@@ -36,7 +37,7 @@ def plan_origin(console: Console, origin: str, lookup: Mapping[str, Any]) -> tup
 def source_of(origin: str, facts: ModelFacts, statistics: LayerStatistics | None) -> str:
     """How to name the planned model in the next command: statistics know a folder by its last name alone."""
     if statistics is None:
-        return named_again(origin, facts.source)
+        return quoted(origin) if Path(origin).is_dir() else pinned(facts.source)
     return pinned(facts.source) if facts.source.commit or facts.source.id == "mini" else "SOURCE"
 
 

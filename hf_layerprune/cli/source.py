@@ -96,9 +96,7 @@ def is_hub_id(named: str) -> bool:
 
 def named_again(typed: str, source: SourceRef) -> str:
     """How to name the same source in a command to be typed next: the folder as it was typed, or the id that was taken."""
-    if Path(typed).is_dir():
-        return quoted(typed)
-    return pinned(source)
+    return quoted(typed) if Path(typed).is_dir() else source.id
 
 
 def pinned(source: SourceRef) -> str:

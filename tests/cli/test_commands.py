@@ -31,8 +31,9 @@ def test_convert(run: Run, here: Path, statistics: Path) -> None:
     assert len(dropped) == 3 and dropped[0] >= 3 and dropped[-1] < 15
     assert any(line.startswith(f"removed 3 of 16 layers: {', '.join(map(str, dropped))}") for line in lines)
     assert any("synthetic, seed 0, 64 pixels" in line for line in lines)
-    assert lines[-1] == "next    hf-layerprune verify mini-mixed-13L --source mini --deep"
-    assert "220 tensors identical to their source" in lines[-2]
+    assert lines[-2] == "next    hf-layerprune evaluate mini-mixed-13L --against mini"
+    assert lines[-1] == "        hf-layerprune heal mini-mixed-13L --recipe domain-aware"
+    assert "220 tensors identical to their source" in lines[-3]
     (marks,) = [line.split() for line in lines if line.count("◆") == 4]
     assert [number for number, mark in enumerate(marks) if mark == "✕"] == dropped
     assert read_model(here / "mini-mixed-13L") == pruned_tensors(read_model(model_path()), plan["keep"])

@@ -216,7 +216,7 @@ def test_stream(hub: LoopbackHub, here: Path, run_here: Run, asked: Callable[[st
     size = len(hub.repos[SOURCE].commits[hub.repos[SOURCE].refs["main"]][WEIGHTS])
     done = run_here("convert", SOURCE, "--layers", "5,9", "--stream", "-o", "out")
     assert done.returncode == 0, done.stderr
-    assert "verified: " in done.stdout and done.stdout.splitlines()[-1] == "next    hf-layerprune verify out --deep"
+    assert "verified: " in done.stdout and done.stdout.splitlines()[-2] == "next    hf-layerprune evaluate out"
     keep = [layer for layer in range(16) if layer not in (5, 9)]
     assert read_model(here / "out") == pruned_tensors(read_model(model_path()), keep)
     assert size <= asked(WEIGHTS) < size + 400_000

@@ -53,7 +53,7 @@ def test_yes_takes_it(run: Callable[..., Done], hub: LoopbackHub, here: Path) ->
     assert "taking Qwen/Qwen3-VL-4B-Instruct" in done.stderr
     assert [path.name for path in here.iterdir()] == ["Qwen3-VL-4B-Instruct-mixed-13L"]
     assert [path for path in hub.requests if "safetensors" in path and "resolve" in path]
-    assert "--source Qwen/Qwen3-VL-4B-Instruct --revision " in done.stdout
+    assert "--against Qwen/Qwen3-VL-4B-Instruct\n" in done.stdout
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
