@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+
+if TYPE_CHECKING:
+    from hf_layerprune.checkpoint.index import Checkpoint
 
 
 @click.command(
@@ -25,7 +28,6 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     from hf_layerprune.cli.report import count, model_line, reading_line, size
     from hf_layerprune.cli.source import open_description
     from hf_layerprune.families.facts import protected_layers
-    from hf_layerprune.strategies.budget import resolve_budget
     from hf_layerprune.strategies.layer_lists import format_layers
 
     checkpoint, reading = open_description(console, source, **lookup)
@@ -38,12 +40,10 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     if facts.original_layers is not None:
         console.say(f"already pruned: its layers are {format_layers(facts.original_layers)} of the first ancestor")
     console.say(f"\n budget  {'removes':>8}  {'layers left':>11}  {'parameters':>10}  {'on disk':>9}")
-    rows = []
-    for share in ("10%", "25%", "40%"):
-        k = resolve_budget(facts.layers, budget=share).layers
-        parameters, total = checkpoint.size(range(facts.layers - k, facts.layers))
-        console.say(f"{share:>7}  {k:>8}  {facts.layers - k:>11}  {count(parameters):>10}  {size(total):>9}")
-        rows.append({"budget": share, "removes": k, "layers": facts.layers - k, "parameters": parameters, "bytes": total})
+    rows = _budgets(checkpoint)
+    for row in rows:
+        removes, left = row["removes"] or "none", row["layers"]
+        console.say(f"{row['budget']:>7}  {removes:>8}  {left:>11}  {count(row['parameters']):>10}  {size(row['bytes']):>9}")
     if reading:
         console.say(reading_line(reading))
     shown = facts.to_dict() | {
@@ -53,3 +53,20 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
         "tied": checkpoint.tied,
     }
     console.result(shown | {"budgets": rows, "network_bytes": reading.bytes if reading else 0})
+
+
+def _budgets(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """What each of the paper's budgets removes and leaves; a share of few layers can be less than one."""
+    from hf_layerprune.errors import UsageError
+    from hf_layerprune.strategies.budget import resolve_budget
+
+    rows = []
+    for share in ("10%", "25%", "40%"):
+        try:
+            k = resolve_budget(checkpoint.facts.layers, budget=share).layers
+        except UsageError:
+            k = 0
+        left = checkpoint.facts.layers - k
+        parameters, total = checkpoint.size(range(left, checkpoint.facts.layers))
+        rows.append({"budget": share, "removes": k, "layers": left, "parameters": parameters, "bytes": total})
+    return rows

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from independent import pruned as pruned_tensors
 from independent import read_model, snapshot
+from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.mini import model_path
 
@@ -191,3 +192,10 @@ def test_any_encoding_of_stdout(
             assert json.loads(done.stdout)["output"] == arguments[-1] if "-o" in arguments else json.loads(done.stdout)
         else:
             assert done.stdout
+
+
+def test_inspect_a_model_of_few_layers(run: Callable[..., Done], tmp_path: Path) -> None:
+    done = run("inspect", str(make_checkpoint(tmp_path / "tiny", layers=6)))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.lstrip().startswith(("10%", "25%", "40%"))]
+    assert [row[1:3] for row in rows] == [["none", "6"], ["1", "5"], ["1", "5"]]
