@@ -69,7 +69,7 @@ def run(console: Console, source: str, request: HealingRequest, data: DataReques
         )
     for line in _lines(request, record, reused):
         console.say(line)
-    console.say(f"next    hf-layerprune evaluate {quoted(request.output)} --against {named_again(source, request.checkpoint.source)}")
+    console.say(_next(request, source))
     console.result(
         {"output": str(request.output), "reused": reused, "steps": record.steps, "loss": [*record.curve["loss"]], "key": record.key}
     )
@@ -84,6 +84,12 @@ def _calm_engines() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
+def _next(request: HealingRequest, source: str) -> str:
+    if request.keep_adapter:
+        return f"next    PeftModel.from_pretrained(model, {str(request.output)!r}), with the model of {request.checkpoint.id}"
+    return f"next    hf-layerprune evaluate {quoted(request.output)} --against {named_again(source, request.checkpoint.source)}"
+
+
 def _lines(request: HealingRequest, record: HealingRecord, reused: bool) -> list[str]:
     if reused:
         return [
@@ -94,7 +100,7 @@ def _lines(request: HealingRequest, record: HealingRecord, reused: bool) -> list
     loss, tenth = record.curve["loss"], max(1, record.steps // 10)
     kept = "adapter alone" if request.keep_adapter else "verified: every other tensor identical to its source"
     return [
-        *_data_lines(record.data),
+        *_data_lines(record),
         f"trained {count(trained['parameters'])} parameters in {trained['tensors']} tensors: {what}",
         f"healed  {record.steps} steps in {record.seconds:.0f} s: loss {sum(loss[:tenth]) / tenth:.4f} -> {sum(loss[-tenth:]) / tenth:.4f}"
         f" (first and last tenth of the steps)",
@@ -102,11 +108,14 @@ def _lines(request: HealingRequest, record: HealingRecord, reused: bool) -> list
     ]
 
 
-def _data_lines(data: Mapping[str, Any]) -> list[str]:
+def _data_lines(record: HealingRecord) -> list[str]:
     lines = []
-    for source in data["sources"]:
+    for source in record.data["sources"]:
         left = [f"{source[key]} {words}" for key, words in _LEFT.items() if source[key]]
         lines.append(f"data    {source['samples']} samples of {source['origin']}" + (f" ({', '.join(left)})" if left else ""))
+    if over := record.data["samples"] % record.recipe["batch_size"]:
+        lines.append(f"        {over} samples do not fill a last batch of {record.recipe['batch_size']} and were not used")
+    lines += [f"  {reason}" for reason in record.data["reasons"][:5]]
     return lines
 
 

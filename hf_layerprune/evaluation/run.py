@@ -12,7 +12,6 @@ from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.side_files import RECORDS
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import EvaluationError, UsageError
@@ -92,7 +91,7 @@ def evaluate_checkpoint(
         return Evaluation(found, target, reused=True)
     check_evaluation_output(target, checkpoint, run.overwrite)
     with held(target):
-        report, files = job.report(target)
+        report, files = job.report()
         write_evaluation(target, checkpoint, report, files)
     return Evaluation(report, target)
 
@@ -153,10 +152,10 @@ class _Job:
         """Of everything that decides the report's scores."""
         return digest_of([EVAL_FORMAT, [self._key_of(subject) for subject in self.subjects]])
 
-    def report(self, output: Path) -> tuple[EvalReport, dict[str, bytes]]:
+    def report(self) -> tuple[EvalReport, dict[str, bytes]]:
         """Ask, and count; the report and the files of answers beside it."""
         started = time.monotonic()
-        answers = [self._answers(subject, output) for subject in self.subjects]
+        answers = [self._answers(subject) for subject in self.subjects]
         for task in self.tasks:
             for given in answers:
                 check_bad(task, given, parse_max_bad(self.run.max_bad))
@@ -179,14 +178,14 @@ class _Job:
     def _key_of(self, subject: Subject) -> str:
         return digest_of([subject.settings, [[task.name, task.digest] for task in self.tasks]])
 
-    def _answers(self, subject: Subject, output: Path) -> dict[Place, Answer]:
+    def _answers(self, subject: Subject) -> dict[Place, Answer]:
         """All answers of a model: those that are kept somewhere, and the others now."""
         key = self._key_of(subject)
         file = AnswerFile((self.run.keep or default_answers_folder()) / f"{key[:32]}.jsonl", key, self._header(subject))
-        if self._is_whole(kept := self._kept(file, subject, output)):
+        if self._is_whole(kept := self._kept(file, subject)):
             return kept
         with file.held() as appender:
-            kept = self._kept(file, subject, output)  # another run may have finished it meanwhile
+            kept = self._kept(file, subject)  # another run may have finished it meanwhile
             return kept if self._is_whole(kept) else self._ask(subject, kept, appender)
 
     def _ask(self, subject: Subject, known: dict[Place, Answer], appender: Any) -> dict[Place, Answer]:
@@ -212,17 +211,13 @@ class _Job:
         made_in["batch"] = interview.batch
         return interview.answers
 
-    def _kept(self, file: AnswerFile, subject: Subject, output: Path) -> dict[Place, Answer]:
-        """What this model answered before, in the folder of answers, in an evaluation of its own, or in the one to be replaced."""
-        places = [file.path, subject.checkpoint.path / RECORDS / ANSWERS, output / ANSWERS, output / OTHER_ANSWERS]
+    def _kept(self, file: AnswerFile, subject: Subject) -> dict[Place, Answer]:
+        """What this model answered before, from the folder of answers alone: a file beside a model may be anybody's."""
         wanted = {(task.name, sample.index) for task in self.tasks for sample in task.samples}
-        known: dict[Place, Answer] = {}
-        for place in places:
-            found, there = read_answers(place, file.key)
-            known = {place: answer for place, answer in found.items() if place in wanted} | known
-            if there and found:
-                self.environments.setdefault(subject.source.fingerprint, there)
-        return known
+        found, there = read_answers(file.path, file.key)
+        if there and found:
+            self.environments.setdefault(subject.source.fingerprint, there)
+        return {place: answer for place, answer in found.items() if place in wanted}
 
     def _environment(self, subject: Subject) -> dict[str, Any]:
         return self.environments.get(subject.source.fingerprint, {})

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.files import write_atomic
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
@@ -42,8 +43,9 @@ def heal(
     """
     request.check()
     from hf_layerprune.healing.collator import Collator
-    from hf_layerprune.healing.engine import failures_named, start_engine
+    from hf_layerprune.healing.engine import failures_named, rounds_per_step, start_engine
     from hf_layerprune.healing.run import train
+    from hf_layerprune.healing.training import steps_in
     from hf_layerprune.models.processor import load_processor
 
     accelerator = start_engine(request.recipe, request.curves, request.report_to, request.device)
@@ -52,8 +54,12 @@ def heal(
         with accelerator.local_main_process_first():
             data = prepare(processor, request.recipe, request.seed)
         key = request.key(data.digest)
-        if (found := finished_record(request.output)) and found.key == key:
+        if found := _finished(request, key):
+            if accelerator.is_main_process:
+                _clear_leftovers(request)
             return found, True
+        steps_in(len(data), request.recipe)
+        rounds_per_step(request.recipe, accelerator.num_processes)
         check_output(request.output, overwrite=request.overwrite, source=request.checkpoint.path)
         with _work_folder(request, key, accelerator, say):
             record = train(request, data, Collator.of(processor), accelerator, progress, say)
@@ -100,18 +106,39 @@ def _work_folder(request: HealingRequest, key: str, accelerator: Any, say: Calla
         accelerator.wait_for_everyone()
         yield
         return
-    with hold(work.with_suffix(".healing.lock"), str(request.output)):
+    with ExitStack() as stack:
         try:
+            stack.enter_context(hold(_lock(request), str(request.output)))
+            # Another run may have ended while this one looked at the data: better known now than after the training.
+            check_output(request.output, overwrite=request.overwrite, source=request.checkpoint.path)
             if work.exists() and (not stamp.is_file() or stamp.read_text() != key):
                 say("an interrupted healing with other data or settings is discarded")
                 shutil.rmtree(work)
-            work.mkdir(exist_ok=True)
-            stamp.write_text(key)
+            if not work.exists():
+                work.mkdir()
+                write_atomic(stamp, key.encode())
         except OSError as error:
-            raise HealingError(f"{work}: cannot be prepared: {error.strerror}. Choose an output on a disk that can be written.") from error
+            reason = f"{work}: cannot be prepared: {error.strerror}."
+            raise HealingError(f"{reason} Free some space, or choose an output on a disk that can be written.") from error
         accelerator.wait_for_everyone()
         yield
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _finished(request: HealingRequest, key: str) -> HealingRecord | None:
+    found = finished_record(request.output)
+    return found if found and found.key == key else None
+
+
+def _clear_leftovers(request: HealingRequest) -> None:
+    """Remove what a run left that died after its output stood."""
+    if request.work.exists():
+        with hold(_lock(request), str(request.output)):
+            shutil.rmtree(request.work, ignore_errors=True)
+
+
+def _lock(request: HealingRequest) -> Path:
+    return request.work.with_suffix(".healing.lock")
 
 
 def _write(request: HealingRequest, record: HealingRecord) -> None:

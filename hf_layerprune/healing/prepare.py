@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -35,7 +35,8 @@ class SourceReport:
     """What became of one source's records: available = used + bad + too_long + left_out.
 
     revision: commit on the Hub or None; digest: sha256 of its content; scaled: of the used ones, those whose pictures are scaled
-    down; samples: how many an epoch has of them by the weight; tokens: in these samples.
+    down; samples: how many an epoch has of them by the weight; tokens: in these samples; filters: the limits of `Filters`, by
+    name; rendered_math: whether problems were taken as pictures.
     """
 
     spec: str
@@ -50,6 +51,8 @@ class SourceReport:
     scaled: int
     samples: int
     tokens: int
+    filters: Mapping[str, str | None]
+    rendered_math: bool
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,13 @@ def _scanned(source: Source, max_bad: Decimal, cache: Path | None, workers: int 
 
 def _key(source: Source) -> str:
     """sha256 of what decides a scan."""
-    filters = {name: None if value is None else str(value) for name, value in asdict(source.filters).items()}
     rendering = source.rendering.digest if source.rendering else None
-    content = [FORMAT, source.table.digest, source.encoder.fingerprint, filters, rendering]
+    content = [FORMAT, source.table.digest, source.encoder.fingerprint, _limits(source), rendering]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _limits(source: Source) -> dict[str, str | None]:
+    return {name: None if value is None else str(value) for name, value in asdict(source.filters).items()}
 
 
 def _mixed(specs: Sequence[DataSpec], sources: Sequence[Source], scans: Sequence[Scan], seed: int) -> HealingData:
@@ -199,4 +205,6 @@ def _source_report(spec: DataSpec, source: Source, found: Scan, drawn: Int[np.nd
         scaled=int(np.asarray(found.scaled).sum()),
         samples=len(drawn),
         tokens=int(drawn.sum(dtype=np.int64)),
+        filters=_limits(source),
+        rendered_math=source.rendering is not None,
     )

@@ -15,7 +15,7 @@ INTERLACE_PAPER = "INTERLACE, section 3.4 and appendix"
 
 _MOST = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
-    ("learning_rate", 0.0, 10.0),
+    ("learning_rate", 1e-12, 10.0),
     ("warmup_ratio", 0.0, 1.0),
     ("weight_decay", 0.0, 10.0),
     ("batch_size", 1, _MOST),
@@ -27,6 +27,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("adam_beta2", 0.0, 1.0),
     ("adam_epsilon", 0.0, 1.0),
     ("lora_rank", 0, 65536),
+    ("lora_alpha", 0, _MOST),
     ("lora_dropout", 0.0, 1.0),
 )
 
@@ -64,7 +65,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, least, below in _BOUNDS:
             value = getattr(self, name)
-            least = 1 if name == "lora_rank" and self.method == "lora" else least
+            least = 1 if name in ("lora_rank", "lora_alpha") and self.method == "lora" else least
             if not least <= value < below:
                 raise UsageError(f"recipe {self.name!r}: {name} is {shown(value)}, expected from {least:g} to below {below:g}.")
 

@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from hf_layerprune.artifacts.healing_record import HEALING, HEALING_FORMAT, HealingRecord
+from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.side_files import PLAN, RECORDS
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import check_output
 from hf_layerprune.errors import ArtifactError, HealingError, LayerPruneError, UsageError
 from hf_layerprune.healing.recipes import Recipe
@@ -65,6 +66,10 @@ class HealingRequest:
     def check(self) -> None:
         """Refuse, before any work, what cannot be done. UsageError, CheckpointError or HealingError."""
         _ = self.trained
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"--seed {self.seed}: expected a number from 0 to {(1 << 32) - 1}.")
+        if self.report_to == "tensorboard" and self.output in self.curves.parents:
+            raise UsageError(f"--report-to tensorboard writes to {self.curves}, within the output {self.output}: choose another output.")
         if self.save_steps < 1:
             raise UsageError(f"--save-steps {self.save_steps}: expected at least 1.")
         if "auto_map" in self.checkpoint.config:
@@ -87,8 +92,11 @@ class HealingRequest:
 
 
 def finished_record(output: Path) -> HealingRecord | None:
-    """The record of a healed output, None if there is none that can be read."""
+    """The record of a healed output, None if there is none that can be read, or files of the output are gone or cut."""
     try:
-        return HealingRecord.load(output / RECORDS / HEALING)
-    except LayerPruneError:
+        record = HealingRecord.load(output / RECORDS / HEALING)
+        files = Manifest.load(output / RECORDS / MANIFEST).files
+        whole = all((output / name).stat().st_size == file.bytes for name, file in files.items())
+    except (LayerPruneError, OSError):
         return None
+    return record if whole and not output.is_symlink() else None

@@ -43,8 +43,12 @@ def save(trainer: Trainer, folder: Path, curve: Sequence[Step]) -> None:
             for old in saved(folder)[:-KEPT]:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
-    except OSError as error:
-        raise HealingError(f"{folder}: saving the state failed: {error.strerror or error}. Free some space and run again.") from error
+    except (OSError, RuntimeError) as error:  # the latter is how torch reports a full disk
+        shutil.rmtree(place, ignore_errors=True)
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or "the disk took no more"
+        raise HealingError(f"{folder}: saving the state failed: {reason}. Free some space and run again.") from error
 
 
 def saved(folder: Path) -> list[Path]:

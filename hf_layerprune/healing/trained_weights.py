@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -44,11 +44,11 @@ class TrainedWeights:
         with safe_open(self.path, "pt") as file:
             if self.scale is None:
                 value: Tensor = file.get_tensor(name)
-                return _laid_out(value, before, name).to(before.dtype)
+                return _check_finite(_laid_out(value, before, name).to(before.dtype), name)
             module = name.removesuffix(".weight")
             down: Tensor = file.get_tensor(module + LORA_A)
             up: Tensor = file.get_tensor(module + LORA_B)
-        return (before.float() + self.scale * (up.float() @ down.float())).to(before.dtype)
+        return _check_finite((before.float() + self.scale * (up.float() @ down.float())).to(before.dtype), name)
 
 
 def collect(trainer: Trainer, path: Path) -> None:
@@ -59,6 +59,7 @@ def collect(trainer: Trainer, path: Path) -> None:
         if parameter.requires_grad:
             value = _gathered(parameter) if uses_deepspeed(trainer.accelerator) else parameter.detach()
             if trainer.accelerator.is_main_process:
+                _check_finite(value, name)
                 whole[_checkpoint_name(name)] = value.float().cpu().contiguous().clone()
     if trainer.accelerator.is_main_process:
         _write(whole, path)
@@ -85,8 +86,16 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(beside, path)
         fsync_folder(path.parent)
-    except OSError as error:
-        raise HealingError(f"{path}: writing it failed: {error.strerror or error}. Free some space and run again.") from error
+    except (OSError, SafetensorError) as error:  # the latter is how its writer reports a full disk
+        raise HealingError(
+            f"{path}: writing it failed: {getattr(error, 'strerror', None) or error}. Free some space and run again."
+        ) from error
+
+
+def _check_finite(value: Tensor, name: str) -> Tensor:
+    if not bool(torch.isfinite(value).all()):
+        raise HealingError(f"{name}: training left values in it that are no numbers. Lower the learning rate, and heal again.")
+    return value
 
 
 def _laid_out(value: Tensor, before: Tensor, name: str) -> Tensor:

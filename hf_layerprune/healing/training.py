@@ -73,8 +73,9 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             loss, norm, tokens = self._step([next(batches) for _ in range(rounds)])
-            if not math.isfinite(loss):
-                raise HealingError(f"step {number + 1}: the loss is {loss}. Lower the learning rate, or use --set precision=fp32.")
+            for what, value in (("loss", loss), ("gradients' norm", norm)):
+                if not math.isfinite(value):
+                    raise HealingError(f"step {number + 1}: the {what} is {value}. Lower the learning rate, or use --set precision=fp32.")
             now = time.monotonic()
             yield Step(number + 1, loss, rate, norm, tokens, now - before, _peak_memory(self.accelerator.device))
             before = now
@@ -109,7 +110,8 @@ class Trainer:
     def _loader(self, start: int) -> DataLoader[Any]:
         workers = 0 if self.accelerator.device.type == "cpu" else 4  # INTERLACE's four; a CPU has better use for its cores
         batches = list(my_batches(len(self._data), self.recipe, self.accelerator.process_index, self.accelerator.num_processes, start))
-        return DataLoader(self._data, batch_sampler=batches, collate_fn=self._collate, num_workers=workers)
+        own = torch.Generator()  # else the loader draws from the stream of the dropout masks, and a resumed run gets others
+        return DataLoader(self._data, batch_sampler=batches, collate_fn=self._collate, num_workers=workers, generator=own)
 
 
 def my_batches(samples: int, recipe: Recipe, rank: int, processes: int, start: int = 0) -> Iterator[list[int]]:

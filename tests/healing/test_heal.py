@@ -177,6 +177,7 @@ def test_requests_that_cannot_be(pruned_mini: Path, tmp_path: Path, recipe: str,
 def test_too_few_samples_for_a_step(pruned_mini: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="5 samples are fewer than one batch of 8"):
         run(request(pruned_mini, tmp_path / "out", "interlace"), samples=5)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_no_number(pruned_mini: Path, tmp_path: Path) -> None:
@@ -246,4 +247,44 @@ def test_a_tracker_that_is_not_installed(pruned_mini: Path, tmp_path: Path, monk
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(HealingError, match=r"--report-to wandb is not installed here: pip install wandb, or leave it out\."):
         run(request(pruned_mini, tmp_path / "out", "interlace", report_to="wandb"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_was_damaged_is_not_finished(pruned_mini: Path, healed: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(healed, tmp_path / "broken")
+    os.truncate(broken / "model.safetensors", 1000)
+    with pytest.raises(CheckpointError, match=r"exists\. Choose another name, or add --overwrite"):
+        run(request(pruned_mini, broken, "interlace"))
+    record, reused = run(request(pruned_mini, broken, "interlace", overwrite=True))
+    assert not reused and record.steps == 3
+    assert (broken / "model.safetensors").read_bytes() == (healed / "model.safetensors").read_bytes()
+    (tmp_path / "link").symlink_to(healed)
+    with pytest.raises(CheckpointError, match="is a link"):
+        run(request(pruned_mini, tmp_path / "link", "interlace"))
+
+
+def test_what_a_run_left_that_died_at_its_end_is_cleared(pruned_mini: Path, healed: Path) -> None:
+    asked = request(pruned_mini, healed, "interlace")
+    asked.work.mkdir()
+    (asked.work / "trained.safetensors").touch()
+    assert run(asked)[1] and not asked.work.exists()
+
+
+def test_weights_that_are_no_numbers_are_not_written(pruned_mini: Path, tmp_path: Path) -> None:
+    """The loss of a step is taken before its update, so the last update is seen in no loss."""
+    wild = {"learning_rate": 9.9, "weight_decay": 9.9, "max_grad_norm": 0, "adam_beta2": 0, "adam_epsilon": 0}
+    with pytest.raises(HealingError, match=r"training left values in it that are no numbers\. Lower the learning rate"):
+        run(request(pruned_mini, tmp_path / "out", "domain-aware", changed=wild), samples=8)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 32, 10**20])
+def test_a_seed_that_cannot_be(pruned_mini: Path, tmp_path: Path, seed: int) -> None:
+    with pytest.raises(UsageError, match=r"--seed .*: expected a number from 0 to 4294967295"):
+        run(request(pruned_mini, tmp_path / "out", "interlace", seed=seed))
+
+
+def test_an_output_in_which_tensorboard_would_write(pruned_mini: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--report-to tensorboard writes to .*runs/runs, within the output"):
+        run(request(pruned_mini, tmp_path / "runs", "interlace", report_to="tensorboard"))
     assert not list(tmp_path.iterdir())

@@ -50,10 +50,12 @@ def test_any_setting_can_be_changed() -> None:
         ("domain-aware", "batch_size", "0", r"batch_size is 0, expected from 1 to below"),
         ("domain-aware", "batch_size", "2.5", r"setting 'batch_size' of recipe 'domain-aware' is '2.5': expected a whole number"),
         ("domain-aware", "learning_rate", "nan", r"'learning_rate' .* expected a finite number"),
-        ("domain-aware", "learning_rate", "-1e-5", r"learning_rate is -1e-05, expected from 0 to below 10"),
+        ("domain-aware", "learning_rate", "-1e-5", r"learning_rate is -1e-05, expected from 1e-12 to below 10"),
         ("domain-aware", "warmup_ratio", "1", r"warmup_ratio is 1\.0, expected from 0 to below 1"),
         ("domain-aware", "precision", "fp8", r"expected one of bf16, fp32"),
         ("domain-aware", "lora_rank", "0", r"lora_rank is 0"),
+        ("domain-aware", "lora_alpha", "0", r"lora_alpha is 0"),
+        ("interlace", "learning_rate", "0", r"learning_rate is 0"),
     ],
 )
 def test_settings_that_cannot_be(recipe: str, setting: str, value: str, message: str) -> None:
