@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.manifest import Manifest
     from hf_layerprune.models.source_model import SourceModel
     from hf_layerprune.probing.probe import ProbedModel
+    from hf_layerprune.publishing.push import Pushed
 
 
 class LayerPruner:
@@ -266,6 +267,12 @@ class LayerPruner:
         from hf_layerprune.evaluation.run import evaluate_model
 
         return evaluate_model(self.checkpoint, tasks, against=against, dtype=self._dtype, loading=self._loading, **options)
+
+    def push_to_hub(self, repo_id: str, folder: str | Path, **options: Any) -> Pushed:
+        """Publish `folder`, which `save_pretrained` or `heal` wrote, not what is in memory; the arguments are those of `push.push`."""
+        from hf_layerprune.publishing.push import push
+
+        return push(Path(folder), repo_id, **options)
 
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
         """What decides the numbers of a probe besides pictures, as asked for: nothing here loads torch."""

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def bare(model: Any, recipe: Any, data: Any, collate: Any) -> tuple[list[float],
         )  # fmt: skip
         trainer = InOrder(model, arguments, train_dataset=data, data_collator=collate, callbacks=[Clock()])
         trainer.train()
-    seconds = [after - before for before, after in zip(times, times[1:], strict=False)]  # with the making of the samples, as ours
+    seconds = [after - before for before, after in pairwise(times)]  # with the making of the samples, as ours
     return [0.0, *seconds], next(line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line)
 
 

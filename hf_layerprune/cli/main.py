@@ -24,6 +24,8 @@ COMMANDS = (
     "apply",
     "heal",
     "evaluate",
+    "card",
+    "push",
     "verify",
     "strategies",
     "recipes",
@@ -88,15 +90,24 @@ def main() -> None:
 
 
 def _fail(error: Exception, debug: bool) -> None:
+    from hf_layerprune.publishing.refusals import redacted
+
+    secrets = _secrets()
     if debug:
-        traceback.print_exception(error)
-    text = " ".join(str(error).split())
+        click.echo(redacted("".join(traceback.format_exception(error)), *secrets), err=True, nl=False)
+    text = redacted(" ".join(str(error).split()), *secrets)
     if isinstance(error, LayerPruneError):
         click.echo(f"error: {text}", err=True)
     else:
         hint = "" if debug else " Run again with --debug for the traceback, and please report it."
         click.echo(f"error: a fault of hf-layerprune itself: {type(error).__name__}: {text}.{hint}", err=True)
     sys.exit(1)
+
+
+def _secrets() -> list[str | None]:
+    """The token at hand, if anything was asked of the Hub."""
+    hub = sys.modules.get("huggingface_hub")
+    return [hub.get_token()] if hub else []
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -173,6 +173,11 @@ healing_data = _gathered(
     click.option("--exclude", multiple=True, metavar="SPEC", help="With --render-math: leave out the problems in this source."),
 )
 
+licence = click.option("--license", metavar="ID", help="The licence, as the Hub spells it.  [default: the source's]")
+control = click.option(
+    "--control", type=PATH, metavar="DIR", help="The unpruned source after the same fine-tuning, evaluated: what that alone does."
+)
+
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
 
 

@@ -1,4 +1,6 @@
-"""A Hub on 127.0.0.1 for the real client: the few endpoints that a download needs, and the ways in which a Hub can fail."""
+"""A Hub on 127.0.0.1 for the real client: the few endpoints that a download needs, and the ways in which a Hub can fail.
+
+What a push needs besides is in `hub_writing`."""
 
 from __future__ import annotations
 
@@ -8,46 +10,15 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
-Files = dict[str, bytes]
-
-
-@dataclass
-class Repo:
-    """commits: files by commit; refs: branch to commit; token: who may read, None for everybody. How it fails: status: answered to
-    every request about the repository instead of a file; drop_at: the first `drops` answers with a weight file end after so many
-    bytes; refusals: status and headers of the next answers about a file; served: what is sent in place of what is listed;
-    ignore_range: every file is sent whole; new_etags: no two answers have the same; slow: seconds before each file;
-    on_file: called with the path and the range of every file that is about to be sent."""
-
-    commits: dict[str, Files] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-    token: str | None = None
-    gated: bool = False
-    status: int = 200
-    drop_at: int | None = None
-    drops: int = 0
-    on_tree: Callable[[], object] | None = None
-    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    served: Files = field(default_factory=dict)
-    ignore_range: bool = False
-    new_etags: bool = False
-    slow: float = 0.0
-    on_file: Callable[[str, str], object] | None = None
-
-    def push(self, files: Files) -> str:
-        commit = hashlib.sha1(json.dumps({name: content.hex() for name, content in files.items()}).encode()).hexdigest()
-        self.commits[commit] = files
-        self.refs["main"] = commit
-        return commit
+from hub_state import Account, Fault, Files, Repo
+from hub_writing import Writing
 
 
 class LoopbackHub(ThreadingHTTPServer):
@@ -58,11 +29,33 @@ class LoopbackHub(ThreadingHTTPServer):
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []  # paths
         self.sent: list[tuple[str, str, int]] = []  # path in the repository, range asked for, bytes, of every file's content
+        self.accounts: dict[str, Account] = {}  # by token
+        self.others: dict[str, str] = {}  # dataset or space, by name
+        self.objects: Files = {}  # in LFS, by sha256
+        self.parts: dict[str, dict[int, bytes]] = {}
+        self.puts: list[str] = []  # objects and parts that were sent
+        self.faults: list[Fault] = []
+        self.part_size = self.wrong_tags = self.flips = 0  # of multipart uploads; how many answers or stored files are wrong
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up, as one does that has read enough, is nothing to report."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    def add(self, name: str) -> Repo:
+        """A new repository, as the Hub makes it."""
+        self.repos[name] = Repo()
+        self.repos[name].push({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
+        return self.repos[name]
+
+    def mode(self, path: str) -> str:
+        return "lfs" if is_lfs(path) else "regular"
+
+    def oid(self, path: str, files: Files) -> str | None:
+        """What a preupload says of a file that is there."""
+        if (content := files.get(path)) is None:
+            return None
+        return hashlib.sha256(content).hexdigest() if is_lfs(path) else git_id(content)
 
     @property
     def url(self) -> str:
@@ -95,19 +88,22 @@ def only_hub(hub: LoopbackHub, cache: Path) -> Iterator[None]:
         utils.enable_progress_bars()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Writing, BaseHTTPRequestHandler):
     server: LoopbackHub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer on a kept connection waits 40 ms
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         path = urlsplit(self.path).path
+        if self.fails():
+            return
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", path):
             self._api(match[1], match[2], unquote(match[3] or "main"), unquote(match[4] or ""))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(match[1], unquote(match[2]), unquote(match[3]))
         else:
-            self._send(404, b"")
+            self.read_more(path)
 
     do_HEAD = do_GET
 
@@ -138,7 +134,13 @@ class Handler(BaseHTTPRequestHandler):
             if repo.on_tree:
                 repo.on_tree()
         else:
-            info = {"id": name, "modelId": name, "sha": commit, "private": False, "siblings": [{"rfilename": path} for path in files]}
+            info = {
+                "id": name,
+                "modelId": name,
+                "sha": commit,
+                "private": repo.private,
+                "siblings": [{"rfilename": path} for path in files],
+            }
             self._send(200, json.dumps(info).encode())
 
     def _file(self, name: str, revision: str, path: str) -> None:
@@ -178,6 +180,12 @@ class Handler(BaseHTTPRequestHandler):
         return int(first), min(size, int(last) + 1) if last else size
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, drops: Repo | None = None) -> None:
+        muted, self.muted = self.muted, None
+        if muted == 0:
+            self.close_connection = True
+            self.connection.shutdown(2)
+            return
+        status = muted or status
         self.send_response(status)
         for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)

@@ -52,7 +52,8 @@ def test_examples_end_a_commands_help(environment: dict[str, str], command: str)
 def test_commands_stand_in_the_order_of_use(environment: dict[str, str]) -> None:
     text, _, _ = ask(environment, "--help")
     listed = [line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.strip()]
-    assert listed == ["inspect", "convert", "probe", "plan", "apply", "verify", "strategies"]
+    journey = ["inspect", "convert", "probe", "plan", "apply", "heal", "evaluate", "card", "push", "verify"]
+    assert listed == [*journey, "strategies", "recipes"]
 
 
 def test_version(environment: dict[str, str]) -> None:

@@ -1,0 +1,38 @@
+"""`hf-layerprune card`: write the model card of a folder that hf-layerprune made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hf_layerprune.cli import options
+from hf_layerprune.cli.console import Console, reporting
+
+
+@click.command(
+    short_help="Write the model card, with its figures, from the records.",
+    epilog=options.examples(
+        "hf-layerprune card ./mini-mixed-13L",
+        "hf-layerprune card ./qwen-28L-healed --control ./qwen-healed --license apache-2.0 -o card.md",
+    ),
+)
+@click.argument("folder", metavar="DIR", type=options.PATH)
+@options.output("the card, its figures in layerprune/ beside it", "FILE", default="README.md in DIR")
+@options.licence
+@options.control
+@reporting
+def card(console: Console, folder: Path, output: Path | None, license: str | None, control: Path | None) -> None:
+    """Say in the README.md of DIR what was removed, how, what it cost, how to use it and how to make it again.
+
+    Every number comes from a record in DIR/layerprune; what was not measured is said to be. In a card that is there, only the
+    parts between hf-layerprune's markers and the metadata that it sets are written anew.
+    """
+    from hf_layerprune.publishing.card import card_facts, metadata, write_card
+
+    found = metadata(card_facts(folder, license=license, control=control))
+    path = write_card(folder, output, license=license, control=control)
+    console.say(f"wrote   {options.quoted(path)}")
+    if "license" not in found:
+        console.note("note: the records name no licence; say which it is with --license before publishing.")
+    console.result({"card": str(path), "metadata": found})

@@ -1,0 +1,1 @@
+"""Publishing: figures, the model card, and the way to the Hub and back."""

@@ -1,0 +1,111 @@
+"""The model card: a README.md that says what a model is, what was done to it and what that cost, from its records alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_layerprune.artifacts.files import dump_json, read_bounded, write_atomic
+from hf_layerprune.checkpoint.side_files import MANIFEST, README, RECORDS
+from hf_layerprune.errors import LayerPruneError, PublishError
+from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, CardFacts, card_facts
+from hf_layerprune.publishing.figures import draw_figures
+from hf_layerprune.publishing.inert import Markdown, argument, for_output
+from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts
+from hf_layerprune.publishing.metadata import metadata, yaml_lines
+from hf_layerprune.publishing.sections import numbers, sections, thousands
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["CardFacts", "card_facts", "merge_card", "metadata", "our_parts", "render_card", "write_card"]
+
+MAX_CARD_BYTES = 8 << 20
+
+
+def render_card(facts: CardFacts) -> str:
+    """The whole README.md: YAML front matter, then our parts between their markers. PublishError if a record is damaged."""
+    from jinja2 import TemplateError
+
+    try:
+        found = metadata(facts)
+        front = "".join(yaml_lines(key, value) for key, value in found.items())
+        body = _template().render(begin=_marker(begin), end=_marker(end), keys=Markdown(" ".join(found)), **sections(facts))
+    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, TemplateError) as error:
+        raise PublishError(f"{facts.name}: a record does not hold what a card needs ({error!r}). Make that record again.") from error
+    tidy = re.sub(r"\n{3,}", "\n\n", body).rstrip("\n")  # no text of a stranger has a line break
+    return f"---\n{front}---\n{tidy}\n"
+
+
+def write_card(
+    folder: Path, output: Path | None = None, *, license: str | None = None, control: Path | None = None, repo: str | None = None
+) -> Path:
+    """Write a folder's card and its figures, merged with the card that is there; the path of the card.
+
+    output: another file for it, which gets the figures beside it; needed where the folder is a download, which is left as it is.
+    repo: the id that it is pushed to, for its quick start. control: as card_facts has it; its records are put beside the card,
+    and the next card finds them there.
+    PublishError if the folder is none of ours, or the card that is there cannot be merged; then nothing is changed.
+    """
+    facts = card_facts(folder, license=license, control=control)
+    place = _place(Path(folder), output)
+    pictures = draw_figures(facts)
+    beside = pictures | (_control_records(facts) if control else {})
+    card = render_card(replace(facts, figures=frozenset(pictures), repo=repo))
+    try:
+        if place.is_file():
+            card = merge_card(_read(place), card)
+        if beside:
+            (place.parent / RECORDS).mkdir(exist_ok=True)
+        for name, content in beside.items():
+            write_atomic(place.parent / RECORDS / name, content)
+        write_atomic(place, card.encode("utf-8", "replace"))
+    except OSError as error:
+        raise PublishError(f"{place}: writing it failed: {error.strerror or error}. Choose another place with -o.") from error
+    except LayerPruneError as error:
+        raise PublishError(f"{place}: {error}" if str(place) not in str(error) else str(error)) from error
+    return place
+
+
+def _control_records(facts: CardFacts) -> dict[str, bytes]:
+    """The control's records, which go with the model, so that its numbers in the card can be traced too."""
+    if facts.control is None or facts.control_healing is None:
+        return {}
+    return {CONTROL_EVALUATION: dump_json(facts.control.to_dict()), CONTROL_HEALING: facts.control_healing.dump()}
+
+
+def _place(folder: Path, output: Path | None) -> Path:
+    """Where the card goes: into a folder that we made, else to a file that is named."""
+    place = output or folder / README
+    if place.is_dir():
+        place = place / README
+    if place.is_symlink() or (output is None and (folder / RECORDS / MANIFEST).is_symlink()):
+        raise PublishError(f"{place}: a link, as in a download's cache, which is left as it is. Name a file for the card with -o.")
+    if not place.parent.is_dir():
+        raise PublishError(f"{place}: there is no folder {place.parent} to write into. Create it first (mkdir -p).")
+    return place
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_bounded(path, "model card", MAX_CARD_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PublishError(f"{path}: the card that is there is no UTF-8 text ({error.reason}). Correct it, or move it away.") from error
+
+
+def _marker(make: Any) -> Any:
+    return lambda part: Markdown(make(part))
+
+
+@cache
+def _template() -> Template:
+    """The template, in which every value that is no Markdown of ours comes out as a code span."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, finalize=for_output, keep_trailing_newline=True, autoescape=False)
+    environment.filters |= {"numbers": numbers, "thousands": thousands, "argument": argument, "ours": Markdown}
+    return environment.from_string(files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8"))

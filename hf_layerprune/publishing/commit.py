@@ -1,0 +1,153 @@
+"""One commit for all that changed, guarded by the commit it starts from, looked up when its answer is lost, compared afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_layerprune.checkpoint.hub_errors import transport_error
+from hf_layerprune.checkpoint.remote import RemoteRepo
+from hf_layerprune.checkpoint.shards import some
+from hf_layerprune.checkpoint.side_files import README, RECORDS, is_of_the_model
+from hf_layerprune.errors import LayerPruneError, PublishError, shown
+from hf_layerprune.publishing.contents import Item
+from hf_layerprune.publishing.hub import Target
+from hf_layerprune.publishing.preflight import Request
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a push does to a repository: items to send, items that are there, names to delete, and names that are left alone."""
+
+    send: tuple[Item, ...]
+    same: tuple[Item, ...]
+    delete: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """oid: of the commit; pull_request: refs/pr/N, None where it went to a branch."""
+
+    oid: str
+    pull_request: str | None
+
+
+def changes(items: Sequence[Item], target: Target | None) -> Changes:
+    """Compare what is to be there with what is. Files of an earlier push that are no longer ours go; a person's stay.
+
+    PublishError where a weight file is there that no push of ours left: transformers might load it in place of ours.
+    """
+    listed = target.files if target else {}
+    there = {item.name: item.is_at(listed.get(item.name)) for item in items}
+    rest = sorted(listed.keys() - {item.name for item in items})
+    ours = target.pushed if target else frozenset()
+    delete = tuple(name for name in rest if name in ours or name.startswith(f"{RECORDS}/"))
+    others = tuple(name for name in rest if name not in delete and is_of_the_model(name))
+    if target and (foreign := [name for name in others if name.endswith((".safetensors", ".safetensors.index.json"))]):
+        raise PublishError(
+            f"{target.id} holds weights that hf-layerprune did not push ({some(foreign)}), which might be loaded in place of these. "
+            "Remove them there, or push to another name."
+        )
+    send, same = (tuple(item for item in items if there[item.name] is known) for known in (False, True))
+    return Changes(send, same, delete, others)
+
+
+def publish(api: HfApi, request: Request, target: Target, found: Changes, default: str, say: Callable[[str], None]) -> Commit:
+    """Send what changed and commit it; the Hub refuses with 412 if the repository is no longer at the target's commit.
+
+    Where the answer is lost, the repository is asked whether it took the commit. say: told of a pull request that an
+    interruption left open.
+    """
+    known = _pull_requests(api, request) if request.create_pr else {}
+    try:
+        made: Any = api.create_commit(
+            request.repo,
+            _operations(found),
+            commit_message=request.message or default,
+            revision=request.revision,
+            create_pr=request.create_pr,
+            parent_commit=target.head,
+        )
+    except KeyboardInterrupt:
+        for opened in _opened(api, request, known):
+            say(request.again(opened))
+        raise
+    except (transport_error(), OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 599)
+        taken = _taken(api, request, target, found, known) if status >= 500 else None
+        if taken is None:
+            raise
+        return taken
+    return Commit(str(made.oid), made.pr_revision or going_on(request))
+
+
+def going_on(request: Request) -> str | None:
+    """The pull request that a push goes on with, if it does."""
+    return request.revision if request.to_pull_request else None
+
+
+def check(request: Request, commit: Commit, items: Sequence[Item], gone: Sequence[str], token: str | bool | None) -> None:
+    """PublishError naming the first file of which the Hub lists something else than was sent."""
+    difference = _difference(RemoteRepo(request.repo, commit.oid, token=token), items, gone)
+    if difference:
+        again = f"Go on with --revision {commit.pull_request}." if commit.pull_request else "Push again to send it once more."
+        raise PublishError(f"{request.repo} @ {commit.oid[:7]}: {difference}; the Hub does not hold what was sent. {again}")
+
+
+def _difference(repo: RemoteRepo, items: Sequence[Item], gone: Sequence[str]) -> str | None:
+    for item in items:
+        file = repo.files.get(item.name)
+        if file is None:
+            return f"{shown(item.name)} is missing"
+        if not item.is_at(file):
+            listed = f"sha256 {file.sha256[:12]}" if file.sha256 else f"git id {file.blob[:12]}"
+            sent = f"{item.record.bytes:,} bytes with sha256 {item.record.sha256[:12]}"
+            return f"{shown(item.name)} is listed with {file.size:,} bytes and {listed}, expected {sent}"
+    return next((f"{shown(name)} is still there" for name in gone if name in repo.files), None)
+
+
+def _operations(found: Changes) -> list[Any]:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[Any] = [CommitOperationDelete(name) for name in found.delete]
+    for item in found.send:
+        added = CommitOperationAdd(item.name, item.content)
+        if item.name != README:
+            added.upload_info.sha256 = bytes.fromhex(item.record.sha256)  # it was just read: not once more
+        operations.append(added)
+    return operations
+
+
+def _pull_requests(api: HfApi, request: Request) -> dict[str, str]:
+    """The pull requests of the repository, refs/pr/N, and the commit of each."""
+    refs = api.list_repo_refs(request.repo, include_pull_requests=True).pull_requests or []
+    return {ref.ref: ref.target_commit for ref in refs}
+
+
+def _opened(api: HfApi, request: Request, known: dict[str, str]) -> list[str]:
+    """Pull requests that were opened since `known`; none where the Hub does not say."""
+    if not request.create_pr:
+        return []
+    with suppress(transport_error(), OSError, ValueError):
+        return sorted(_pull_requests(api, request).keys() - known.keys())
+    return []
+
+
+def _taken(api: HfApi, request: Request, target: Target, found: Changes, known: dict[str, str]) -> Commit | None:
+    """The commit that the Hub made although its answer was lost; None if it made none, or does not answer."""
+    with suppress(transport_error(), OSError, ValueError, LayerPruneError):
+        if request.create_pr:
+            candidates = {ref: oid for ref, oid in _pull_requests(api, request).items() if ref not in known}
+        else:
+            head = str(api.model_info(request.repo, revision=request.revision).sha)
+            candidates = {"": head} if head != target.head else {}
+        for ref, oid in candidates.items():
+            if _difference(RemoteRepo(request.repo, oid, token=target.token), [*found.send, *found.same], found.delete) is None:
+                return Commit(oid, ref or going_on(request))
+    return None

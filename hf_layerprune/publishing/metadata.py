@@ -1,0 +1,81 @@
+"""The card's YAML front matter: what the Hub reads. Every value is checked or plain text, and dumped by a YAML library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_layerprune.artifacts.eval_report import EvalReport, Row
+from hf_layerprune.publishing.facts import CardFacts, is_hub_id
+from hf_layerprune.publishing.inert import plain
+
+OUR_TAGS = ("hf-layerprune", "layer-pruning", "pruned")
+INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
+TASK = "image-text-to-text"
+
+
+def metadata(facts: CardFacts) -> dict[str, Any]:
+    """The keys that we set, in the order in which they are written; none for what the records do not say."""
+    found: dict[str, Any] = {"library_name": "transformers"}
+    found |= {key: _plain(facts.card[key]) for key in INHERITED if key in facts.card}
+    if facts.base_model:
+        found |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+    if datasets := _datasets(facts):
+        found["datasets"] = datasets
+    found["tags"] = [*OUR_TAGS] if facts.plan else [OUR_TAGS[0]]
+    if facts.evaluation and (index := model_index(facts.name, facts.evaluation)):
+        found["model-index"] = index
+    return found
+
+
+def yaml_lines(key: str, value: Any) -> str:
+    """One key and its value as YAML, ending with a line break. Nothing in it can begin a line with `---`."""
+    from huggingface_hub.utils._fixes import yaml_dump
+
+    return str(yaml_dump({key: value}, sort_keys=False))
+
+
+def model_index(model: str, report: EvalReport) -> list[dict[str, Any]]:
+    """The whole tasks' accuracies as the Hub's model-index; empty without scores."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    tasks = {str(task["name"]): task for task in report.tasks}
+    rows = [report.row(name) for name in tasks]
+    results = [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=plain(_dataset(tasks[row.task])),
+            dataset_name=plain(row.task),
+            dataset_revision=_revision(tasks[row.task]),
+            metric_type="accuracy",
+            metric_name=f"accuracy in %, standard error {row.model.error:.2f}, of {row.model.samples} samples",
+            metric_value=_value(row),
+        )
+        for row in rows
+        if row.model.samples
+    ]
+    return eval_results_to_model_index(plain(model), results) if results else []
+
+
+def _value(row: Row) -> float:
+    return round(row.model.accuracy, 2)
+
+
+def _dataset(task: Any) -> str:
+    """A dataset's id on the Hub where it has one, else the task's name."""
+    origin = task.get("origin")
+    return str(origin) if is_hub_id(origin) else str(task["name"])
+
+
+def _revision(task: Any) -> str | None:
+    return plain(task["revision"]) if task.get("revision") else None
+
+
+def _datasets(facts: CardFacts) -> list[str]:
+    """The Hub datasets that it was healed on."""
+    sources = facts.healing.data.get("sources", []) if facts.healing else []
+    return list(dict.fromkeys(str(source["origin"]) for source in sources if is_hub_id(source.get("origin"))))
+
+
+def _plain(value: Any) -> Any:
+    return [plain(item, 1000) for item in value] if isinstance(value, list) else plain(value, 1000)

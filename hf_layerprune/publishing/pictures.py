@@ -1,0 +1,35 @@
+"""The figures as the card shows them: light and dark by the reader's choice, with words for those who cannot see them."""
+
+from __future__ import annotations
+
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.inert import Markdown
+
+LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
+LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
+
+
+def map_picture(facts: CardFacts) -> Markdown | None:
+    if facts.plan is None or LAYER_MAP not in facts.figures:
+        return None
+    removed = ", ".join(map(str, facts.plan.drop))
+    shown = (
+        "How much each decoder layer changes what passes through it, on math and on general pictures"
+        if facts.statistics
+        else "The decoder layers"
+    )
+    return _picture(
+        LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed are layers {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
+    )
+
+
+def loss_picture(facts: CardFacts) -> Markdown | None:
+    if facts.healing is None or LOSS not in facts.figures:
+        return None
+    loss = facts.healing.curve["loss"]
+    return _picture(LOSS, LOSS_DARK, f"The loss over {len(loss)} steps, from {loss[0]:.3f} at the first to {loss[-1]:.3f} at the last.")
+
+
+def _picture(light: str, dark: str, words: str) -> Markdown:
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="layerprune/{dark}">'
+    return Markdown(f'<picture>\n  {source}\n  <img src="layerprune/{light}" alt="{words}">\n</picture>')

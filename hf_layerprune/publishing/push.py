@@ -1,0 +1,110 @@
+"""Push a folder that hf-layerprune made to the Hub: everything is checked before the first byte, and again after the last."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from hf_layerprune.checkpoint.shards import some
+from hf_layerprune.checkpoint.side_files import README
+from hf_layerprune.errors import shown
+from hf_layerprune.publishing.commit import Changes, Commit, changes, check, going_on, publish
+from hf_layerprune.publishing.contents import items_of, record_files
+from hf_layerprune.publishing.hub import Target, check_token, connect, create, find_target
+from hf_layerprune.publishing.inert import plain
+from hf_layerprune.publishing.preflight import Request, prove, publishable
+from hf_layerprune.publishing.refusals import push_errors
+from hf_layerprune.publishing.remote_card import LocalCard, card_items
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """url: the page; commit: that holds the files; pull_request: refs/pr/N, or None; uploaded, unchanged, deleted: files by name;
+    left: records that were not published; created: whether the repository is new."""
+
+    url: str
+    commit: str
+    pull_request: str | None
+    uploaded: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    deleted: tuple[str, ...]
+    left: tuple[str, ...]
+    created: bool
+
+
+def push(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    license: str | None = None,
+    control: Path | None = None,
+    token: str | bool | None = None,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> Pushed:
+    """Publish a folder that convert, apply or heal wrote, with its records and a card, in one commit; nothing here is changed.
+
+    private: for a repository that is yet to be created; create_pr: open a pull request; revision: a branch, or refs/pr/N to go
+    on with; license, control: as `write_card` takes them; say: given lines for people. Only what differs is sent; with nothing
+    changed there is no commit. UsageError for options that cannot be honoured; PublishError for all that is refused, before
+    anything is sent, and for what the Hub refuses: pushing again then sends the rest.
+    """
+    request = Request(repo_id, revision, create_pr, private, commit_message)
+    folder = Path(folder)
+    facts = publishable(folder, license, control)
+    records, left = record_files(folder)
+    api = connect(token)
+    with push_errors(repo_id, token):
+        check_token(api, request)
+        target = find_target(api, request)
+        with LocalCard(folder, request.repo, license, control) as card:
+            page, record, kept = card_items(target, request, card.text)
+            prove(folder)
+            items = [*items_of(folder, facts.manifest, records, card.place), record, page]
+            found = changes(items, target)
+            for line in _notes(request, card, kept, left, found):
+                say(line)
+            made = target or create(api, request)
+            commit = _carried_out(request, made, found)
+            if commit is None:
+                commit = publish(api, request, made, found, f"Push {plain(facts.name)} with hf-layerprune {version('hf-layerprune')}", say)
+                check(request, commit, items, found.delete, token)
+    return _pushed(request, commit, found, left, target)
+
+
+def _carried_out(request: Request, target: Target, found: Changes) -> Commit | None:
+    """The commit that is there where nothing has to change."""
+    if found.send or found.delete:
+        return None
+    return Commit(target.head, going_on(request))
+
+
+def _notes(request: Request, card: LocalCard, kept: bool, left: tuple[str, ...], found: Changes) -> list[str]:
+    lines = []
+    if card.renewed:
+        lines.append(f"{README}: written anew from the records and options of today; `hf-layerprune card` does the same in the folder.")
+    if kept:
+        lines.append(f"{README}: text that somebody wrote on the Hub is kept; text of yours beside hf-layerprune's parts is not sent.")
+    if left:
+        lines.append(f"not published: {', '.join(map(shown, left))}")
+    if found.others:
+        lines.append(f"left as they are on the Hub, {some(found.others)}")
+    return lines
+
+
+def _pushed(request: Request, commit: Commit, found: Changes, left: tuple[str, ...], before: Target | None) -> Pushed:
+    from huggingface_hub import constants
+
+    page = f"{constants.ENDPOINT}/{request.repo}"
+    if commit.pull_request:
+        page += f"/discussions/{commit.pull_request.rsplit('/', 1)[-1]}"
+    elif request.revision not in (None, "main"):
+        page += f"/tree/{request.revision}"
+    sent, same = (tuple(item.name for item in items) for items in (found.send, found.same))
+    return Pushed(page, commit.oid, commit.pull_request, sent, same, found.delete, left, before is None)

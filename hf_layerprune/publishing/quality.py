@@ -1,0 +1,106 @@
+"""What the card says of accuracy: counts, standard errors and verdicts as eval.json has them, and what was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.inert import code, name
+
+CONTROL_MISSING = (
+    "What the same fine-tuning does to the unpruned source was **not measured**, so how much of the difference is due to the fine-tuning "
+    "itself is not known."
+)
+
+
+def headline(facts: CardFacts) -> list[str]:
+    """Each task's accuracy against the source's in one line, so that nobody has to search for it."""
+    report = facts.evaluation
+    if report is None:
+        return ["**Its quality was not measured.**"]
+    rows = [report.row(str(task["name"])) for task in report.tasks]
+    return [f"Accuracy in %, {against(facts, report)}: " + "; ".join(f"{code(row.task)} {cell(row)}" for row in rows) + "."]
+
+
+def against(facts: CardFacts, report: EvalReport) -> str:
+    if report.against is None:
+        return "compared with no other model"
+    if report.against.fingerprint == facts.source.fingerprint:
+        return "and the difference to the source in points and in %"
+    return f"and the difference to {code(report.against.id)}, which is not the source, in points and in %"
+
+
+def cell(row: Row) -> str:
+    return row.cell if row.model.samples else "no samples"
+
+
+def quality_lines(facts: CardFacts) -> list[str]:
+    report = facts.evaluation
+    if report is None:
+        return ["Not measured: there is no record of an evaluation."]
+    return [*_intro(facts, report), "", *_table(facts, report), "", *_notes(facts, report)]
+
+
+def _intro(facts: CardFacts, report: EvalReport) -> list[str]:
+    place = report.environment.get("model", {})
+    setting = f"{name(place.get('dtype', 'unknown type'))} on {name(place.get('device', 'unknown device'))}"
+    versions = ", ".join(f"{key} {name(place[key])}" for key in ("hf-layerprune", "torch", "transformers") if key in place)
+    who = "of both models to the same" if report.against else "to"
+    return [f"Greedy answers {who} held-out samples, in {setting} ({versions}):", "", *map(_asked, report.tasks)]
+
+
+def _asked(task: Mapping[str, Any]) -> str:
+    found = {"origin": task.get("origin"), "revision": task.get("revision"), "seed": task.get("seed"), "sha256": task.get("digest")}
+    rest = ", ".join(f"{key} {code(value)}" for key, value in found.items() if value is not None)
+    return f"- {task['samples']:,} of {code(task['name'])}: {rest}"
+
+
+def _table(facts: CardFacts, report: EvalReport) -> Iterator[str]:
+    control = {(row.task, row.subtask): row for row in facts.control.rows} if facts.control else {}
+    compared, other = report.against is not None, "source" if _is_source(facts, report) else "other model"
+    head = ["accuracy in %", "samples", *([other] if compared else []), "this model"]
+    head += ["as the paper writes it (points, %)", "verdict"] if compared else []
+    head += ["source after the same fine-tuning"] if control else []
+    yield f"| {' | '.join(head)} |"
+    yield f"|---|{'---:|' * (len(head) - 1)}"
+    for row in report.rows:
+        cells = [code(row.name) if row.subtask is not None else f"**{code(row.task)}**, all", f"{row.model.samples:,}"]
+        cells += [score(row.other)] if row.other else []
+        cells.append(score(row.model))
+        cells += [cell(row), report.verdict(row)] if compared else []
+        cells += (
+            [score(control[row.task, row.subtask].model)] if (row.task, row.subtask) in control else ["not measured"] if control else []
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _is_source(facts: CardFacts, report: EvalReport) -> bool:
+    return report.against is not None and report.against.fingerprint == facts.source.fingerprint
+
+
+def score(tally: Tally) -> str:
+    return f"{tally.accuracy:.2f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{tally.error:.2f}" if tally.samples else "no samples"
+
+
+def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
+    yield "± is one standard error (binomial)."
+    if report.against:
+        if not _is_source(facts, report):
+            yield f"Compared with {code(report.against.id)}, which is not this model's source."
+        yield "The verdict is that of an exact McNemar test on the same samples, p corrected after Holm; a difference is one below 0.05."
+    else:
+        yield "The source was **not measured** in this evaluation, so what the pruning cost is not known."
+    for row in (report.row(str(task["name"])) for task in report.tasks):
+        if row.bad:
+            yield f"{row.bad:,} records of {code(row.task)} could not be used and count for no model."
+        if row.model.cut:
+            yield f"{row.model.cut:,} of this model's answers to {code(row.task)} were cut at the limit of tokens."
+        if row.other and row.other.cut:
+            yield f"{row.other.cut:,} of the other model's answers to {code(row.task)} were cut at the limit of tokens."
+    if facts.plan and facts.control is None and facts.healing:
+        yield CONTROL_MISSING
+    elif facts.control:
+        yield "The last column is the unpruned source after the same recipe on the same data: what the fine-tuning alone does."
+    yield "Benchmarks other than these were not measured."

@@ -1,0 +1,127 @@
+"""What the Hub's answers mean for the person who pushes: one line each, with the next step, and never a token in it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hf_layerprune.checkpoint.hub_errors import transport_error
+from hf_layerprune.errors import LayerPruneError, PublishError, SourceError
+
+AGAIN = "Push again: what was sent is kept, and only the rest is sent."
+LOG_IN = "Log in (hf auth login) with a token that may write, or set HF_TOKEN"
+TOKENS = re.compile(r"\b(?:hf|api_org)_\w{6,}")
+SIGNATURES = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>)]+")  # what a signed address lets one do is in its query
+
+
+def redacted(text: str, *secrets: object) -> str:
+    """A text without the given secrets, anything that looks like a token of the Hub, and the queries of addresses."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if isinstance(secret, str) and secret else text
+    return SIGNATURES.sub(r"\1?***", TOKENS.sub("***", text))
+
+
+def current_token(token: str | bool | None) -> str | None:
+    """The token that is sent: the given one, else that of the environment or of `hf auth login`."""
+    from huggingface_hub import get_token
+
+    return token if isinstance(token, str) else None if token is False else get_token()
+
+
+@contextmanager
+def push_errors(repo: str, token: str | bool | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises within the block into PublishError about the repository, and keep secrets out of its log."""
+    secret = current_token(token)
+    try:
+        with _redacted_log(secret):
+            yield
+    except (transport_error(), OSError, ValueError, RuntimeError, SourceError) as error:
+        root = _root(error)
+        if isinstance(root, LayerPruneError):
+            raise
+        raise PublishError(f"{repo}: {explained(root, secret)}") from error
+
+
+def explained(error: BaseException, secret: str | None = None) -> str:
+    """What an answer of the Hub, or its lack, means, and what to do."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return f"there is no token to push with. {LOG_IN}."
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "offline mode is on, so nothing can be pushed. Unset HF_HUB_OFFLINE and push again."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision. Create the branch first (hf repos branch create), or leave out --revision."
+    if isinstance(error, errors.HfHubHTTPError):
+        return _answer(error.response, redacted(" ".join((error.server_message or "").split())[:200], secret))
+    if isinstance(error, transport_error()):
+        return f"the connection to the Hub ({constants.ENDPOINT}) failed ({_first_line(error, secret)}). {AGAIN}"
+    if isinstance(error, OSError):
+        return f"reading or sending failed ({_first_line(error, secret)}). {AGAIN}"
+    return f"the Hub does not take it: {_first_line(error, secret)}. Correct that, then push again."
+
+
+def retry_after(headers: Any) -> int | None:
+    """Seconds to wait, as an answer's headers say."""
+    from huggingface_hub import utils
+
+    hub: Any = utils
+    limit = getattr(hub, "parse_ratelimit_headers", lambda headers: None)(headers)
+    if limit is not None and limit.remaining == 0:
+        return int(limit.reset_in_seconds)
+    found = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", "").strip())
+    return int(found[0]) if found else None
+
+
+def _answer(response: Any, message: str) -> str:
+    status = response.status_code
+    if status == 401:
+        return f"the Hub did not accept the token, or hides the repository from it (401). {LOG_IN}, and check the name."
+    if status == 403:
+        said = f": {message}" if message else ""
+        return f"the Hub refuses this token (403{said}). Use one that may write there, or propose the change with --create-pr."
+    if status == 404:
+        return "the Hub does not find it (404): it was renamed or removed, or this token may not see it. Check the name."
+    if status == 409:
+        return "another change is under way there (409). Wait a minute. " + AGAIN
+    if status == 412:
+        return "somebody changed it meanwhile (412), so nothing was published. Look at its page, then push again."
+    if status == 429:
+        wait = retry_after(response.headers)
+        return f"the Hub asks for fewer requests (429). Wait {f'{wait} seconds' if wait is not None else 'some minutes'}. {AGAIN}"
+    if status >= 500:
+        return f"the Hub answered with error {status}. Wait some minutes. {AGAIN}"
+    return f"the Hub does not take it ({status}{f': {message}' if message else ''}). Correct that, then push again."
+
+
+def _root(error: BaseException) -> BaseException:
+    """What huggingface_hub wraps in a RuntimeError for a file that was not sent, and the checkpoint room in a SourceError."""
+    while isinstance(error, (RuntimeError, SourceError)) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException, secret: str | None) -> str:
+    text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return redacted(text, secret)[:300].rstrip(".")
+
+
+@contextmanager
+def _redacted_log(secret: str | None) -> Iterator[None]:
+    """huggingface_hub logs each retry with its address, which may be a signed one."""
+
+    def clean(record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage(), secret), ()
+        return True
+
+    handlers = [*logging.getLogger("huggingface_hub").handlers]
+    for handler in handlers:
+        handler.addFilter(clean)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(clean)

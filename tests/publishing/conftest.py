@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hf_layerprune.publishing.card import CardFacts, card_facts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def write_cards() -> ModuleType:
+    """examples/write_cards.py."""
+    spec = importlib.util.spec_from_file_location("write_cards", ROOT / "examples" / "write_cards.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def records(write_cards: ModuleType, tmp_path: Path) -> Callable[[str], Path]:
+    """A function that puts the records of a card of cards/ into a folder of the test's own."""
+    return lambda name: write_cards.assemble(name, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def facts(write_cards: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> CardFacts:
+    """Of a model that has every record: pruned, healed, evaluated, with a control."""
+    place = tmp_path_factory.mktemp("facts")
+    return card_facts(write_cards.assemble("mini-mixed-13L-interlace", place))

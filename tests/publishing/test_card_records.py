@@ -1,0 +1,170 @@
+"""What card_facts takes from a folder, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.errors import PublishError
+from hf_layerprune.mini import model_path
+from hf_layerprune.publishing.card import card_facts, render_card, write_card
+from hf_layerprune.publishing.facts import is_hub_id
+
+Records = Callable[[str], Path]
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_sizes_are_the_same_with_and_without_the_weights(records: Records, tmp_path: Path) -> None:
+    folder = records("mini-mixed-13L")
+    without = card_facts(folder).sizes
+    source, whole = Checkpoint.open(model_path(), "mini"), tmp_path / "whole"
+    rewrite(source, PruningPlan.load(folder / "layerprune" / "plan.json"), whole)
+    found = card_facts(whole).sizes
+    assert (without.parameters, without.bytes) == (found.parameters, found.bytes)
+    assert (without.parameters_before, without.bytes_before) == (source.parameters, source.total_bytes)
+    assert (found.parameters_before, found.bytes_before) == (source.parameters, source.total_bytes)
+    assert without.fingerprint is None and found.fingerprint is not None
+
+
+def test_an_evaluation_of_other_weights_is_refused(records: Records, tmp_path: Path) -> None:
+    plan = PruningPlan.load(records("mini-random-13L") / "layerprune" / "plan.json")
+    whole = tmp_path / "whole"
+    rewrite(Checkpoint.open(model_path(), "mini"), plan, whole)
+    shutil.copy(tmp_path / "mini-random-13L" / "layerprune" / "eval.json", whole / "layerprune")
+    card_facts(whole)
+    shutil.copy(records("mini-cka-13L") / "layerprune" / "eval.json", whole / "layerprune")
+    with pytest.raises(PublishError, match=r"eval.json is of other weights .* evaluate` again"):
+        card_facts(whole)
+
+
+def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="hf-layerprune did not make this folder"):
+        card_facts(tmp_path)
+    with pytest.raises(PublishError, match="hf-layerprune did not make this folder"):
+        card_facts(model_path())
+
+
+@pytest.mark.parametrize("record", ["plan.json", "manifest.json", "eval.json", "healing.json", "source.json", "statistics.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b'{"format": 99}'])
+def test_a_damaged_record_is_refused_in_one_line_that_names_it(records: Records, record: str, content: bytes) -> None:
+    folder = records("mini-mixed-13L-interlace")
+    (folder / "layerprune" / record).write_bytes(content)
+    if record == "source.json" and content == b'{"format": 99}':
+        return
+    with pytest.raises(PublishError, match=record) as error:
+        card_facts(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_records_of_two_models_are_refused(records: Records) -> None:
+    folder = records("mini-mixed-13L")
+    edit(folder / "layerprune" / "plan.json", lambda plan: plan["source"].update(fingerprint="0" * 64))
+    with pytest.raises(PublishError, match="for another source"):
+        card_facts(folder)
+    edit(folder / "layerprune" / "plan.json", lambda plan: plan.update(statistics="0" * 64, source=_source(folder)))
+    with pytest.raises(PublishError, match=r"not the statistics that plan.json was made from"):
+        card_facts(folder)
+
+
+def _source(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "layerprune" / "manifest.json").read_text())["source"]
+    return found
+
+
+def test_healing_of_another_checkpoint_is_refused(records: Records) -> None:
+    folder = records("mini-mixed-13L-interlace")
+    edit(folder / "layerprune" / "healing.json", lambda record: record["checkpoint"].update(fingerprint="0" * 64))
+    with pytest.raises(PublishError, match="of another checkpoint"):
+        card_facts(folder)
+
+
+def test_an_adapter_has_no_card(records: Records) -> None:
+    folder = records("mini-mixed-13L")
+    edit(folder / "layerprune" / "manifest.json", lambda manifest: manifest["files"].pop("config.json"))
+    with pytest.raises(PublishError, match="adapter alone"):
+        card_facts(folder)
+
+
+def test_a_control_must_be_the_source_after_the_same_fine_tuning(records: Records) -> None:
+    healed, control = records("mini-mixed-13L-interlace"), records("mini-interlace")
+    for name in ("control-eval.json", "control-healing.json"):
+        (healed / "layerprune" / name).unlink()
+    assert card_facts(healed).control is None
+    given = card_facts(healed, control=control)
+    card = write_card(healed, control=control).read_text()
+    assert given.control is not None and card_facts(healed).control == given.control and write_card(healed).read_text() == card
+    with pytest.raises(PublishError, match="no fine-tuning of its source is the same"):
+        card_facts(records("mini-mixed-13L"), control=control)
+    with pytest.raises(PublishError, match=r"no control: expected healing.json and eval.json"):
+        card_facts(healed, control=healed)
+    healing = control / "layerprune" / "healing.json"
+    edit(healing, lambda record: record["recipe"].update(learning_rate=1e-4))
+    with pytest.raises(PublishError, match="learning_rate differs"):
+        card_facts(healed, control=control)
+    edit(healing, lambda record: record["recipe"].update(learning_rate=1e-3))
+    edit(control / "layerprune" / "eval.json", lambda report: report["tasks"][0].update(digest="0" * 64))
+    with pytest.raises(PublishError, match="on other samples"):
+        card_facts(healed, control=control)
+
+
+@pytest.mark.parametrize(
+    "text, answer",
+    [
+        ("Qwen/Qwen3-VL-4B-Instruct", True),
+        ("mini", False),
+        ("a/b/c", False),
+        ("../x", False),
+        ("a/b'", False),
+        ("a/<b>", False),
+        (None, False),
+    ],
+)
+def test_only_an_owner_and_a_name_are_a_hub_id(text: str | None, answer: bool) -> None:
+    assert is_hub_id(text) is answer
+
+
+def test_the_licence_of_a_person_replaces_the_sources(records: Records) -> None:
+    folder = records("mini-mixed-13L")
+    edit(folder / "layerprune" / "source.json", lambda record: record.update(license="other", license_name="qwen", license_link="LICENSE"))
+    assert card_facts(folder).license == "other"
+    assert "license_name: qwen" in render_card(card_facts(folder))
+    given = card_facts(folder, license="mit")
+    assert given.license == "mit" and "license_name" not in given.card
+    assert "as the person who made this card named it" in render_card(given)
+    with pytest.raises(PublishError, match="licence is empty"):
+        card_facts(folder, license=" ")
+
+
+def test_a_licence_that_nobody_named_is_said_to_be_unknown(records: Records) -> None:
+    folder = records("mini-mixed-13L")
+    edit(folder / "layerprune" / "source.json", lambda record: record.pop("license"))
+    facts = card_facts(folder)
+    assert facts.license is None
+    card = render_card(facts)
+    assert "Licence: **not known**" in card and "\nlicense:" not in card
+
+
+def test_a_download_is_left_as_it_is(records: Records, tmp_path: Path) -> None:
+    folder = records("mini-random-13L")
+    manifest, blob = folder / "layerprune" / "manifest.json", tmp_path / "blob"
+    manifest.rename(blob)
+    manifest.symlink_to(blob)
+    with pytest.raises(PublishError, match=r"left as it is.*-o"):
+        write_card(folder)
+    assert not (folder / "README.md").exists()
+    elsewhere = write_card(folder, tmp_path / "card.md")
+    assert elsewhere.read_text().startswith("---\n") and (tmp_path / "layerprune" / "layer-map.png").is_file()
+    assert sorted(path.name for path in (folder / "layerprune").iterdir()) == ["eval.json", "manifest.json", "plan.json", "source.json"]

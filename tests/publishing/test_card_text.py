@@ -1,0 +1,205 @@
+"""What a card says, what it says was not measured, and that no stranger's text is more than text in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.errors import PublishError
+from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
+from hf_layerprune.publishing.inert import MAX_TEXT, argument, code, plain
+from hf_layerprune.publishing.merge import find_parts
+
+HOSTILE = [
+    "---",
+    "a: b",
+    "\n---\nlicense: mit\n",
+    "'\"`",
+    "<script>alert(1)</script>",
+    "a|b|c",
+    "```",
+    "\u202eevil\u200f",
+    "\x00\x1b[31m\x7f",
+    "<!-- hf-layerprune:end title -->",
+    "\n<!-- hf-layerprune:begin title -->\n",
+    "-->",
+    "[x](javascript:alert(1))",
+    "https://evil.example www.evil.example a@evil.example",
+    "# heading",
+    "{{ 7 * 7 }}{% raw %}",
+    "$(rm -rf /)",
+    "--help",
+    "&lt;b&gt;&#60;",
+    "`` ` ``",
+    "\\",
+    "\ud800",
+    "x" * 1_000_000,
+]
+TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40), st.lists(st.sampled_from(HOSTILE[:-1]), max_size=3).map("".join))
+ALLOWED_HTML = re.compile(
+    r"<!-- hf-layerprune:(begin|end) [a-z]+ -->|<!-- hf-layerprune:keys [a-z_ -]+ -->|</?picture>|<(source|img) [^<>]+>"
+)
+
+
+def hostile_facts(facts: CardFacts, text: str) -> CardFacts:
+    """Every stranger's text in a card's records replaced by one."""
+    assert facts.plan and facts.healing and facts.evaluation and facts.control and facts.statistics
+    source = SourceRef(text, text, facts.source.fingerprint)
+    plan = replace(facts.plan, source=source, strategy=text, parameters={text: text}, score_meaning=text)
+    sources = [{**item, "origin": text, "spec": text, "revision": text, "left_out": 1} for item in facts.healing.data["sources"]]
+    healing = replace(
+        facts.healing,
+        checkpoint=SourceRef(text, text, facts.healing.checkpoint.fingerprint),
+        recipe={**facts.healing.recipe, "name": text, "paper": text, "precision": text},
+        overridden=("precision",),
+        trained={**facts.healing.trained, "chosen_by": text},
+        data={**facts.healing.data, "sources": sources},
+        engine={**facts.healing.engine, "device": text},
+        versions={text: text},
+    )
+    domains = {text: {"images": 1, "origin": text}, "math": {"images": 1, "origin": text}}
+    record = replace(facts.statistics.record, probe_set={"domains": domains, "fingerprint": text}, settings={"device": text, "dtype": text})
+    evaluation = hostile_report(facts.evaluation, text)
+    card = {"license": text, "license_name": text, "license_link": text, "language": [text, text], "pipeline_tag": text, "base_model": text}
+    return replace(
+        facts,
+        name=text,
+        source=source,
+        plan=plan,
+        healing=healing,
+        statistics=replace(facts.statistics, record=record),
+        evaluation=evaluation,
+        control=hostile_report(facts.control, text),
+        card=card,
+        figures=frozenset({"layer-map.png", "loss.png"}),
+    )
+
+
+def hostile_report(report: Any, text: str) -> Any:
+    rows = tuple(replace(row, task=text, subtask=None if row.subtask is None else text + row.subtask) for row in report.rows[:6])
+    tasks = ({**report.tasks[0], "name": text, "origin": text, "revision": text},)
+    environment = {"model": dict.fromkeys(("dtype", "device", "torch", "transformers", "hf-layerprune"), text)}
+    return replace(report, rows=rows, tasks=tasks, environment=environment, against=SourceRef(text, text, text))
+
+
+def structure(card: str) -> tuple[list[str], list[str], set[str], set[str]]:
+    """Of a card as a page: its blocks and what is in its tables' cells, its headings, its links and its HTML."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(card.split("\n---\n", 1)[1])
+    every = [child for token in tokens for child in (token, *(token.children or []))]
+    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag != "h1"]
+    links = {str(token.attrGet("href")) for token in every if token.type == "link_open"}
+    html = {left for token in every if token.type.startswith("html") for left in [ALLOWED_HTML.sub("", token.content).strip()] if left}
+    blocks = [
+        token.type for token in tokens if token.type in ("fence", "hr", "table_open", "bullet_list_open", "blockquote_open", "code_block")
+    ]
+    cells = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
+    blocks += [child.type for cell in cells for child in cell.children or []]
+    return blocks, headings, links, html
+
+
+def check_inert(facts: CardFacts, text: str) -> None:
+    card = render_card(hostile_facts(facts, text))
+    found = ModelCard(card.encode("utf-8", "replace").decode())
+    keys = [key for key in found.data.to_dict() if key != "model-index"]
+    assert set(keys) <= {*yaml.safe_load(card.split("\n---\n")[0]), "eval_results", "model_name"}
+    front = yaml.safe_load(re.split(r"\n---\n", card, maxsplit=1)[0])
+    assert list(front) == list(metadata(hostile_facts(facts, text)))
+    blocks, headings, links, html = structure(card)
+    plain_blocks, plain_headings, plain_links, _ = structure(render_card(hostile_facts(facts, "words")))
+    assert (blocks, headings, html) == (plain_blocks, plain_headings, set())
+    assert links <= plain_links | {f"https://huggingface.co/{text}"}
+    assert [part.name for part in find_parts(card)] == [part.name for part in find_parts(render_card(facts))]
+    assert len(card) < 60_000 and not re.search("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]", card)
+    assert our_parts(card)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_known_hostile_text_is_inert(facts: CardFacts, text: str) -> None:
+    check_inert(facts, text)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=TEXTS)
+def test_any_text_is_inert(facts: CardFacts, text: str) -> None:
+    check_inert(facts, text)
+
+
+@given(text=st.text(max_size=300))
+def test_a_code_span_shows_the_text_and_nothing_else(text: str) -> None:
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parseInline(f"a {code(text)} b")[0].children or []
+    assert [token.type for token in tokens] == ["text", "code_inline", "text"]
+    assert len(plain(text)) <= MAX_TEXT + 40 and "\n" not in plain(text) and "<!--" not in plain(text) and "-->" not in plain(text)
+
+
+def test_an_argument_is_one_word_of_a_shell() -> None:
+    assert argument("$(rm -rf /)") == "'$(rm -rf /)'" and argument("--help") == "./--help" and argument("a b") == "'a b'"
+
+
+def test_the_card_is_valid_on_the_hub(facts: CardFacts) -> None:
+    card = ModelCard(render_card(facts))
+    assert card.data.license == "apache-2.0" and card.data.library_name == "transformers" and card.data.pipeline_tag == "image-text-to-text"
+    assert card.data.tags == ["hf-layerprune", "layer-pruning", "pruned"]
+    assert not hasattr(card.data, "base_model_relation")
+    name, results = model_index_to_eval_results(metadata(facts)["model-index"])
+    assert name == facts.name and facts.evaluation is not None
+    assert {result.dataset_name: result.metric_value for result in results} == {
+        task["name"]: round(facts.evaluation.row(task["name"]).model.accuracy, 2) for task in facts.evaluation.tasks
+    }
+
+
+def test_a_base_model_is_named_only_where_it_is_on_the_hub(facts: CardFacts) -> None:
+    qwen = SourceRef("Qwen/Qwen3-VL-4B-Instruct", "1a2b3c4", facts.source.fingerprint)
+    found = metadata(replace(facts, source=qwen))
+    assert (found["base_model"], found["base_model_relation"]) == (qwen.id, "finetune")
+    folder = replace(facts, source=SourceRef("my-folder", None, facts.source.fingerprint), card={**facts.card, "base_model": qwen.id})
+    assert metadata(folder)["base_model"] == qwen.id
+    assert "base_model" not in metadata(facts)
+    card = render_card(replace(facts, source=qwen))
+    assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in card
+
+
+def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> None:
+    card = render_card(facts)
+    assert facts.evaluation and facts.control
+    for row, control in zip(facts.evaluation.rows, facts.control.rows, strict=True):
+        line = next(line for line in card.splitlines() if line.startswith("|") and f"`{row.name}`" in line)
+        assert row.cell in line and facts.evaluation.verdict(row) in line and f"| {row.model.samples} |" in line
+        assert line.endswith(f"{control.model.accuracy:.2f}\xa0±\xa0{control.model.error:.2f} |")
+
+
+def test_what_was_not_measured_is_said_to_be(facts: CardFacts) -> None:
+    assert "unpruned source was **not measured**" in render_card(replace(facts, control=None))
+    without = render_card(replace(facts, evaluation=None, control=None))
+    assert "**Its quality was not measured.**" in without and "model-index" not in without
+    assert "## Speed\n\nNot measured." in without and "**not tested** for this model" in without
+    assert "probe set is not known" in render_card(replace(facts, statistics=None))
+    assert facts.evaluation
+    rows = tuple(replace(row, other=None, gained=0, lost=0) for row in facts.evaluation.rows)
+    alone = render_card(replace(facts, evaluation=replace(facts.evaluation, against=None, rows=rows)))
+    assert "The source was **not measured** in this evaluation" in alone
+
+
+def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(facts: CardFacts) -> None:
+    assert facts.plan
+    plan = replace(
+        facts.plan, drop=(1, 6, 12), keep=tuple(sorted({*facts.plan.keep, 5} - {1})), forced=(1,), relaxed=True, strict_drop=(6,)
+    )
+    card = render_card(replace(facts, plan=plan))
+    assert "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "Relaxed: " in card
+
+
+@pytest.mark.parametrize("change", [{"steps": 1}, {"sources": "x"}, {"sources": [{}]}, {"sources": [{"origin": "a", "samples": "<b>"}]}])
+def test_a_record_that_lacks_what_a_card_needs_is_refused(facts: CardFacts, change: dict[str, Any]) -> None:
+    assert facts.healing
+    with pytest.raises(PublishError, match="a record does not hold what a card needs"):
+        render_card(replace(facts, healing=replace(facts.healing, data=change)))

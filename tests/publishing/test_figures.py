@@ -1,0 +1,90 @@
+"""The figures: one for each theme, from the records, whatever these hold."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_layerprune.publishing import figures
+from hf_layerprune.publishing.card import CardFacts, render_card
+from hf_layerprune.publishing.figures import DARK, LIGHT, Theme, draw_figures, draw_loss, draw_map
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def colour(text: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(text[1:]))
+
+
+def holds(picture: np.ndarray, text: str) -> bool:
+    return bool((picture == colour(text)).all(-1).any())
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_the_map_is_in_its_themes_colours(facts: CardFacts, theme: Theme) -> None:
+    assert facts.plan
+    picture = pixels(draw_map(facts.plan, facts.statistics, theme))
+    assert tuple(picture[0, 0]) == colour(theme.page)
+    assert all(holds(picture, text) for text in (theme.math, theme.general, theme.removed, theme.kept))
+
+
+def luminance(text: str) -> float:
+    shares = [value / 255 for value in colour(text)]
+    linear = [share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_lines_and_text_stand_out_from_the_page(theme: Theme) -> None:
+    for text, least in ((theme.ink, 7), (theme.math, 3), (theme.general, 3), (theme.removed, 3), (theme.kept, 3)):
+        light, dark = sorted((luminance(text), luminance(theme.page)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= least, text
+
+
+def test_a_map_without_statistics_or_scores_is_drawn_too(facts: CardFacts) -> None:
+    assert facts.plan
+    by_hand = replace(facts.plan, scores=(None,) * facts.plan.layers)
+    heights = [
+        pixels(draw_map(plan, found, LIGHT)).shape[0]
+        for plan, found in ((facts.plan, facts.statistics), (facts.plan, None), (by_hand, None))
+    ]
+    assert heights[0] > heights[1] > heights[2]
+
+
+CURVES = {
+    "one": [1.0],
+    "zero": [0.0, 0.0],
+    "long": np.linspace(2, 1, 1000).tolist(),
+    "nan": [float("nan"), 1.0],
+    "inf": [float("inf"), 1.0],
+    "huge": [1e308, -1e308],
+}
+
+
+@pytest.mark.parametrize("losses", CURVES.values(), ids=CURVES)
+def test_any_curve_is_drawn(losses: Sequence[float]) -> None:
+    assert pixels(draw_loss(losses, LIGHT)).shape == pixels(draw_loss(losses, DARK)).shape
+
+
+def test_scores_that_no_axis_can_hold_are_drawn_too(facts: CardFacts) -> None:
+    assert facts.plan
+    plan = replace(facts.plan, scores=(1e308, -1e308, *facts.plan.scores[2:]))
+    assert pixels(draw_map(plan, facts.statistics, LIGHT)).any()
+
+
+def test_without_matplotlib_there_are_no_figures_and_the_card_shows_none(facts: CardFacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    assert figures.draw_figures(facts) == {}
+    assert "<picture>" not in render_card(facts)
+    assert render_card(replace(facts, figures=frozenset({"layer-map.png", "loss.png"}))).count("<picture>") == 2
+
+
+def test_a_healed_model_has_four(facts: CardFacts) -> None:
+    assert sorted(draw_figures(facts)) == ["layer-map-dark.png", "layer-map.png", "loss-dark.png", "loss.png"]

@@ -1,0 +1,245 @@
+"""A Hub that fails while something is pushed: one line, nothing half-published, and a second push that completes it."""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hub_state import Fault
+from loopback_hub import LoopbackHub
+from pushing import REPO, TOKEN, pruned_folder, pushing_hub, same_model
+
+from hf_layerprune.checkpoint.remote_verify import verify_remote
+from hf_layerprune.errors import PublishError
+from hf_layerprune.publishing.push import Pushed, push
+
+AGAIN = r"Push again: what was sent is kept, and only the rest is sent\."
+COMMIT, PUT = "POST .*/commit/", "PUT /lfs/"
+RATE = {"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}
+
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "401-token": (Fault("GET /api/whoami", 401), r"did not accept the token, or hides the repository from it \(401\)\. Log in "),
+    "401-hidden": (Fault(COMMIT, 401, {"X-Error-Code": "RepoNotFound"}), r"\(401\)\. Log in .*, and check the name\."),
+    "403": (Fault(COMMIT, 403), r"refuses this token \(403.*\)\. Use one that may write there, or propose the change with --create-pr\."),
+    "404": (Fault(COMMIT, 404, {"X-Error-Code": "RepoNotFound"}), r"does not find it \(404\): it was renamed or removed"),
+    "409": (Fault("POST .*create", 409), rf"another change is under way there \(409\)\. Wait a minute\. {AGAIN}"),
+    "412": (Fault(COMMIT, 412), r"somebody changed it meanwhile \(412\), so nothing was published\. Look at its page, then push again\."),
+    "429": (Fault(COMMIT, 429, {"Retry-After": "37"}), rf"fewer requests \(429\)\. Wait 37 seconds\. {AGAIN}"),
+    "429-rate": (Fault("POST .*/preupload/", 429, RATE, times=9), rf"fewer requests \(429\)\. Wait 55 seconds\. {AGAIN}"),
+    "500-upload": (Fault(PUT, 500, times=99), rf"the Hub answered with error 500\. Wait some minutes\. {AGAIN}"),
+    "503-commit": (Fault(COMMIT, 503), rf"error 503\. .*{AGAIN}"),
+    "dropped-upload": (Fault(PUT, times=99), rf"the connection to the Hub \(http://127\.0\.0\.1:\d+\) failed \(.*\)\. {AGAIN}"),
+    "dropped-commit": (Fault(COMMIT), rf"the connection to the Hub \(.*\) failed \(.*\)\. {AGAIN}"),
+    "dropped-whoami": (Fault("GET /api/whoami"), rf"the connection to the Hub \(.*\) failed \(.*\)\. {AGAIN}"),
+    "batch": (Fault("POST .*/batch", 403), r"refuses this token \(403"),
+    "verify": (Fault("POST /lfs/verify", 400), r"does not take it \(400.*\)\. Correct that, then push again\."),
+    "yaml": (Fault("POST /api/validate-yaml", 400), r"does not take it: Invalid metadata in README\.md"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pruned_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def hub(module_hub: LoopbackHub) -> LoopbackHub:
+    for held in (module_hub.repos, module_hub.objects, module_hub.puts, module_hub.faults):
+        held.clear()  # type: ignore[attr-defined]
+    return module_hub
+
+
+@pytest.fixture
+def pushed(hub: LoopbackHub, folder: Path) -> Callable[..., Pushed]:
+    return lambda **options: push(folder, REPO, **{"token": TOKEN, "say": lambda line: None, **options})
+
+
+def whole(hub: LoopbackHub, folder: Path) -> bool:
+    return same_model(hub, folder) and verify_remote(REPO, token=TOKEN).ok
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_refused_and_pushed_again(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], name: str) -> None:
+    fault, message = FAULTS[name]
+    hub.faults.append(fault)
+    with pytest.raises(PublishError) as raised:
+        pushed()
+    said = str(raised.value)
+    assert re.search(message, said) and said.startswith(f"{REPO}: ") and "\n" not in said
+    secret = "".join(traceback.format_exception(raised.value))
+    assert TOKEN not in secret
+    assert REPO not in hub.repos or [*hub.repos[REPO].files()] == [".gitattributes"]
+    hub.faults.clear()
+    finished = {*hub.objects}
+    hub.puts.clear()
+    pushed()
+    assert whole(hub, folder) and not finished & {*hub.puts}, "what was sent is not sent again"
+
+
+def test_what_was_published_stays_whole(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+    """The same on a repository that holds a model already: it is the old one, whole, until it is the new one."""
+    pushed()
+    before = hub.repos[REPO].files()
+    for name in ("403", "412", "500-upload", "dropped-commit"):
+        fault, _ = FAULTS[name]
+        hub.faults = [Fault(fault.where, fault.status, times=99)]
+        hub.objects.clear()
+        hub.repos[REPO].commits[hub.repos[REPO].refs["main"]] = {**before, "layerprune/plan.json": b"{}"}
+        hub.repos[REPO].files().pop("model-00002-of-00003.safetensors")
+        old = dict(hub.repos[REPO].files())
+        with pytest.raises(PublishError):
+            pushed()
+        assert hub.repos[REPO].files() == old
+        hub.faults.clear()
+        pushed()
+        assert whole(hub, folder)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(PUT, 500),
+        Fault(PUT, 429, {"Retry-After": "1"}),
+        Fault(PUT),
+        Fault("POST .*/batch", 503),
+        Fault("POST .*/preupload/", 429),
+        Fault(PUT, slow=0.5),
+    ],
+    ids=["500", "429", "dropped", "batch", "preupload", "slow"],
+)
+def test_a_passing_fault_is_waited_for(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], fault: Fault) -> None:
+    hub.faults = [Fault(**vars(fault))]
+    pushed()
+    assert whole(hub, folder)
+
+
+def test_retry_after_is_waited_for(hub: LoopbackHub, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=waits.append))
+    hub.faults = [Fault("POST .*/preupload/", 429, {"Retry-After": "7"})]
+    pushed()
+    assert waits == [8.0]
+
+
+@pytest.mark.parametrize("status", [0, 500, 504])
+def test_an_answer_that_is_lost_is_looked_up(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], status: int) -> None:
+    hub.faults = [Fault(COMMIT, status, late=True)]
+    done = pushed()
+    assert done.commit == hub.repos[REPO].refs["main"] and len(hub.repos[REPO].summaries) == 1 and whole(hub, folder)
+    (hub.repos[REPO].files())["layerprune/plan.json"] = b"{}"
+    hub.faults = [Fault(COMMIT, status, late=True)]
+    proposed = pushed(create_pr=True)
+    assert proposed.pull_request == "refs/pr/1" and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+
+
+def test_a_server_that_is_too_slow(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+    """It commits after the client gave up: the next push finds everything there."""
+    import httpx2
+    from huggingface_hub import close_session, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    hub.add(REPO)
+    set_client_factory(lambda: httpx2.Client(timeout=0.4, follow_redirects=True))
+    hub.faults = [Fault(COMMIT, slow=1.0)]
+    try:
+        with pytest.raises(PublishError, match=rf"the connection to the Hub \(.*\) failed \(timed out\)\. {AGAIN}"):
+            pushed()
+    finally:
+        set_client_factory(default_client_factory)
+        close_session()
+    time.sleep(1.0)
+    assert pushed().uploaded == () and whole(hub, folder) and len(hub.repos[REPO].summaries) == 1
+
+
+def test_somebody_commits_meanwhile(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+    hub.add(REPO)
+    repo = hub.repos[REPO]
+    hub.faults = [Fault(COMMIT, before=lambda: repo.commit("main", {**repo.files(), "theirs.txt": b"mine"}, "theirs"))]
+    with pytest.raises(PublishError, match=r"somebody changed it meanwhile \(412\)"):
+        pushed()
+    assert {*repo.files()} == {".gitattributes", "theirs.txt"}
+    pushed()
+    assert repo.files()["theirs.txt"] == b"mine" and repo.summaries[0] == "theirs" and len(repo.summaries) == 2
+
+
+def test_a_part_with_a_wrong_etag(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "part_size", 10_000)
+    monkeypatch.setattr(hub, "wrong_tags", 1)
+    with pytest.raises(PublishError, match=r"does not take it \(400.*ETag.*\)"):
+        pushed()
+    pushed()
+    assert whole(hub, folder)
+
+
+def test_what_arrived_is_compared(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that turns a bit of the first file after it took it."""
+    monkeypatch.setattr(hub, "flips", 1)
+    expected = r"^me/tiny-5L @ \w{7}: 'LICENSE' is listed with 11 bytes and git id \w{12}, expected .* sha256 \w{12}; the Hub does not hold"
+    with pytest.raises(PublishError, match=expected):
+        pushed()
+    assert pushed().uploaded == ("LICENSE",) and whole(hub, folder)
+
+
+def test_a_pull_request_that_arrived_damaged_can_be_gone_on_with(
+    hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(REPO)
+    monkeypatch.setattr(hub, "flips", 1)
+    with pytest.raises(PublishError, match=r"Go on with --revision refs/pr/1\."):
+        pushed(create_pr=True)
+    assert pushed(revision="refs/pr/1").pull_request == "refs/pr/1"
+    assert same_model(hub, folder, ref="refs/pr/1") and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+
+
+def test_an_interrupted_pull_request_is_named(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after the Hub took the commit and before its answer is read."""
+    from huggingface_hub import HfApi
+
+    hub.add(REPO)
+    create, said = HfApi.create_commit, list[str]()
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        create(*args, **kwargs)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HfApi, "create_commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            push(folder, REPO, create_pr=True, token=TOKEN, say=said.append)
+    assert said == ["refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr."]
+    done = push(folder, REPO, revision="refs/pr/1", token=TOKEN, say=said.append)
+    assert done.uploaded == () and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+
+
+def test_a_record_that_is_served_wrongly(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+    pushed()
+    before, manifest = hub.repos[REPO].refs["main"], hub.repos[REPO].files()["layerprune/manifest.json"]
+    hub.repos[REPO].served["layerprune/manifest.json"] = manifest[:-2] + b"]\n"
+    with pytest.raises(PublishError, match=r"^me/tiny-5L/layerprune/manifest\.json: was sent as another file than the repository lists"):
+        pushed()
+    assert hub.repos[REPO].refs == {"main": before}
+
+
+def test_no_network(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        PublishError, match=rf"^{REPO}: the connection to the Hub \(http://127\.0\.0\.1:9\) failed \(.*refused.*\)\. {AGAIN}$"
+    ):
+        push(folder, REPO, token=TOKEN)
+
+
+def test_offline_mode(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PublishError, match=rf"^{REPO}: offline mode is on, so nothing can be pushed\. Unset HF_HUB_OFFLINE"):
+        push(folder, REPO, token=TOKEN)

@@ -1,0 +1,91 @@
+"""The whole journey against a loopback Hub: pruned by its id, healed, evaluated, published, used without us, and built again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hub_state import Account
+from loopback_hub import LoopbackHub, Repo, serve
+from pushing import TOKEN, local_files
+
+import hf_layerprune
+from hf_layerprune.mini import model_path
+
+SOURCE, SHORT, HEALED = "Qwen/Tiny-VL", "me/tiny-14L", "me/tiny-14L-healed"
+WEIGHTS = "model.safetensors"
+Command = Callable[..., str]
+
+# Run where importing this package fails: what a person does who never heard of it.
+STRANGER = """
+import json, sys
+sys.modules["hf_layerprune"] = None
+import torch
+from transformers import AutoModelForImageTextToText
+model, info = AutoModelForImageTextToText.from_pretrained(sys.argv[1], output_loading_info=True)
+print(json.dumps({"layers": len(model.model.language_model.layers), "bad": [*map(len, (info["missing_keys"], info["unexpected_keys"]))],
+                  "logits": list(model(input_ids=torch.arange(5)[None]).logits.shape[:2])}))
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with serve() as server:
+        server.accounts = {TOKEN: Account("me")}
+        server.repos[SOURCE] = Repo()
+        server.repos[SOURCE].push(local_files(model_path()))
+        yield server
+
+
+@pytest.fixture
+def python(hub: LoopbackHub, tmp_path: Path) -> Command:
+    """A function that runs Python in a process of its own and gives what it printed."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHON"))}
+    network = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+    environment = kept | network | {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+
+    def call(*arguments: str) -> str:
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert TOKEN not in done.stdout + done.stderr
+        return done.stdout
+
+    return call
+
+
+def test_journey(hub: LoopbackHub, python: Command, tmp_path: Path) -> None:
+    def run(line: str) -> str:
+        return python("-m", "hf_layerprune", *line.split())
+
+    run(f"convert {SOURCE} --layers 4,9 -o short")
+    run(f"push short {SHORT} --private")
+    run("heal short --recipe interlace --data mini,count=16 --set batch_size=8 -o healed")
+    run("evaluate healed --tasks mini-math --tasks mini-general --samples 10")
+    run("card healed")
+    run(f"push healed {HEALED}")
+
+    there = hub.repos[HEALED].files()
+    theirs_alone = {"layerprune/answers.jsonl": b"", "README.md": b""}  # the pushed card names the repository in its quick start
+    assert {**there, **local_files(tmp_path / "healed"), **theirs_alone} == {**there, **theirs_alone}
+    assert {f"layerprune/{name}.json" for name in ("plan", "manifest", "source", "healing", "eval", "card")} <= there.keys()
+    assert "layerprune/answers.jsonl" not in there
+    card = there["README.md"].decode()
+    assert f'model_id = "{HEALED}"' in card and f"vllm serve {HEALED}" in card
+    assert f"base_model: {SOURCE}\n" in card and "license: apache-2.0\n" in card and "model-index:" in card
+    assert all(picture in there for picture in ("layerprune/layer-map.png", "layerprune/loss.png") if picture in card)
+
+    assert "differences" not in run(f"verify {HEALED}")
+    found = json.loads(python("-c", STRANGER, HEALED))
+    assert found == {"layers": 14, "bad": [0, 0], "logits": [1, 5]}
+
+    assert f"proved  its weight files have the sha256 of those of {SHORT}" in run(f"apply {SOURCE} {SHORT} -o again")
+    run(f"apply {SOURCE} {HEALED} -o stage")
+    published = hub.repos[SHORT].files()
+    assert local_files(tmp_path / "again").items() <= published.items()
+    assert (tmp_path / "stage" / WEIGHTS).read_bytes() == published[WEIGHTS] != there[WEIGHTS]
+    assert "nothing was sent" in run(f"push healed {HEALED}")

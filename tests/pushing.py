@@ -1,0 +1,52 @@
+"""For tests that push: a tiny pruned folder, and a loopback Hub where two people have accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hub_state import Account, Files
+from loopback_hub import LoopbackHub, only_hub, serve
+from tiny_checkpoint import make_checkpoint, make_plan
+
+from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.rewrite import rewrite
+
+TOKEN, OTHER = "hf_" + "me" * 17, "hf_" + "yo" * 17
+REPO = "me/tiny-5L"
+CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n"
+
+
+@contextmanager
+def pushing_hub(cache: Path) -> Iterator[LoopbackHub]:
+    """A Hub that this process takes for the only one; nothing draws figures or waits before it tries again."""
+    with serve() as hub, only_hub(hub, cache), pytest.MonkeyPatch.context() as patch:
+        hub.accounts = {TOKEN: Account("me", orgs=("team",)), OTHER: Account("you")}
+        patch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(cache / "no-token"))
+        patch.delenv("HF_TOKEN", raising=False)
+        patch.setattr("hf_layerprune.publishing.card.draw_figures", lambda facts: {})
+        yield hub
+
+
+def pruned_folder(place: Path, *, drop: tuple[int, ...] = (2,), card: str = CARD, shards: int = 3) -> Path:
+    """A model of somebody's without a layer, as `apply` writes it."""
+    source = make_checkpoint(place / "source", tied=False, shards=shards)
+    (source / "README.md").write_text(card)
+    checkpoint = Checkpoint.open(source, "owner/tiny", "c" * 40)
+    rewrite(checkpoint, make_plan(checkpoint, drop), place / "tiny-5L")
+    return place / "tiny-5L"
+
+
+def local_files(folder: Path) -> Files:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def same_model(hub: LoopbackHub, folder: Path, repo: str = REPO, ref: str = "main") -> bool:
+    """Whether all files of the folder but its card, and nothing but a card and its record besides, are on the Hub."""
+    there = {name: content for name, content in hub.repos[repo].files(ref).items() if name not in (".gitattributes", "README.md")}
+    there.pop("layerprune/card.json", None)
+    return there == {name: content for name, content in local_files(folder).items() if name != "README.md"}
