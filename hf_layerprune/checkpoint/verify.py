@@ -15,7 +15,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import kept_names
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files
-from hf_layerprune.errors import LayerPruneError, shown
+from hf_layerprune.errors import ArtifactError, LayerPruneError, shown
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,12 @@ def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
     ArtifactError if the folder has no manifest, or no plan to compare with the source by, that can be read.
     """
     manifest = Manifest.load(folder / RECORDS / MANIFEST)
-    plan = _plan(folder, manifest, source) if source else None
     differences = list(_against_manifest(folder, manifest))
+    if CONFIG not in manifest.files:  # an adapter: files, and no checkpoint
+        if source:
+            raise ArtifactError(f"{folder} is an adapter, which has no tensor of its source. Verify it without --source.")
+        return Verification(tuple(differences), len(manifest.files), 0)
+    plan = _plan(folder, manifest, source) if source else None
     try:
         written = Checkpoint.open(folder, folder.name)
     except LayerPruneError as error:
@@ -87,7 +91,8 @@ def compare(
 
 def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
     side_files, weights = list_side_files(folder)
-    found = {CONFIG, *weights, *(path.as_posix() for path in side_files)}
+    config = {CONFIG} if (folder / CONFIG).exists() else set()
+    found = config | {*weights, *(path.as_posix() for path in side_files)}
     for name in sorted(found - manifest.files.keys()):
         yield f"{shown(name)} is not in the manifest"
     for name, record in manifest.files.items():

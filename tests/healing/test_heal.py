@@ -24,7 +24,7 @@ from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.errors import CheckpointError, HealingError, UsageError
+from hf_layerprune.errors import ArtifactError, CheckpointError, HealingError, UsageError
 from hf_layerprune.healing.data_request import DataRequest
 from hf_layerprune.healing.heal import heal
 from hf_layerprune.healing.recipes import RECIPES
@@ -141,6 +141,12 @@ def test_an_adapter_of_its_own(pruned_mini: Path, merged: Path, tmp_path: Path) 
     change = (adapted - before).abs().max()
     assert change > 0.1 and (adapted - whole).abs().max() < 0.1 * change  # the merged weights are rounded to bf16
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 32
+    assert verify(tmp_path / "adapter").ok
+    with pytest.raises(ArtifactError, match=r"is an adapter, .* Verify it without --source"):
+        verify(tmp_path / "adapter", Checkpoint.open(pruned_mini, "mini-13L"))
+    os.truncate(tmp_path / "adapter" / "adapter_model.safetensors", 1000)
+    (line,) = verify(tmp_path / "adapter").differences
+    assert line.startswith("'adapter_model.safetensors' is 1,000 bytes")
 
 
 def test_a_finished_healing_is_recognised(pruned_mini: Path, healed: Path) -> None:
