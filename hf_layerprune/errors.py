@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class LayerPruneError(Exception):
     """The root of every error that this package raises on purpose; the command line prints it and exits with 1."""
@@ -63,3 +65,21 @@ def shown(value: object) -> str:
     """A stranger's value as an error shows it: its repr on one line, at most 120 characters of it."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:80]}…{text[-36:]}"
+
+
+def hub_refusal(status: int, page: str, kept: str = "") -> str:
+    """What an HTTP status of the Hub means for somebody who reads from it; kept: what to add where running again is no loss."""
+    if status == 401:
+        return "the Hub did not accept the token. Log in again (hf auth login)."
+    if status == 403:
+        return f"the Hub refuses access. Accept the terms at {page}, or use a token that may read it (hf auth login)."
+    if status == 429:
+        return f"the Hub asks for fewer requests. Wait some minutes and run again{kept}."
+    return f"the Hub answered with error {status}. Try again later{kept}."
+
+
+def reason_without_secrets(error: BaseException, token: str | bool | None) -> str:
+    """The first line of an error, without anything that is, or looks like, a token or a signed address."""
+    text = getattr(error, "strerror", None) or next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = text.replace(token, "***") if isinstance(token, str) and token else text
+    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)[:300].rstrip(".")

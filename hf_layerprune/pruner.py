@@ -23,13 +23,7 @@ from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import LayerPruneError, ProbeError
-from hf_layerprune.probing.probe_set import (
-    ProbeSet,
-    beyond_limit,
-    picture_size,
-    probe_set_of_files,
-    synthetic_probe_set,
-)
+from hf_layerprune.probing.probe_set import ProbeSet, beyond_limit, picture_size, probe_set_of_files, synthetic_probe_set
 from hf_layerprune.probing.store import StatisticsStore, default_statistics_folder
 from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hf_layerprune.errors import SourceError, shown
+from hf_layerprune.errors import SourceError, hub_refusal, reason_without_secrets, shown
 
 
 @contextmanager
@@ -32,9 +31,11 @@ def hub_errors(repo: str, revision: str | None, local_files_only: bool, token: s
             "Try again later, or on a machine with network; --local-files-only uses a copy in the cache."
         ) from error
     except errors.HfHubHTTPError as error:
-        raise SourceError(f"{repo}: {_refusal(error.response.status_code, page)}") from error
+        raise SourceError(f"{repo}: {hub_refusal(error.response.status_code, page, ': what was fetched is kept')}") from error
     except (transport_error(), OSError) as error:
-        raise SourceError(f"{repo}: fetching it failed: {_reason(error, token)}. Run again: what was fetched is kept.") from error
+        raise SourceError(
+            f"{repo}: fetching it failed: {reason_without_secrets(error, token)}. Run again: what was fetched is kept."
+        ) from error
 
 
 def _missing(repo: str, page: str, token: str | bool | None) -> SourceError:
@@ -57,20 +58,3 @@ def transport_error() -> type[Exception]:
     from huggingface_hub import errors
 
     return next(kind for kind in errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-
-
-def _refusal(status: int, page: str) -> str:
-    if status == 401:
-        return "the Hub did not accept the token. Log in again (hf auth login)."
-    if status == 403:
-        return f"the Hub refuses access. Accept the terms at {page}, or use a token that may read it (hf auth login)."
-    if status == 429:
-        return "the Hub asks for fewer requests. Wait some minutes and run again: what was fetched is kept."
-    return f"the Hub answered with error {status}. Try again later: what was fetched is kept."
-
-
-def _reason(error: BaseException, token: str | bool | None) -> str:
-    """The first line of an error, without anything that is, or looks like, a token or a signed address."""
-    text = getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
-    text = text.replace(token, "***") if isinstance(token, str) and token else text
-    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)[:300].rstrip(".")

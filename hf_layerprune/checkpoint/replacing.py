@@ -13,7 +13,7 @@ from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import plan_shards
 from hf_layerprune.checkpoint.provenance import PROVENANCE, source_record
-from hf_layerprune.checkpoint.rewrite import WRITER, copy_side_files, index_of
+from hf_layerprune.checkpoint.rewrite import WRITER, bytes_needed, copy_side_files, index_of
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import staged_folder
@@ -35,7 +35,7 @@ def write_replaced(
     shards = tuple(
         replace(shard, tensors={**shard.tensors, **{n: replaced[n] for n in shard.tensors if n in replaced}}) for shard in shards
     )
-    needed = sum(shard.nbytes for shard in shards) + sum(map(len, records.values())) + (4 << 20)
+    needed = bytes_needed(checkpoint, shards, list(records.values()))
     with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed) as staging:
         files = {shard.name: write_shard(staging / shard.name, shard) for shard in shards}
         if len(shards) > 1:

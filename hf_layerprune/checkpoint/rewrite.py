@@ -60,7 +60,7 @@ def rewrite(
     shards = plan_shards(checkpoint, plan.keep, max_shard_size)
     config = dump_config(shorten_config(checkpoint.config, plan, checkpoint.family))
     names = kept_names(checkpoint.family, plan.keep, checkpoint.tensors)
-    needed = _needed(checkpoint, shards, [config, *records.values()]) + (stream.room(shards) if stream else 0)
+    needed = bytes_needed(checkpoint, shards, [config, *records.values()]) + (stream.room(shards) if stream else 0)
     identity = stream.identity(plan, WRITER) if stream else None
     with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed, identity=identity) as staging:
         if stream:
@@ -108,7 +108,7 @@ def _checked_records(records: Mapping[str, bytes]) -> Mapping[str, bytes]:
     return records
 
 
-def _needed(checkpoint: Checkpoint, shards: Sequence[NewShard], contents: Sequence[bytes]) -> int:
+def bytes_needed(checkpoint: Checkpoint, shards: Sequence[NewShard], contents: Sequence[bytes]) -> int:
     """Bytes on disk, with a reserve for the index, the records and the file system's own tables."""
     sides = sum((checkpoint.path / path).stat().st_size for path in checkpoint.side_files)
     return sum(shard.nbytes for shard in shards) + sides + sum(map(len, contents)) + (4 << 20)

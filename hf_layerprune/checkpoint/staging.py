@@ -63,6 +63,11 @@ def _check_existing(output: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{output} exists. Choose another name, or add --overwrite to replace it.")
 
 
+def hidden_beside(output: Path, part: str) -> Path:
+    """Where a run into `output` keeps a part of its own, beside it: 255 bytes of a name leave no room for a suffix, so a digest."""
+    return output.parent / f".layerprune-{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}.{part}"
+
+
 @contextmanager
 def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 0, identity: str | None = None) -> Iterator[Path]:
     """A folder to fill, which becomes `output` when the block ends without an error, and is removed when it does not.
@@ -74,13 +79,11 @@ def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 
     which, without an identity, leaves nothing behind.
     """
     check_output(output, overwrite=overwrite, source=source)
-    # 255 bytes leave no room for a suffix, so the hidden names carry a digest of the output's name.
-    hidden = output.parent / f".layerprune-{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}"
-    staging, replaced, marker = (hidden.with_suffix(f".{part}") for part in ("staging", "replaced", "resume"))
+    staging, replaced, marker = (hidden_beside(output, part) for part in ("staging", "replaced", "resume"))
     try:
         with ExitStack() as stack:
             stack.enter_context(_ended_by_sigterm())
-            stack.enter_context(hold(hidden.with_suffix(".lock"), str(output)))
+            stack.enter_context(hold(hidden_beside(output, "lock"), str(output)))
             _recover(output, staging, replaced, marker, identity)
             check_output(output, overwrite=overwrite, source=source)
             _check_space(output, needed - _size(staging))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hf_layerprune.errors import DataError, shown
+from hf_layerprune.errors import DataError, hub_refusal, reason_without_secrets, shown
 
 
 @contextmanager
@@ -27,29 +26,14 @@ def dataset_errors(repo: str, revision: str | None, token: str | bool | None) ->
     except errors.RevisionNotFoundError as error:
         raise DataError(f"{repo} has no revision {shown(revision)}. Its branches and tags are listed at {page}/tree/main.") from error
     except errors.HfHubHTTPError as error:
-        raise DataError(f"{repo}: {_refusal(error.response.status_code, page)}") from error
+        raise DataError(f"{repo}: {hub_refusal(error.response.status_code, page)}") from error
     except Exception as error:  # datasets, its readers and the HTTP client raise of many kinds
-        raise DataError(f"{repo}: cannot be read as a dataset: {_reason(error, token)}. If the network failed, run again.") from error
+        raise DataError(
+            f"{repo}: cannot be read as a dataset: {reason_without_secrets(error, token)}. If the network failed, run again."
+        ) from error
 
 
 def not_kept(repo: str) -> DataError:
     """The error for a dataset that is asked for offline and was never drawn online."""
     remedy = "Draw it once online with the same options and seed, without --local-files-only and HF_HUB_OFFLINE."
     return DataError(f"{repo} is not in the cache as asked for. {remedy}")
-
-
-def _refusal(status: int, page: str) -> str:
-    if status == 401:
-        return "the Hub did not accept the token. Log in again (hf auth login)."
-    if status == 403:
-        return f"the Hub refuses access. Accept the terms at {page}, or use a token that may read it (hf auth login)."
-    if status == 429:
-        return "the Hub asks for fewer requests. Wait some minutes and run again."
-    return f"the Hub answered with error {status}. Try again later."
-
-
-def _reason(error: BaseException, token: str | bool | None) -> str:
-    """The first line of an error, without anything that is, or looks like, a token or a signed address."""
-    text = getattr(error, "strerror", None) or next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    text = text.replace(token, "***") if isinstance(token, str) and token else text
-    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)[:300].rstrip(".")

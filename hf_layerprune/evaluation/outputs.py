@@ -14,7 +14,7 @@ from hf_layerprune.artifacts.files import dump_json, write_atomic
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
-from hf_layerprune.checkpoint.staging import check_output, staged_folder
+from hf_layerprune.checkpoint.staging import check_output, hidden_beside, staged_folder
 from hf_layerprune.errors import ArtifactError, EvaluationError
 
 REPORT, ANSWERS, OTHER_ANSWERS = "eval.json", "answers.jsonl", "answers-against.jsonl"
@@ -67,9 +67,8 @@ def check_evaluation_output(output: Path, checkpoint: Checkpoint, overwrite: boo
 @contextmanager
 def held(output: Path) -> Iterator[None]:
     """One evaluation at a time into one output; CheckpointError names who holds it."""
-    hidden = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
     try:
-        with hold(output.parent / f".layerprune-{hidden}.evaluate.lock", str(output)):
+        with hold(hidden_beside(output, "evaluate.lock"), str(output)):
             yield
     except OSError as error:
         raise EvaluationError(f"{output}: cannot be written: {error.strerror or error}. Choose another place with -o.") from error

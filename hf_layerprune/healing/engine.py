@@ -105,7 +105,7 @@ def failures_named(accelerator: Any, remedy: str) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         text = str(error)
-        if accelerator.num_processes > 1 and any(word in text for word in ("Connection", "onnection", "gloo", "NCCL", "timed out", "peer")):
+        if accelerator.num_processes > 1 and any(word in text for word in ("onnection", "gloo", "NCCL", "timed out", "peer")):
             raise HealingError(
                 f"rank {accelerator.process_index}: the connection to another process was lost, so one of them died "
                 f"({text.splitlines()[0][:160]}). {remedy}"

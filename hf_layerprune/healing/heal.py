@@ -14,7 +14,7 @@ from hf_layerprune.artifacts.files import write_atomic
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
-from hf_layerprune.checkpoint.staging import check_output
+from hf_layerprune.checkpoint.staging import check_output, hidden_beside
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import HealingError
 from hf_layerprune.healing.data_request import DataRequest, data_sources, default_data_folder
@@ -138,7 +138,7 @@ def _clear_leftovers(request: HealingRequest) -> None:
 
 
 def _lock(request: HealingRequest) -> Path:
-    return request.work.with_suffix(".healing.lock")
+    return hidden_beside(request.output, "healing.lock")
 
 
 def _write(request: HealingRequest, record: HealingRecord) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
-from hf_layerprune.checkpoint.staging import check_output
+from hf_layerprune.checkpoint.staging import check_output, hidden_beside
 from hf_layerprune.errors import ArtifactError, HealingError, LayerPruneError, UsageError
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.healing.trained_layers import TrainedLayers, layers_to_train
@@ -41,7 +40,7 @@ class HealingRequest:
     @property
     def work(self) -> Path:
         """The hidden folder beside the output in which an unfinished run lies."""
-        return self.output.parent / f".layerprune-{hashlib.sha256(os.fsencode(self.output.name)).hexdigest()[:16]}.healing"
+        return hidden_beside(self.output, "healing")
 
     @property
     def curves(self) -> Path:
