@@ -1,8 +1,11 @@
-"""Move bytes: block by block, hashed in a second thread and taken up by the disk on the way, durable once the file is closed."""
+"""Move bytes: block by block, past the page cache where the system can, hashed in a second thread, durable once the file is closed."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import mmap
 import os
 import queue
 import sys
@@ -17,59 +20,78 @@ from hf_layerprune.artifacts.manifest import FileRecord
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.layout import NewShard
 from hf_layerprune.checkpoint.remedies import to_read
-from hf_layerprune.checkpoint.writeback import start_writeback
 from hf_layerprune.errors import CheckpointError
 
-BLOCK_BYTES = 512 << 10
-QUEUED_BLOCKS = 16  # how far writing may run ahead of hashing, which evens out their stalls: this bounds the memory
-WRITEBACK_BYTES = 16 << 20  # how much is written before the disk is set to work on it
+READ_BYTES = 512 << 10  # a read from the page cache: small enough to stay in the processor's own cache until it is copied on
+BLOCK_BYTES = 4 << 20  # a write to the disk: large enough to keep it busy; whole pages
+BLOCKS = 4  # how far writing may run ahead of hashing, which evens out their stalls: this bounds the memory
+PAGE_BYTES = 4096  # what direct reading and writing is aligned to: no smaller than any disk's sector
 AHEAD_BYTES = 16 << 20  # how far the disk is asked to read ahead of us: by itself Linux looks 128 KiB ahead
+DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has no such thing
 
 Progress = Callable[[int], None]
-Block = bytes | memoryview
 
 
 class HashedFile:
     """A new file that is hashed while it is written; both let other threads run, so hashing costs little time.
 
-    Leaving the `with` block makes the file durable; `record` then holds its size and sha256. OSError as the system raises it.
+    Full blocks go to the disk past the page cache (O_DIRECT): making new pages in the cache and writing them back takes more time than
+    the disk, and pushes out of memory what somebody will want. Leaving the `with` block makes the file durable; `record` then holds
+    its size and sha256. OSError as the system raises it.
     """
 
     record: FileRecord
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._size = self._started = 0  # bytes written, and those that the disk was set to work on
+        self._size = self._filled = 0  # bytes in the file, and in the block that is being filled
+        self._direct = False
         self._digest = hashlib.sha256()
         # SimpleQueue, and no bounded Queue: an interrupt that arrives within Queue.put can leave its lock held for ever.
-        self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        self._unmade = QUEUED_BLOCKS
+        self._blocks: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
+        self._unmade = BLOCKS
+        self._block = self._next_block()
         self._hasher = threading.Thread(target=self._hash, daemon=True)
 
-    def buffer(self) -> bytearray:
-        """Memory for a block to be written, as soon as the hashing is done with it: new memory for each would cost more than the copy."""
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes, which are copied: the memory may be used again at once."""
+        rest = memoryview(content)
+        while rest:
+            if self._filled == BLOCK_BYTES:
+                self._store()
+                self._block, self._filled = self._next_block(), 0
+            taken = rest[: BLOCK_BYTES - self._filled]
+            self._block[self._filled : self._filled + len(taken)] = taken
+            self._filled, rest = self._filled + len(taken), rest[len(taken) :]
+
+    def _next_block(self) -> mmap.mmap:
+        """Memory that begins at a page, as direct writing wants it, as soon as the hashing is done with one."""
         if self._unmade and self._free.empty():
             self._unmade -= 1
-            return bytearray(BLOCK_BYTES)
+            return mmap.mmap(-1, BLOCK_BYTES)
         return self._free.get()
 
-    def write(self, block: Block) -> None:
-        """Append bytes, or a view of a `buffer`, which is handed out again once they are hashed."""
+    def _store(self) -> None:
+        """Hand the block to the hashing and to the disk."""
+        block = memoryview(self._block)[: self._filled]
         self._blocks.put(block)
-        rest = memoryview(block)
+        if self._direct != (full := len(block) == BLOCK_BYTES):
+            self._direct = _past_cache(self._handle, full)
+        rest = block
         while rest:
-            rest = rest[os.write(self._handle, rest) :]
+            try:
+                rest = rest[os.write(self._handle, rest) :]
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                self._direct = _past_cache(self._handle, False)  # granted, but not for a block like this
         self._size += len(block)
-        if self._size - self._started >= WRITEBACK_BYTES:
-            start_writeback(self._handle, self._started, self._size)
-            self._started = self._size
 
     def _hash(self) -> None:
         while (block := self._blocks.get()) is not None:
             self._digest.update(block)
-            if isinstance(block, memoryview):
-                self._free.put(block.obj)  # type: ignore[arg-type]  # a view of one of the buffers
+            self._free.put(cast(mmap.mmap, block.obj))
 
     def __enter__(self) -> HashedFile:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -82,8 +104,12 @@ class HashedFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self._blocks.put(None)
-            self._hasher.join()
+            try:
+                if error is None:
+                    self._store()
+            finally:
+                self._blocks.put(None)
+                self._hasher.join()
             if error is None:
                 os.fsync(self._handle)
                 self.record = FileRecord(self._size, self._digest.hexdigest())
@@ -91,30 +117,49 @@ class HashedFile:
             os.close(self._handle)
 
 
-def read_blocks(path: Path, begin: int, end: int, buffer: Callable[[], bytearray] | None = None) -> Iterator[memoryview]:
-    """The bytes of a file from `begin` to before `end`, in blocks; CheckpointError naming the file if they cannot all be read.
+def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False) -> Iterator[memoryview]:
+    """The bytes of a file from `begin` to before `end`, in blocks, each gone when the next is asked for.
 
-    buffer: gives the memory for each block; by default all use the same, so that a block is gone when the next is asked for.
+    past_cache: ask the disk, where the system can, and not the page cache. Raises CheckpointError naming the file if the bytes cannot
+    all be read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            shared = bytearray(0 if buffer else min(BLOCK_BYTES, end - begin))
+            direct = past_cache and _past_cache(handle, True)
+            memory = mmap.mmap(-1, READ_BYTES + 2 * PAGE_BYTES)
             announced = begin
             while begin < end:
-                if announced < end and announced - begin < AHEAD_BYTES // 2:
+                if not direct and announced < end and announced - begin < AHEAD_BYTES // 2:
                     _read_ahead(handle, announced, min(announced + AHEAD_BYTES, end))
                     announced += AHEAD_BYTES
-                block = memoryview(buffer() if buffer else shared)[: end - begin]
-                count = os.preadv(handle, [block], begin)
-                if not count:
+                lead, wanted = begin % PAGE_BYTES, min(READ_BYTES, end - begin)  # direct reading wants whole pages
+                pages = -(-(lead + wanted) // PAGE_BYTES)
+                try:
+                    count = os.preadv(handle, [memoryview(memory)[: pages * PAGE_BYTES]], begin - lead) - lead
+                except OSError as error:
+                    if error.errno != errno.EINVAL or not direct:
+                        raise
+                    direct = _past_cache(handle, False)
+                    continue
+                if count <= 0:
                     raise CheckpointError(f"{path}: ends at byte {begin:,}, expected {end:,}: it changed while it was read. Start again.")
-                yield block[:count]
-                begin += count
+                block = memoryview(memory)[lead : lead + min(count, wanted)]
+                yield block
+                begin += len(block)
         finally:
             os.close(handle)
     except OSError as error:
         raise CheckpointError(f"{path}: reading failed at byte {begin:,}: {error.strerror}. {to_read(error)}") from error
+
+
+def _past_cache(handle: int, wanted: bool) -> bool:
+    """Direct reading and writing on or off; whether it is on now. It stays off where the file system has none."""
+    with suppress(OSError):
+        if DIRECT:
+            fcntl.fcntl(handle, fcntl.F_SETFL, DIRECT if wanted else 0)
+            return wanted
+    return False
 
 
 def _read_ahead(handle: int, begin: int, end: int) -> None:
@@ -125,11 +170,8 @@ def _read_ahead(handle: int, begin: int, end: int) -> None:
 
 
 def same_blocks(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
-    """Whether what `read_blocks` gives for two ranges of one length is the same.
-
-    Views compare item by item; the bytearrays below them, at whose beginning each block lies, compare their memory at once.
-    """
-    return all(cast(bytearray, a.obj).startswith(b) and len(a) == len(b) for a, b in zip(one, other, strict=True))
+    """Whether what `read_blocks` gives for two ranges of one length is the same."""
+    return all(len(a) == len(b) and bytearray(a).startswith(b) for a, b in zip(one, other, strict=True))
 
 
 def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -> FileRecord:
@@ -137,7 +179,7 @@ def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -
     with HashedFile(path) as file:
         file.write(shard.header)
         for place in joined(shard.tensors.values()):
-            for block in read_blocks(*place, file.buffer):
+            for block in read_blocks(*place):
                 file.write(block)
                 if progress:
                     progress(len(block))
@@ -161,7 +203,7 @@ def joined(spans: Iterable[TensorSpan]) -> Iterator[tuple[Path, int, int]]:
 def copy_file(source: Path, path: Path) -> FileRecord:
     """Copy a file's bytes, and nothing else of it (no mode, no times, no link)."""
     with HashedFile(path) as file:
-        for block in read_blocks(source, 0, source.stat().st_size, file.buffer):
+        for block in read_blocks(source, 0, source.stat().st_size):
             file.write(block)
     return file.record
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -101,7 +101,8 @@ class ShardStream:
     def _fetch(self, name: str, path: Path) -> None:
         listed = self._repo.files[name]
         with HashedFile(path) as file:
-            _write_gathered(file, self._repo.read(name, 0, listed.size))
+            for piece in self._repo.read(name, 0, listed.size):
+                file.write(piece)
         if not is_listed(path, file.record, listed):
             expected = f"sha256 {listed.sha256[:12]}" if listed.sha256 else f"git id {listed.blob[:12]}"
             raise CheckpointError(
@@ -110,21 +111,6 @@ class ShardStream:
             )
         if moved(read_header(path), Path()) != moved(self._shards[name], Path()):
             raise CheckpointError(f"{listed.where}: its header is another one than was read before. It was removed; start again.")
-
-
-def _write_gathered(file: HashedFile, pieces: Iterator[bytes]) -> None:
-    """Write small pieces in full blocks of the file's own buffers, which bound how far the network may run ahead of the hashing."""
-    buffer, filled = file.buffer(), 0
-    for piece in pieces:
-        rest = memoryview(piece)
-        while rest:
-            taken = min(len(rest), len(buffer) - filled)
-            buffer[filled : filled + taken] = rest[:taken]
-            filled, rest = filled + taken, rest[taken:]
-            if filled == len(buffer):
-                file.write(memoryview(buffer))
-                buffer, filled = file.buffer(), 0
-    file.write(memoryview(buffer)[:filled])
 
 
 def _record(staging: Path, name: str) -> FileRecord | None:

@@ -121,7 +121,8 @@ def same_tensor(written: TensorSpan, source: TensorSpan) -> bool:
     """Whether two tensors on disk have one type, one shape and the same bytes."""
     if not _same_kind(written, source):
         return False
-    return same_blocks(read_blocks(written.file, written.begin, written.end), read_blocks(source.file, source.begin, source.end))
+    on_disk = read_blocks(written.file, written.begin, written.end, past_cache=True)
+    return same_blocks(on_disk, read_blocks(source.file, source.begin, source.end))
 
 
 def _same_file(written: Path, source: Path) -> bool:

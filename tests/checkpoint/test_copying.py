@@ -1,16 +1,17 @@
-"""Copying by byte ranges: joined where they touch, read ahead and written back on the way, hashed as they pass."""
+"""Copying by byte ranges: joined where they touch, read ahead, hashed as they pass, written past the page cache."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
+from poor_file_system import grants_direct, refuse_if_direct, refusing
 
-from hf_layerprune.checkpoint import copying, writeback
+from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.copying import HashedFile, copy_file, joined, read_blocks
 from hf_layerprune.checkpoint.header import TensorSpan
 
@@ -32,7 +33,7 @@ def test_joined(spans: list[tuple[Path, int, int]], expected: list[tuple[Path, i
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000, 4321])
 def test_any_size_against_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for name, value in (("BLOCK_BYTES", 100), ("QUEUED_BLOCKS", 3), ("WRITEBACK_BYTES", 250), ("AHEAD_BYTES", 300)):
+    for name, value in (("READ_BYTES", 70), ("BLOCK_BYTES", 100), ("BLOCKS", 3), ("AHEAD_BYTES", 300)):
         monkeypatch.setattr(copying, name, value)
     content = os.urandom(size)
     (tmp_path / "source").write_bytes(content)
@@ -42,7 +43,7 @@ def test_any_size_against_small_blocks(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_all_that_is_read_is_announced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(copying, "READ_BYTES", 100)
     monkeypatch.setattr(copying, "AHEAD_BYTES", 300)
     announced: list[tuple[int, int]] = []
     monkeypatch.setattr(copying, "_read_ahead", lambda handle, begin, end: announced.append((begin, end)))
@@ -54,33 +55,77 @@ def test_all_that_is_read_is_announced_once(tmp_path: Path, monkeypatch: pytest.
     assert announced == [(begin, min(begin + 300, 1780)) for begin in range(50, 1780, 300)]
 
 
-def test_writing_back_begins_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ranges follow each other without a gap; what is left at the end is the fsync's."""
-    ranges: list[tuple[int, int]] = []
-    monkeypatch.setattr(copying, "WRITEBACK_BYTES", 1000)
-    monkeypatch.setattr(copying, "start_writeback", lambda handle, begin, end: ranges.append((begin, end)))
-    with HashedFile(tmp_path / "file") as file:
-        for size in (10, 999, 1, 2500, 20):
-            file.write(bytes(size))
-    assert ranges == [(0, 1009), (1009, 3510)] and file.record.bytes == 3530
-
-
 def test_advice_that_the_system_does_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any) -> None:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-    monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
-    monkeypatch.setattr(writeback, "_sync_file_range", lambda: lambda *arguments: -1)
-    monkeypatch.setattr(copying, "WRITEBACK_BYTES", 1)
+    monkeypatch.setattr(os, "posix_fadvise", refusing(errno.EINVAL), raising=False)
     (tmp_path / "source").write_bytes(b"content")
     assert copy_file(tmp_path / "source", tmp_path / "copy").bytes == 7
 
 
-def test_no_more_memory_than_the_blocks_that_are_needed(tmp_path: Path) -> None:
-    """A small file needs one block, not all that a large one may have on the way."""
-    (tmp_path / "source").write_bytes(b"x" * 10)
-    made: list[int] = []
-    with HashedFile(tmp_path / "copy") as file:
-        for block in read_blocks(tmp_path / "source", 0, 10, lambda: made.append(1) or file.buffer()):
-            file.write(block)
-    assert len(made) == 1
+# --- past the page cache --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [(1,), (4096,), (4095, 1), (4096, 4096), (5000, 70, 9000), (100,) * 200], ids=str)
+def test_full_blocks_are_written_past_the_cache_and_the_rest_through_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
+    writes = recorded_writes(monkeypatch)
+    content = os.urandom(sum(pieces))
+    rest = memoryview(content)
+    with HashedFile(tmp_path / "file") as file:
+        for size in pieces:
+            file.write(rest[:size])
+            rest = rest[size:]
+    full, left = divmod(len(content), 4096)
+    assert writes == [(4096, grants_direct(tmp_path))] * full + [(left, False)] * bool(left)
+    assert (tmp_path / "file").read_bytes() == content
+    assert file.record.bytes == len(content) and file.record.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def recorded_writes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """The size of every os.write from now on, and whether it went past the cache as the system says of the open file."""
+    writes: list[tuple[int, bool]] = []
+    write = os.write
+
+    def recorded(handle: int, block: memoryview) -> int:
+        writes.append((len(block), bool(fcntl.fcntl(handle, fcntl.F_GETFL) & copying.DIRECT)))
+        return write(handle, block)
+
+    monkeypatch.setattr(os, "write", recorded)
+    return writes
+
+
+@pytest.mark.parametrize("begin", [0, 1, 64, 4095, 4096, 4097, 10_000])
+@pytest.mark.parametrize("end", [10_001, 12_288, 20_000, 30_001])
+def test_any_range_is_read_past_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: int, end: int) -> None:
+    monkeypatch.setattr(copying, "READ_BYTES", 5000)
+    content = os.urandom(30_001)
+    (tmp_path / "file").write_bytes(content)
+    assert b"".join(map(bytes, read_blocks(tmp_path / "file", begin, end, past_cache=True))) == content[begin:end]
+
+
+@pytest.mark.parametrize("lack", ["no such flag", "not granted", "granted and then refused"])
+def test_a_system_without_direct_reading_and_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
+    grants = grants_direct(tmp_path)
+    if lack == "no such flag":
+        monkeypatch.setattr(copying, "DIRECT", 0)
+    elif lack == "not granted":
+        monkeypatch.setattr(fcntl, "fcntl", refusing(errno.EINVAL))
+    else:
+        granted = refuse_if_direct(monkeypatch, errno.EINVAL)
+    content = os.urandom(10_000)
+    (tmp_path / "source").write_bytes(content)
+    record = copy_file(tmp_path / "source", tmp_path / "copy")
+    assert b"".join(map(bytes, read_blocks(tmp_path / "copy", 0, 10_000, past_cache=True))) == content
+    assert record.sha256 == hashlib.sha256(content).hexdigest()
+    if lack == "granted and then refused":
+        assert bool(granted) == grants
+
+
+def test_another_error_of_a_direct_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
+
+    monkeypatch.setattr(os, "write", refusing(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"), HashedFile(tmp_path / "file") as file:
+        file.write(bytes(5000))

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from independent import snapshot
+from poor_file_system import refuse_if_direct, refusing
 from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint import staging
@@ -181,21 +182,13 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fcntl.flock", refusing(errno.ENOLCK))
 
 
-def without_writeback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.checkpoint.writeback._sync_file_range", lambda: None)
-    monkeypatch.setattr("hf_layerprune.checkpoint.copying.WRITEBACK_BYTES", 1)
+def without_direct_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_layerprune.checkpoint.copying.DIRECT", 0)
 
 
-def with_failing_writeback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.checkpoint.writeback._sync_file_range", lambda: lambda *arguments: -1)
-    monkeypatch.setattr("hf_layerprune.checkpoint.copying.WRITEBACK_BYTES", 1)
-
-
-def refusing(code: int) -> Callable[..., Any]:
-    def call(*args: Any, **options: Any) -> Any:
-        raise OSError(code, os.strerror(code))
-
-    return call
+def with_refused_direct_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_layerprune.checkpoint.copying.BLOCK_BYTES", 4096)
+    refuse_if_direct(monkeypatch, errno.EINVAL)
 
 
 LACKS = [
@@ -204,8 +197,8 @@ LACKS = [
     without_open_of_folders,
     without_exchange,
     without_locks,
-    without_writeback,
-    with_failing_writeback,
+    without_direct_writing,
+    with_refused_direct_writing,
 ]
 
 
