@@ -17,6 +17,8 @@ from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.staging import check_output, hidden_beside
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import HealingError
+from hf_layerprune.figures.loss import LOSS, draw_loss
+from hf_layerprune.figures.theme import LIGHT, can_draw
 from hf_layerprune.healing.data_request import DataRequest, data_sources, default_data_folder
 from hf_layerprune.healing.recipes import Recipe, recipe_named
 from hf_layerprune.healing.request import HealingRequest, finished_record
@@ -24,8 +26,6 @@ from hf_layerprune.healing.request import HealingRequest, finished_record
 if TYPE_CHECKING:
     from hf_layerprune.healing.prepare import HealingData
     from hf_layerprune.healing.run import Progress
-
-LOSS_FIGURE = "loss.png"
 
 
 def heal(
@@ -144,7 +144,6 @@ def _lock(request: HealingRequest) -> Path:
 def _write(request: HealingRequest, record: HealingRecord) -> None:
     """From the trained weights to the output, in one process and without the model; may run long after the training."""
     from hf_layerprune.healing.adapter_folder import write_adapter
-    from hf_layerprune.healing.loss_figure import draw_loss
     from hf_layerprune.healing.merging import write_healed
     from hf_layerprune.healing.run import trained_file
     from hf_layerprune.healing.trainable import adapter_config
@@ -153,8 +152,8 @@ def _write(request: HealingRequest, record: HealingRecord) -> None:
     recipe = request.recipe
     weights = TrainedWeights(trained_file(request), recipe.lora_alpha / recipe.lora_rank if recipe.method == "lora" else None)
     records = {HEALING: record.dump()}
-    if figure := draw_loss(record.curve["loss"], f"{request.output.name}: {recipe.name}"):
-        records[LOSS_FIGURE] = figure
+    if can_draw():
+        records[LOSS] = draw_loss(record.curve["loss"], LIGHT)
     if request.keep_adapter:
         config = adapter_config(request.checkpoint.family, recipe)
         write_adapter(request.checkpoint, weights, config, request.output, overwrite=request.overwrite, records=records)

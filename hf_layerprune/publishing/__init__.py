@@ -1,1 +1,1 @@
-"""Publishing: figures, the model card, and the way to the Hub and back."""
+"""Publishing: the model card and the way to the Hub and back."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from hf_layerprune.figures.layer_map import LAYER_MAP, LAYER_MAP_DARK
+from hf_layerprune.figures.loss import LOSS, LOSS_DARK
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown
-
-LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
-LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
 
 
 def map_picture(facts: CardFacts) -> Markdown | None:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_layerprune.figures.layer_map import draw_map
+from hf_layerprune.figures.loss import draw_loss
+from hf_layerprune.figures.theme import DARK, LIGHT, Theme
 from hf_layerprune.publishing import figures
 from hf_layerprune.publishing.card import CardFacts, render_card
-from hf_layerprune.publishing.figures import DARK, LIGHT, Theme, draw_figures, draw_loss, draw_map
+from hf_layerprune.publishing.figures import draw_figures
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -80,7 +83,7 @@ def test_scores_that_no_axis_can_hold_are_drawn_too(facts: CardFacts) -> None:
 
 
 def test_without_matplotlib_there_are_no_figures_and_the_card_shows_none(facts: CardFacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert figures.draw_figures(facts) == {}
     assert "<picture>" not in render_card(facts)
     assert render_card(replace(facts, figures=frozenset({"layer-map.png", "loss.png"}))).count("<picture>") == 2

@@ -1,0 +1,85 @@
+"""The layer map: what each decoder layer does, what the method made of it, and which were removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.figures.theme import DRAWN, Theme, dress, new_figure, png
+
+LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
+
+
+def draw_map(plan: PruningPlan, statistics: LayerStatistics | None, theme: Theme) -> bytes:
+    """How much each layer changes on each domain, where it was measured, above the scores of the plan, where it has some."""
+    scored = any(score is not None for score in plan.scores)
+    rows = [*(["change"] if statistics and statistics.domains else []), *(["score"] if scored else [])] or ["strip"]
+    figure = new_figure(theme, {"strip": 1.5, "score": 2.6, "change": 2.6}[rows[0]] if len(rows) == 1 else 4.4)
+    axes = dict(zip(rows, np.ravel(figure.subplots(len(rows), 1, sharex=True)), strict=True))
+    for ax in axes.values():
+        dress(ax, theme)
+        _shade(ax, plan, theme)
+    if "change" in axes and statistics:
+        _draw_change(axes["change"], statistics, theme)
+    if "score" in axes:
+        _draw_scores(axes["score"], plan, theme)
+    if "strip" in axes:
+        axes["strip"].set_yticks([])
+    bottom = axes[rows[-1]]
+    bottom.margins(y=0.2)
+    # Not by colour alone: a cross, too, above the bars.
+    bottom.plot(plan.drop, [0.93] * len(plan.drop), "x", color=theme.removed, ms=7, mew=2, transform=bottom.get_xaxis_transform())
+    bottom.set(xlabel="decoder layer of the source", xlim=(-0.6, plan.layers - 0.4))
+    bottom.set_xticks(list(range(plan.layers))[:: max(1, plan.layers // 24)])
+    axes[rows[0]].legend(
+        *_legend(axes[rows[0]], plan, theme),
+        ncols=5,
+        fontsize=8,
+        frameon=False,
+        labelcolor=theme.ink,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+    )
+    return png(figure)
+
+
+def _draw_change(ax: Any, statistics: LayerStatistics, theme: Theme) -> None:
+    for domain, label, colour, sign in (("math", "math pictures", theme.math, "o"), ("nonmath", "general pictures", theme.general, "s")):
+        if domain in statistics.domains:
+            change = np.maximum(1 - statistics.cosine(domain), 1e-12)
+            error = statistics.cosine_error(domain)
+            ax.errorbar(range(len(change)), change, error, color=colour, marker=sign, ms=4, lw=1.4, label=label)
+    ax.set_yscale("log")
+    ax.set_ylabel("change: 1 - cosine")
+
+
+def _draw_scores(ax: Any, plan: PruningPlan, theme: Theme) -> None:
+    known = [(layer, score) for layer, score in enumerate(plan.scores) if score is not None]
+    colours = [theme.removed if layer in plan.drop else theme.kept for layer, _ in known]
+    ax.bar([layer for layer, _ in known], np.clip([score for _, score in known], -DRAWN, DRAWN), color=colours, width=0.7)
+    ax.axhline(0, color=theme.faint, lw=0.8, zorder=0)
+    ax.set_ylabel("score of the method")
+
+
+def _shade(ax: Any, plan: PruningPlan, theme: Theme) -> None:
+    """Removed layers and protected ones, each in a colour of its own."""
+    for layer in plan.drop:
+        ax.axvspan(layer - 0.5, layer + 0.5, color=theme.removed, alpha=0.18, lw=0, zorder=0)
+    for layer in plan.protected:
+        ax.axvspan(layer - 0.5, layer + 0.5, color=theme.protected, alpha=0.35, lw=0, zorder=0)
+
+
+def _legend(ax: Any, plan: PruningPlan, theme: Theme) -> tuple[list[Any], list[str]]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles, labels = ax.get_legend_handles_labels()
+    handles.append(Line2D([], [], color=theme.removed, marker="x", ls="", ms=7, mew=2))
+    labels.append("removed")
+    if plan.protected:
+        handles.append(Patch(color=theme.protected, alpha=0.35, lw=0))
+        labels.append("protected")
+    return handles, labels
