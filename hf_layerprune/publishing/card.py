@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.artifacts.files import dump_json, read_bounded, write_atomic
 from hf_layerprune.checkpoint.side_files import MANIFEST, README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError
-from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, CardFacts, card_facts
+from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, CardFacts, card_facts
 from hf_layerprune.publishing.figures import draw_figures
 from hf_layerprune.publishing.inert import Markdown, argument, for_output
 from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts
@@ -47,14 +47,14 @@ def write_card(
     """Write a folder's card and its figures, merged with the card that is there; the path of the card.
 
     output: another file for it, which gets the figures beside it; needed where the folder is a download, which is left as it is.
-    repo: the id that it is pushed to, for its quick start. control: as card_facts has it; its records are put beside the card,
-    and the next card finds them there.
+    repo: the id that it is pushed to, for its quick start. license, control: as card_facts has them; what they say is put beside
+    the card, and the next card finds it there.
     PublishError if the folder is none of ours, or the card that is there cannot be merged; then nothing is changed.
     """
     facts = card_facts(folder, license=license, control=control)
     place = _place(Path(folder), output)
     pictures = draw_figures(facts)
-    beside = pictures | (_control_records(facts) if control else {})
+    beside = pictures | (_control_records(facts) if control else {}) | (_license_record(license) if license else {})
     card = render_card(replace(facts, figures=frozenset(pictures), repo=repo))
     try:
         if place.is_file():
@@ -76,6 +76,10 @@ def _control_records(facts: CardFacts) -> dict[str, bytes]:
     if facts.control is None or facts.control_healing is None:
         return {}
     return {CONTROL_EVALUATION: dump_json(facts.control.to_dict()), CONTROL_HEALING: facts.control_healing.dump()}
+
+
+def _license_record(license: str) -> dict[str, bytes]:
+    return {LICENSE: dump_json({"format": 1, "license": license})}
 
 
 def _place(folder: Path, output: Path | None) -> Path:

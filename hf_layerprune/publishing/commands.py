@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hf_layerprune.publishing.facts import STATISTICS, CardFacts
+from hf_layerprune.artifacts.statistics import STATISTICS
+from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import argument, code
 
 

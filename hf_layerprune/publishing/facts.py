@@ -13,7 +13,7 @@ from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.provenance import CARD_KEYS, PROVENANCE
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
@@ -24,7 +24,7 @@ from hf_layerprune.publishing.sizes import Sizes, sizes_of
 
 EVALUATION = "eval.json"
 CONTROL_EVALUATION, CONTROL_HEALING = "control-eval.json", "control-healing.json"  # of the source after the same fine-tuning
-STATISTICS = "statistics.safetensors"
+LICENSE = "license.json"  # the licence as a person named it
 Record = TypeVar("Record")
 
 
@@ -89,9 +89,9 @@ def is_hub_id(text: object) -> bool:
 def card_facts(folder: Path, *, license: str | None = None, control: Path | None = None) -> CardFacts:
     """Read what a card says of a folder that hf-layerprune made; weights are not needed.
 
-    license: to be stated instead of the source's; control: the folder of the unpruned source after the same fine-tuning, with
-    its evaluation, or None for the control whose records lie in the folder, if there are some. PublishError if the folder is
-    none of ours, or its records are damaged or of different models.
+    license: to be stated instead of the source's, None for what was named before, if it was; control: the folder of the unpruned
+    source after the same fine-tuning, with its evaluation, or None for the control whose records lie in the folder, if there are
+    some. PublishError if the folder is none of ours, or its records are damaged or of different models.
     """
     folder = Path(folder)
     if not (folder / RECORDS / MANIFEST).is_file():
@@ -115,6 +115,7 @@ def card_facts(folder: Path, *, license: str | None = None, control: Path | None
 def _read(folder: Path, license: str | None) -> CardFacts:
     records = folder / RECORDS
     manifest = Manifest.load(records / MANIFEST)
+    license = _named(records / LICENSE) if license is None else license
     if CONFIG not in manifest.files:
         raise PublishError(f"{folder} holds an adapter alone, not a model. Heal without --keep-adapter to get a model with a card.")
     config = read_config(folder)
@@ -147,6 +148,16 @@ def _read(folder: Path, license: str | None) -> CardFacts:
 
 def _optional(path: Path, load: Callable[[Path], Record]) -> Record | None:
     return load(path) if path.is_file() else None
+
+
+def _named(path: Path) -> str | None:
+    """The licence that an earlier card was given, None if none was."""
+    if not path.is_file():
+        return None
+    found = read_json(path, "record of the licence").get("license")
+    if not isinstance(found, str) or not _short(found):
+        raise PublishError(f"{path}: names no licence. Name it again with --license, or remove the file.")
+    return found
 
 
 def _card(path: Path, license: str | None) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def publishable(folder: Path, license: str | None, control: Path | None) -> Card
     if not facts.license:
         raise PublishError(
             f"{folder}: the licence of {facts.source.id} is not known, so this may not be published. "
-            "Ask its authors, then name the licence as the Hub spells it, such as --license apache-2.0."
+            "Ask its authors, then name the licence as the Hub spells it, such as --license apache-2.0 "
+            "(to push once, to `hf-layerprune card` for every card of this folder)."
         )
     return facts
 

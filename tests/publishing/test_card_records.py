@@ -148,6 +148,22 @@ def test_the_licence_of_a_person_replaces_the_sources(records: Records) -> None:
         card_facts(folder, license=" ")
 
 
+def test_a_licence_that_was_named_once_is_remembered(records: Records, tmp_path: Path) -> None:
+    folder, elsewhere = records("mini-mixed-13L"), tmp_path / "elsewhere.md"
+    write_card(folder, elsewhere, license="mit")
+    assert card_facts(folder).license == "apache-2.0"  # a card elsewhere changes nothing in the folder
+    write_card(folder, license="mit")
+    assert "license: mit\n" in write_card(folder).read_text()
+    assert "license: bsd-3-clause\n" in write_card(folder, license="bsd-3-clause").read_text()
+    assert card_facts(folder).license == "bsd-3-clause" and card_facts(folder).license_given
+    record = folder / "layerprune" / "license.json"
+    for damaged in ('{"license": ["mit"]}', '{"license": ""}', "{}"):
+        record.write_text(damaged)
+        with pytest.raises(PublishError, match=r"license\.json: names no licence\. Name it again with --license"):
+            card_facts(folder)
+    assert card_facts(folder, license="mit").license == "mit"
+
+
 def test_a_licence_that_nobody_named_is_said_to_be_unknown(records: Records) -> None:
     folder = records("mini-mixed-13L")
     edit(folder / "layerprune" / "source.json", lambda record: record.pop("license"))
