@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -248,7 +248,7 @@ class LayerPruner:
     def records(self) -> dict[str, bytes]:
         """What lies beside the plan in a pruned folder: the statistics it was made from, if it was made from any."""
         used = self.statistics is not None and self.statistics.fingerprint == self._planned().statistics
-        return {"statistics.safetensors": self.statistics.content} if used and self.statistics else {}
+        return {STATISTICS: self.statistics.content} if used and self.statistics else {}
 
     def heal(self, output: str | Path, recipe: str = "domain-aware", **options: Any) -> HealingRecord:
         """Fine-tune the source, as it is on disk, into the folder `output`; the arguments are those of `healing.heal.heal_model`."""

@@ -65,6 +65,9 @@ model.save_pretrained({output!r}); os.sync()
 """
 PEAK = "\nimport re as _r; print(1024 * int(_r.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]))"
 
+CHILD = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2); \
+print(1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+
 
 def make_source(folder: Path, shape: str) -> None:
     """A tied Qwen3-VL checkpoint of the shape in one file, its bytes one random block again and again."""
@@ -115,19 +118,21 @@ def prepare(folder: Path, shape: str, mergekit: str | None) -> dict[str, list[st
         "transformers load + save": [*python, TRANSFORMERS.format(**places) + PEAK],
     }
     if mergekit:
-        recipe = {"slices": _slices(json.loads(plan_file.read_text())["keep"], source), "merge_method": "passthrough", "dtype": "bfloat16"}
-        (folder / "mergekit.yaml").write_text(json.dumps(recipe))  # JSON is YAML
-        options = "--out-shard-size 100B --copy-tokenizer" if (source / "tokenizer.json").exists() else "--out-shard-size 100B"
-        script = f"{mergekit} -m mergekit.scripts.run_yaml {folder / 'mergekit.yaml'} {output} {options} && sync {output}/*.safetensors"
-        ways["mergekit passthrough"] = ["bash", "-c", script]
+        (folder / "mergekit.yaml").write_text(json.dumps(_recipe(json.loads(plan_file.read_text())["keep"], source)))  # JSON is YAML
+        merge = f"{mergekit} -m mergekit.scripts.run_yaml {folder / 'mergekit.yaml'} {output} --out-shard-size 100B --no-write-model-card"
+        measured = f"{sys.executable} -c '{CHILD}' {merge}"
+        ways["mergekit passthrough"] = ["bash", "-c", f"{measured} && sync {output}/*.safetensors"]
     return ways
 
 
-def _slices(keep: list[int], source: Path) -> list[dict[str, Any]]:
-    """mergekit's description of the kept layers: a slice for every run of neighbours."""
+def _recipe(keep: list[int], source: Path) -> dict[str, Any]:
+    """mergekit's description of the kept layers: a slice of the decoder for every run of neighbours, the rest of the model whole."""
     starts = [layer for layer in keep if layer - 1 not in keep]
     ends = [layer + 1 for layer in keep if layer + 1 not in keep]
-    return [{"sources": [{"model": str(source), "layer_range": [start, end]}]} for start, end in zip(starts, ends, strict=True)]
+    slices = [{"sources": [{"model": str(source), "layer_range": [start, end]}]} for start, end in zip(starts, ends, strict=True)]
+    whole = {"models": [{"model": str(source)}]}
+    modules = {"text_decoder": {"slices": slices}, "vision_tower": whole, "multi_modal_projector": whole}
+    return {"modules": modules, "merge_method": "passthrough", "dtype": "bfloat16"}
 
 
 def drop_from_cache(path: Path) -> None:

@@ -26,6 +26,7 @@ from hf_layerprune.errors import ArtifactError
 
 STATISTICS_FORMAT = 1
 TOKEN_KINDS = ("all", "visual", "text")  # the axis K of the arrays below
+STATISTICS = "statistics.safetensors"  # among the records of a pruned model
 MAX_STATISTICS_BYTES = 2 << 30
 
 Counts = Int[np.ndarray, "..."]

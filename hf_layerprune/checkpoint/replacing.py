@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.artifacts.statistics import STATISTICS
 from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.copying import copy_file, write_file, write_shard
 from hf_layerprune.checkpoint.header import TensorSpan
@@ -20,7 +21,7 @@ from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.verify import same_tensor
 from hf_layerprune.errors import CheckpointError
 
-CARRIED = (PLAN, "statistics.safetensors", PROVENANCE)  # records that stay true; evaluations of the old weights do not
+CARRIED = (PLAN, STATISTICS, PROVENANCE)  # records that stay true; evaluations of the old weights do not
 
 
 def write_replaced(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hf_layerprune.checkpoint.layout import kept_names
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files
 from hf_layerprune.errors import ArtifactError, LayerPruneError, shown
+
+READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,15 @@ def compare(
         differences.append(f"{CONFIG} is not the source's{', shortened by the plan' if plan else ''}")
     names = kept_names(source.family, plan.keep if plan else range(source.facts.layers), source.tensors)
     differences += tensor_names(written.tensors.keys(), names.keys(), "the plan" if plan else "the source")
-    for new, old in names.items() if weights else ():
-        same = _same_kind if new in changed else same_tensor
-        if new in written.tensors and not same(written.tensors[new], source.tensors[old]):
-            differences.append(f"tensor {shown(new)} is not the source's {shown(old)}")
+    pairs = [(new, old) for new, old in names.items() if weights and new in written.tensors]
+
+    def same(pair: tuple[str, str]) -> bool:
+        new, old = pair
+        return (_same_kind if new in changed else same_tensor)(written.tensors[new], source.tensors[old])
+
+    with ThreadPoolExecutor(READERS) as readers:
+        found = zip(pairs, readers.map(same, pairs), strict=True)
+        differences += [f"tensor {shown(new)} is not the source's {shown(old)}" for (new, old), equal in found if not equal]
     for path in sorted({*written.side_files, *source.side_files}):
         if not _same_file(written.path / path, source.path / path):
             differences.append(f"{shown(str(path))} is not the source's file")

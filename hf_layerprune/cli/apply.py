@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+
+if TYPE_CHECKING:
+    from hf_layerprune.cli.given_plan import GivenPlan
 
 
 @click.command(
@@ -38,8 +41,8 @@ def apply(
 ) -> None:
     """Remove the layers that PLAN drops from SOURCE, which must be the very checkpoint that the plan was made for.
 
-    PLAN is a plan file, or a pruned model: its folder or Hub id. That is then built again from SOURCE, and its weights are
-    proved to be the same, byte for byte.
+    PLAN is a plan file, or a pruned model: its folder, its Hub id or ID@REVISION. That is then built again from SOURCE, and its
+    weights are proved to be the same, byte for byte; of a healed model its pruned stage.
     """
     from hf_layerprune.checkpoint.staging import check_output
     from hf_layerprune.cli.given_plan import as_published, load_plan
@@ -59,7 +62,25 @@ def apply(
     if caution := deepstack_warning(made, checkpoint.facts):
         console.note(f"warning: {caution}")
     report = write_pruned(console, checkpoint, made, output, overwrite, writing, records, repo, given.manifest)
-    if given.manifest:
-        console.say(f"proved  its weight files have the sha256 of those of {given.name}")
+    proved = _proved(console, given, output)
     show_next(console, output, source, checkpoint, made, repo is not None)
-    console.result({**report, "rebuilt": given.name if given.manifest else None})
+    console.result({**report, "rebuilt": given.name if proved else None})
+
+
+def _proved(console: Console, given: GivenPlan, output: Path) -> bool:
+    """Say whether the output is the model, or the stage of it, that the plan was taken from; a plan alone says nothing of that."""
+    from hf_layerprune.checkpoint.index import Checkpoint
+
+    if given.manifest:  # compared before the output appeared
+        console.say(f"proved  its weight files have the sha256 of those of {given.name}")
+        return True
+    if given.healed is None:
+        return False
+    found = Checkpoint.open(output, output.name).source.fingerprint
+    if found == given.healed:
+        console.say(f"proved  it has the fingerprint of what was healed into {given.name}")
+        return True
+    console.note(
+        f"note: not proved: what was healed has the fingerprint {given.healed[:12]}, this {found[:12]}, as a source by another name gives"
+    )
+    return False

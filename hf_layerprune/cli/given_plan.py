@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
+from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, STATISTICS
 from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.remote_records import record_of
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
@@ -19,36 +20,40 @@ from hf_layerprune.cli.journey import statistics_record
 from hf_layerprune.cli.source import is_hub_id
 from hf_layerprune.errors import ArtifactError, UsageError
 
-HEALING = "healing.json"
-STATISTICS = "statistics.safetensors"
-
 
 @dataclass(frozen=True)
 class GivenPlan:
-    """records: what lies beside the plan; manifest: of the model that is to be built again, None for a plan alone; name: how it is said."""
+    """records: what lies beside the plan; manifest: of the model that is to be built again, None for a plan alone and for a healed
+    model; healed: the fingerprint of what was healed, None for a plan alone and for a model as it was pruned; name: how it is said."""
 
     plan: PruningPlan
     records: Mapping[str, bytes]
     manifest: Manifest | None
+    healed: str | None
     name: str
 
 
 def load_plan(console: Console, named: str, local_files_only: bool) -> GivenPlan:
-    """Read a plan file, or the records of a pruned model in a folder or on the Hub. ArtifactError or SourceError otherwise."""
+    """Read a plan file, or the records of a pruned model in a folder or on the Hub, there also OWNER/REPO@REVISION.
+
+    Raises ArtifactError or SourceError.
+    """
     if not os.path.isdir(named) and not is_hub_id(named):
-        return GivenPlan(PruningPlan.load(named), {}, None, named)
+        return GivenPlan(PruningPlan.load(named), {}, None, None, named)
     wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING)))
-    found = resolve(named, weights=False, small=wanted, local_files_only=local_files_only)
+    repo, _, revision = (named, "", "") if os.path.isdir(named) else named.partition("@")
+    found = resolve(repo, revision=revision or None, weights=False, small=wanted, local_files_only=local_files_only)
     folder = found.path / RECORDS
     if not (folder / PLAN).is_file():
         raise ArtifactError(f"{named}: has no {RECORDS}/{PLAN}, so hf-layerprune did not prune it. Pass a plan, or a model that has one.")
     plan = PruningPlan.load(folder / PLAN)
-    healed = (folder / HEALING).is_file()
-    if healed:
-        console.note(f"note: {named} was healed after pruning: its pruned stage is built again, which cannot be proved by its weights")
-    manifest = None if healed else Manifest.load(folder / MANIFEST)
-    name = named + (f" @ {found.commit[:7]}" if found.commit else "")
-    return GivenPlan(plan, _statistics(found, plan, local_files_only), manifest, name)
+    healing = HealingRecord.load(folder / HEALING) if (folder / HEALING).is_file() else None
+    if healing:
+        console.note(f"note: {named} was healed after pruning: its pruned stage is built again; healing.json says the rest")
+    manifest = None if healing else Manifest.load(folder / MANIFEST)
+    name = repo + (f" @ {found.commit[:7]}" if found.commit else "")
+    healed = healing.checkpoint.fingerprint if healing else None
+    return GivenPlan(plan, _statistics(found, plan, local_files_only), manifest, healed, name)
 
 
 def as_published(writing: Mapping[str, Any], given: GivenPlan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.layer_map import removal_lines
-from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
@@ -153,7 +153,7 @@ def statistics_record(plan: PruningPlan, path: Path) -> dict[str, bytes]:
     statistics = LayerStatistics.load(path)
     if statistics.fingerprint != plan.statistics:
         raise ArtifactError(f"{path}: the plan was not made from these statistics. Pass those, or leave out --statistics.")
-    return {"statistics.safetensors": statistics.content}
+    return {STATISTICS: statistics.content}
 
 
 def show_next(

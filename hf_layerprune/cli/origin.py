@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, LayerStatistics
+from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.remote_records import record_of
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.options import quoted
@@ -27,7 +27,7 @@ def plan_origin(console: Console, origin: str, lookup: Mapping[str, Any]) -> tup
         return _from_statistics(console, Path(origin))
     checkpoint, _ = open_description(console, origin, **lookup)
     if cut_from := find(checkpoint.config, f"{LINEAGE}.source.fingerprint"):
-        kept = record_of(checkpoint, "statistics.safetensors", MAX_STATISTICS_BYTES, local_files_only=lookup["local_files_only"])
+        kept = record_of(checkpoint, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=lookup["local_files_only"])
         if kept:
             return _from_statistics(console, kept, cut_from)
     console.say(model_line(checkpoint))

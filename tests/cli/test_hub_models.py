@@ -20,11 +20,13 @@ from loopback_hub import Files, LoopbackHub, Repo, only_hub, serve
 from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.mini import model_path
 
 Run = Any
 SOURCE, PRUNED = "Qwen/Tiny-VL", "me/tiny-13L"
 WEIGHTS = "model.safetensors"
+CARDS = Path(__file__).parents[2] / "cards"
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +168,27 @@ def test_another_writer_is_named(hub: LoopbackHub, run_here: Run, published: Fil
     assert done.returncode == 1 and "that was written by 'hf-layerprune rewrite 0', this by 'hf-layerprune rewrite" in done.stderr
 
 
-def test_of_a_healed_model_the_pruned_stage_is_built(hub: LoopbackHub, here: Path, run_here: Run, published: Files) -> None:
-    put(hub, "me/healed", {**published, WEIGHTS: b"\0" + published[WEIGHTS][1:], "layerprune/healing.json": b"{}"})
-    done = run_here("apply", "mini", "me/healed", "-o", "again")
-    assert done.returncode == 0 and "proved" not in done.stdout
-    assert "me/healed was healed after pruning: its pruned stage is built again, which cannot be proved by its weights" in done.stderr
+@pytest.mark.parametrize("same", [True, False], ids=["the stage that was healed", "another"])
+def test_of_a_healed_model_the_pruned_stage_is_built(hub: LoopbackHub, here: Path, run_here: Run, published: Files, same: bool) -> None:
+    assert run_here("apply", "mini", PRUNED, "-o", "pruned").returncode == 0
+    fingerprint = Checkpoint.open(here / "pruned", "pruned").source.fingerprint if same else "0" * 64
+    record = json.loads((CARDS / "mini-mixed-13L-interlace/layerprune/healing.json").read_text())
+    record["checkpoint"] |= {"fingerprint": fingerprint}
+    healed = {**published, WEIGHTS: b"\0" + published[WEIGHTS][1:], "layerprune/healing.json": json.dumps(record).encode()}
+    commit = put(hub, "me/healed", healed)
+    done = run_here("apply", "mini", "me/healed", "-o", "again", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["rebuilt"] == (f"me/healed @ {commit[:7]}" if same else None)
+    assert "me/healed was healed after pruning: its pruned stage is built again; healing.json says the rest" in done.stderr
+    assert ("not proved: what was healed has the fingerprint 000000000000, this " in done.stderr) != same
     assert (here / "again" / WEIGHTS).read_bytes() == published[WEIGHTS]
+
+
+def test_of_a_published_model_one_revision(hub: LoopbackHub, here: Path, run_here: Run, published: Files) -> None:
+    first = put(hub, "me/changing", published)
+    hub.repos["me/changing"].push({**published, "layerprune/plan.json": b"{}"})
+    assert run_here("apply", "mini", "me/changing", "-o", "latest").returncode == 1
+    done = run_here("apply", "mini", f"me/changing@{first}", "-o", "first")
+    assert done.returncode == 0 and f"those of me/changing @ {first[:7]}" in done.stdout
 
 
 def test_what_is_no_plan(hub: LoopbackHub, here: Path, run_here: Run, published: Files) -> None:
