@@ -28,6 +28,8 @@ BLOCKS = 4  # how far writing may run ahead of hashing, which evens out their st
 PAGE_BYTES = 4096  # what direct reading and writing is aligned to: no smaller than any disk's sector
 AHEAD_BYTES = 16 << 20  # how far the disk is asked to read ahead of us: by itself Linux looks 128 KiB ahead
 DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has no such thing
+# What a file system answers that grants direct reading and writing and then cannot do it, or not at this place and length.
+NOT_DIRECT = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 Progress = Callable[[int], None]
 
@@ -46,6 +48,7 @@ class HashedFile:
         self._path = path
         self._size = self._filled = 0  # bytes in the file, and in the block that is being filled
         self._direct = False
+        self._failed: BaseException | None = None  # what ended the hashing before its time
         self._digest = hashlib.sha256()
         # SimpleQueue, and no bounded Queue: an interrupt that arrives within Queue.put can leave its lock held for ever.
         self._blocks: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
@@ -69,7 +72,7 @@ class HashedFile:
         """Memory that begins at a page, as direct writing wants it, as soon as the hashing is done with one."""
         if self._unmade and self._free.empty():
             self._unmade -= 1
-            return mmap.mmap(-1, BLOCK_BYTES)
+            return _memory(BLOCK_BYTES)
         return self._free.get()
 
     def _store(self) -> None:
@@ -83,21 +86,28 @@ class HashedFile:
             try:
                 rest = rest[os.write(self._handle, rest) :]
             except OSError as error:
-                if error.errno != errno.EINVAL or not self._direct:
+                if error.errno not in NOT_DIRECT or not self._direct:
                     raise
-                self._direct = _past_cache(self._handle, False)  # granted, but not for a block like this
+                self._direct = _past_cache(self._handle, False)
         self._size += len(block)
 
     def _hash(self) -> None:
         while (block := self._blocks.get()) is not None:
-            self._digest.update(block)
-            self._free.put(cast(mmap.mmap, block.obj))
+            try:
+                if self._failed is None:
+                    self._digest.update(block)
+            except BaseException as error:
+                self._failed = error
+            self._free.put(cast(mmap.mmap, block.obj))  # also then: the writing waits for it
 
     def __enter__(self) -> HashedFile:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             self._hasher.start()
-        except BaseException:  # an interrupt, or no thread to be had
+        except RuntimeError as error:
+            os.close(self._handle)
+            raise OSError(errno.EAGAIN, str(error)) from error
+        except BaseException:
             os.close(self._handle)
             raise
         return self
@@ -111,6 +121,8 @@ class HashedFile:
                 self._blocks.put(None)
                 self._hasher.join()
             if error is None:
+                if self._failed:
+                    raise self._failed
                 os.fsync(self._handle)
                 self.record = FileRecord(self._size, self._digest.hexdigest())
         finally:
@@ -127,30 +139,44 @@ def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False) -
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             direct = past_cache and _past_cache(handle, True)
-            memory = mmap.mmap(-1, READ_BYTES + 2 * PAGE_BYTES)
+            memory = memoryview(_memory(READ_BYTES + 2 * PAGE_BYTES))
             announced = begin
             while begin < end:
                 if not direct and announced < end and announced - begin < AHEAD_BYTES // 2:
                     _read_ahead(handle, announced, min(announced + AHEAD_BYTES, end))
                     announced += AHEAD_BYTES
-                lead, wanted = begin % PAGE_BYTES, min(READ_BYTES, end - begin)  # direct reading wants whole pages
-                pages = -(-(lead + wanted) // PAGE_BYTES)
+                wanted = min(READ_BYTES, end - begin)
+                lead = begin % PAGE_BYTES if direct else 0  # direct reading wants whole pages
+                length = -(-(lead + wanted) // PAGE_BYTES) * PAGE_BYTES if direct else wanted
                 try:
-                    count = os.preadv(handle, [memoryview(memory)[: pages * PAGE_BYTES]], begin - lead) - lead
+                    found = _read_fully(handle, memory[:length], begin - lead, lead + wanted) - lead
                 except OSError as error:
-                    if error.errno != errno.EINVAL or not direct:
+                    if error.errno not in NOT_DIRECT or not direct:
                         raise
                     direct = _past_cache(handle, False)
                     continue
-                if count <= 0:
-                    raise CheckpointError(f"{path}: ends at byte {begin:,}, expected {end:,}: it changed while it was read. Start again.")
-                block = memoryview(memory)[lead : lead + min(count, wanted)]
-                yield block
-                begin += len(block)
+                if found < wanted:
+                    place = f"{path}: ends at byte {begin + max(found, 0):,}, expected {end:,}"
+                    raise CheckpointError(f"{place}: it changed while it was read. Start again.")
+                yield memory[lead : lead + wanted]
+                begin += wanted
         finally:
             os.close(handle)
     except OSError as error:
         raise CheckpointError(f"{path}: reading failed at byte {begin:,}: {error.strerror}. {to_read(error)}") from error
+
+
+def _read_fully(handle: int, memory: memoryview, begin: int, enough: int) -> int:
+    """Read from `begin` on until `enough` bytes are in the memory, or the file ends; how many there are. A read may give fewer."""
+    count = 0
+    while count < enough and (more := os.preadv(handle, [memory[count:]], begin + count)):
+        count += more
+    return count
+
+
+def _memory(size: int) -> mmap.mmap:
+    """Memory of this process alone that begins at a page, as direct reading and writing want it."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _past_cache(handle: int, wanted: bool) -> bool:
@@ -169,9 +195,10 @@ def _read_ahead(handle: int, begin: int, end: int) -> None:
             os.posix_fadvise(handle, begin, end - begin, os.POSIX_FADV_WILLNEED)
 
 
-def same_blocks(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
-    """Whether what `read_blocks` gives for two ranges of one length is the same."""
-    return all(len(a) == len(b) and bytearray(a).startswith(b) for a, b in zip(one, other, strict=True))
+def same_blocks(one: Iterator[memoryview], other: Iterator[memoryview], stopped: threading.Event | None = None) -> bool:
+    """Whether what `read_blocks` gives for two ranges of one length is the same; False, too, once `stopped` is set."""
+    pairs = zip(one, other, strict=True)
+    return all(not (stopped and stopped.is_set()) and bytearray(a).startswith(b) for a, b in pairs)
 
 
 def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -> FileRecord:

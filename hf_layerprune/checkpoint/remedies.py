@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 
 OPEN_FILES = "Close other programs or raise the limit of open files (ulimit -n)."
+MEMORY = "Close other programs: there is not enough memory."
+PROCESSES = "Close other programs or raise the limit of processes (ulimit -u)."
 WRITING = {
+    errno.ENOMEM: MEMORY,
+    errno.EAGAIN: PROCESSES,
     errno.ENOSPC: "Free some space or choose another disk.",
     errno.EDQUOT: "Your quota is used up; free some space or choose another disk.",
     errno.EROFS: "Choose a folder on a disk that can be written to.",
@@ -17,6 +21,7 @@ WRITING = {
     errno.EBUSY: "Choose a folder that is not a mount point itself.",
 }
 READING = {
+    errno.ENOMEM: MEMORY,
     errno.EACCES: "Make it readable for you (chmod, chown).",
     errno.EPERM: "Make it readable for you (chmod, chown).",
     errno.EMFILE: OPEN_FILES,

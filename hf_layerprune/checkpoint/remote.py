@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from hf_layerprune.checkpoint.hub_errors import hub_errors, transport_error
@@ -48,6 +49,13 @@ class RemoteRepo:
     def where(self, name: str) -> str:
         """How errors name a file."""
         return "/".join(filter(None, (self.id, self.inner, name)))
+
+    def fetch(self, name: str) -> Path:
+        """A file in the Hub's cache, fetched if it is not there. SourceError if the Hub does not give it."""
+        from huggingface_hub import hf_hub_download
+
+        with hub_errors(self.id, self.commit, False, self.token):
+            return Path(hf_hub_download(self.id, name, subfolder=self.inner or None, revision=self.commit, token=self.token))
 
     def read(self, name: str, begin: int, end: int) -> Iterator[bytes]:
         """The bytes of a file from `begin` to before `end`, in blocks as they arrive; a dropped connection is taken up again.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_layerprune.checkpoint.hub_errors import hub_errors
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.side_files import RECORDS
 from hf_layerprune.errors import CheckpointError
@@ -20,7 +19,7 @@ def record_of(model: ResolvedSource | Checkpoint, name: str, limit: int, *, loca
 
     SourceError if the Hub does not give it, CheckpointError if it has more than `limit` bytes.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants
 
     if (local := model.path / RECORDS / name).is_file():
         return local
@@ -31,5 +30,4 @@ def record_of(model: ResolvedSource | Checkpoint, name: str, limit: int, *, loca
         return None
     if file.size > limit:
         raise CheckpointError(f"{file.where}: {file.size:,} bytes is no record; at most {limit:,} are read.")
-    with hub_errors(repo.id, repo.commit, False, repo.token):
-        return Path(hf_hub_download(repo.id, file.name, revision=repo.commit, token=repo.token))
+    return repo.fetch(file.name)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.checkpoint.copying import hash_file
-from hf_layerprune.checkpoint.hub_errors import hub_errors
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import RemoteFile, git_id
 from hf_layerprune.checkpoint.remote_shards import open_remote
@@ -59,13 +57,10 @@ def _against_manifest(repo: RemoteRepo, manifest: Manifest) -> Iterator[str]:
 
 def _fetched(repo: RemoteRepo, file: RemoteFile, record: FileRecord) -> Iterator[str]:
     """Of a file outside LFS git lists another sum: it is fetched, which must give that one, and hashed."""
-    from huggingface_hub import hf_hub_download
-
     if file.size > MAX_FETCHED_BYTES:
         yield f"{shown(file.name)} is {file.size:,} bytes and not in LFS: more than is fetched to compare it"
         return
-    with hub_errors(repo.id, repo.commit, False, repo.token):
-        path = Path(hf_hub_download(repo.id, file.name, revision=repo.commit, token=repo.token))
+    path = repo.fetch(file.name)
     if git_id(path) != file.blob:
         yield f"{shown(file.name)} was fetched as another file than the repository lists, git id {file.blob[:12]}"
     elif (actual := hash_file(path)) != record:

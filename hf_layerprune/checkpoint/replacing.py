@@ -18,7 +18,7 @@ from hf_layerprune.checkpoint.rewrite import WRITER, bytes_needed, copy_side_fil
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import staged_folder
-from hf_layerprune.checkpoint.verify import same_tensor
+from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError
 
 CARRIED = (PLAN, STATISTICS, PROVENANCE)  # records that stay true; evaluations of the old weights do not
@@ -36,7 +36,7 @@ def write_replaced(
     shards = tuple(
         replace(shard, tensors={**shard.tensors, **{n: replaced[n] for n in shard.tensors if n in replaced}}) for shard in shards
     )
-    needed = bytes_needed(checkpoint, shards, list(records.values()))
+    needed = bytes_needed(checkpoint, shards, list(records.values())) + sum(path.stat().st_size for path in _carried(checkpoint))
     with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed) as staging:
         files = {shard.name: write_shard(staging / shard.name, shard) for shard in shards}
         if len(shards) > 1:
@@ -47,11 +47,13 @@ def write_replaced(
         manifest = Manifest(checkpoint.source, WRITER, "source", dict(sorted(files.items())), names, tuple(sorted(replaced)))
         _write_records(staging / RECORDS, checkpoint, manifest, records)
         written = Checkpoint.open(staging, output.name)
-        for name, span in {**checkpoint.tensors, **replaced}.items():
-            if not same_tensor(written.tensors[name], span):
-                raise CheckpointError(
-                    f"{output}: tensor {name!r} is not what was to be written. Nothing was left there; check disk and memory."
-                )
+        wanted = {**checkpoint.tensors, **replaced}
+        same = same_tensors([(written.tensors[name], span, True) for name, span in wanted.items()])
+        if not all(same):
+            name = list(wanted)[same.index(False)]
+            raise CheckpointError(
+                f"{output}: tensor {name!r} is not what was to be written. Nothing was left there; check disk and memory."
+            )
     return manifest
 
 
@@ -64,11 +66,14 @@ def _origins(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _write_records(folder: Path, checkpoint: Checkpoint, manifest: Manifest, records: Mapping[str, bytes]) -> None:
     folder.mkdir()
-    carried = [name for name in CARRIED if (checkpoint.path / RECORDS / name).is_file()]
-    for name in carried:
-        copy_file(checkpoint.path / RECORDS / name, folder / name)
-    if PROVENANCE not in carried:
+    for path in _carried(checkpoint):
+        copy_file(path, folder / path.name)
+    if not (folder / PROVENANCE).exists():
         write_file(folder / PROVENANCE, source_record(checkpoint.path, checkpoint.source))
     write_file(folder / MANIFEST, manifest.dump())
     for name, content in records.items():
         write_file(folder / name, content)
+
+
+def _carried(checkpoint: Checkpoint) -> list[Path]:
+    return [path for name in CARRIED if (path := checkpoint.path / RECORDS / name).is_file()]

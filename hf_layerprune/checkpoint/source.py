@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
 from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.hub_errors import hub_errors
@@ -71,7 +70,7 @@ def resolve(
         found = ResolvedSource(folder.resolve().name, folder / inner, None) if folder.is_dir() else _mini(inner)
     elif folder.exists():
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
-    elif re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", source, re.ASCII):
+    elif is_hub_id(source):
         found = _from_hub(source, revision, inner, (tuple(small), weights), place, check)
     else:
         raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). Check the spelling.")

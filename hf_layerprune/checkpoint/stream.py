@@ -18,7 +18,7 @@ from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import is_listed
 from hf_layerprune.checkpoint.remote_shards import moved
 from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
-from hf_layerprune.checkpoint.verify import same_tensor
+from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
 
 HELD = ".fetched"  # in the staging folder: the source shard at hand, and the records of the shards that are written
@@ -130,6 +130,6 @@ def _keep_record(staging: Path, name: str, record: FileRecord) -> None:
 
 def _compare(path: Path, shard: NewShard) -> None:
     written = read_header(path).tensors
-    for name, span in shard.tensors.items():
-        if not same_tensor(written[name], span):
+    for name, same in zip(shard.tensors, same_tensors([(written[name], span, True) for name, span in shard.tensors.items()]), strict=True):
+        if not same:
             raise CheckpointError(f"{path}: tensor {shown(name)} was not written as it was fetched. Check disk and memory.")

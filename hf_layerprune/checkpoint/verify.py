@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+import threading
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import CONFIG, shorten_config
 from hf_layerprune.checkpoint.copying import hash_file, read_blocks, same_blocks
+from hf_layerprune.checkpoint.fingerprint import canonical_json
+from hf_layerprune.checkpoint.folder import read_object
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.layout import kept_names
-from hf_layerprune.checkpoint.shards import some
+from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
+from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files
-from hf_layerprune.errors import ArtifactError, LayerPruneError, shown
+from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
 READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
 
@@ -72,29 +75,40 @@ def _plan(folder: Path, manifest: Manifest, source: Checkpoint) -> PruningPlan |
 def compare(
     written: Checkpoint, source: Checkpoint, plan: PruningPlan | None, *, weights: bool = True, changed: Set[str] = frozenset()
 ) -> list[str]:
-    """The differences between a checkpoint and what `plan` makes of `source`: config, side files, and each tensor's bytes.
+    """The differences between a checkpoint and what `plan` makes of `source`: config, side files, headers, and each tensor's bytes.
 
     plan: None where nothing is dropped; weights: compare the bytes; without, only names, as when a stream has compared them and
     the source's are gone; changed: tensors of which only type and shape are compared.
     """
     differences = []
-    if written.config != (shorten_config(source.config, plan, source.family) if plan else source.config):
+    if canonical_json(written.config) != canonical_json(shorten_config(source.config, plan, source.family) if plan else source.config):
         differences.append(f"{CONFIG} is not the source's{', shortened by the plan' if plan else ''}")
     names = kept_names(source.family, plan.keep if plan else range(source.facts.layers), source.tensors)
-    differences += tensor_names(written.tensors.keys(), names.keys(), "the plan" if plan else "the source")
+    differences += [
+        *_descriptions(written, source),
+        *tensor_names(written.tensors.keys(), names.keys(), "the plan" if plan else "the source"),
+    ]
     pairs = [(new, old) for new, old in names.items() if weights and new in written.tensors]
-
-    def same(pair: tuple[str, str]) -> bool:
-        new, old = pair
-        return (_same_kind if new in changed else same_tensor)(written.tensors[new], source.tensors[old])
-
-    with ThreadPoolExecutor(READERS) as readers:
-        found = zip(pairs, readers.map(same, pairs), strict=True)
-        differences += [f"tensor {shown(new)} is not the source's {shown(old)}" for (new, old), equal in found if not equal]
+    spans = [(written.tensors[new], source.tensors[old], new not in changed) for new, old in pairs]
+    same = zip(pairs, same_tensors(spans), strict=True)
+    differences += [f"tensor {shown(new)} is not the source's {shown(old)}" for (new, old), equal in same if not equal]
     for path in sorted({*written.side_files, *source.side_files}):
         if not _same_file(written.path / path, source.path / path):
             differences.append(f"{shown(str(path))} is not the source's file")
     return differences
+
+
+def _descriptions(written: Checkpoint, source: Checkpoint) -> Iterator[str]:
+    """What weight files and their index say of themselves that neither the source nor their tensors account for."""
+    known = [DEFAULT_METADATA, *(header.metadata or {} for header in source.shards.values())]
+    for name, header in written.shards.items():
+        if any(all(other.get(key) != value for other in known) for key, value in (header.metadata or {}).items()):
+            yield f"'__metadata__' of {shown(name)} is not the source's"
+    if (written.path / INDEX).is_file():
+        index = read_object(written.path, INDEX, "weight index", MAX_INDEX_BYTES, "Write it again.")
+        size = sum(span.nbytes for span in written.tensors.values())
+        if index.keys() != {"metadata", "weight_map"} or canonical_json(index["metadata"]) != canonical_json({"total_size": size}):
+            yield f"{INDEX} holds more than the places and the size of the tensors"
 
 
 def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -106,8 +120,14 @@ def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
     for name, record in manifest.files.items():
         if name not in found or not (folder / name).is_file():
             yield f"{shown(name)} is missing"
-        elif (actual := hash_file(folder / name)) != record:
-            yield f"{shown(name)} is {described(actual)}, expected {described(record)}"
+        else:
+            try:
+                actual = hash_file(folder / name)
+            except CheckpointError as error:
+                yield str(error)
+                continue
+            if actual != record:
+                yield f"{shown(name)} is {described(actual)}, expected {described(record)}"
 
 
 def described(record: FileRecord) -> str:
@@ -121,16 +141,31 @@ def tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:
     return [f"tensors are {problem}, {some(names)}" for problem, names in problems if names]
 
 
-def _same_kind(written: TensorSpan, source: TensorSpan) -> bool:
-    return (written.dtype, written.shape) == (source.dtype, source.shape)
+def same_tensors(pairs: Sequence[tuple[TensorSpan, TensorSpan, bool]]) -> list[bool]:
+    """For each pair of tensors on disk, a written one first, whether they have one type and one shape and, where asked for, the same bytes.
 
+    Several are compared at once. What was written is asked of the disk, not of the memory that wrote it.
+    """
+    stopped = threading.Event()
 
-def same_tensor(written: TensorSpan, source: TensorSpan) -> bool:
-    """Whether two tensors on disk have one type, one shape and the same bytes."""
-    if not _same_kind(written, source):
-        return False
-    on_disk = read_blocks(written.file, written.begin, written.end, past_cache=True)
-    return same_blocks(on_disk, read_blocks(source.file, source.begin, source.end))
+    def same(pair: tuple[TensorSpan, TensorSpan, bool]) -> bool:
+        written, source, whole = pair
+        if (written.dtype, written.shape) != (source.dtype, source.shape):
+            return False
+        try:
+            on_disk = read_blocks(written.file, written.begin, written.end, past_cache=True)
+            return not whole or same_blocks(on_disk, read_blocks(source.file, source.begin, source.end), stopped)
+        except BaseException:
+            stopped.set()
+            raise
+
+    with ThreadPoolExecutor(READERS) as readers:
+        try:
+            return list(readers.map(same, pairs))
+        except RuntimeError:  # no more threads to be had
+            return list(map(same, pairs))
+        finally:
+            stopped.set()  # after an interrupt, too, nobody reads the other tensors to their ends
 
 
 def _same_file(written: Path, source: Path) -> bool:

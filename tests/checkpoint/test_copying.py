@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
+import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ from poor_file_system import grants_direct, refuse_if_direct, refusing
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.copying import HashedFile, copy_file, joined, read_blocks
 from hf_layerprune.checkpoint.header import TensorSpan
+from hf_layerprune.checkpoint.remedies import to_write
+from hf_layerprune.errors import CheckpointError
 
 ONE, OTHER = Path("one"), Path("other")
 RUNS: dict[str, tuple[list[tuple[Path, int, int]], list[tuple[Path, int, int]]]] = {
@@ -129,3 +135,73 @@ def test_another_error_of_a_direct_write_is_told(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "write", refusing(errno.ENOSPC))
     with pytest.raises(OSError, match="No space left"), HashedFile(tmp_path / "file") as file:
         file.write(bytes(5000))
+
+
+# --- reads and writes that give less than they were asked for --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("past_cache", [False, True], ids=["cache", "disk"])
+@pytest.mark.parametrize("given", [1, 100, 512, 3000])
+def test_short_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int, past_cache: bool) -> None:
+    """A read from byte 4,000 of the page that gives less than that, too, is no end of the file."""
+    content = os.urandom(20_000)
+    (tmp_path / "file").write_bytes(content)
+    preadv = os.preadv
+
+    def short(handle: int, memory: list[memoryview], begin: int) -> int:
+        direct = fcntl.fcntl(handle, fcntl.F_GETFL) & copying.DIRECT and begin % 4096
+        return refusing(errno.EINVAL)() if direct else preadv(handle, [memory[0][:given]], begin)
+
+    monkeypatch.setattr(os, "preadv", short)
+    monkeypatch.setattr(copying, "READ_BYTES", 5000)
+    assert b"".join(map(bytes, read_blocks(tmp_path / "file", 4000, 19_000, past_cache=past_cache))) == content[4000:19_000]
+    with pytest.raises(CheckpointError, match=r"ends at byte 20,000, expected 20,001: it changed while it was read"):
+        list(read_blocks(tmp_path / "file", 4000, 20_001, past_cache=past_cache))
+
+
+@pytest.mark.parametrize("code", sorted(copying.NOT_DIRECT), ids=errno.errorcode.get)
+def test_whatever_refuses_direct_access_is_read_and_written_through_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
+    content = os.urandom(10_000)
+    (tmp_path / "source").write_bytes(content)
+    refuse_if_direct(monkeypatch, code)
+    copy_file(tmp_path / "source", tmp_path / "copy")
+    assert b"".join(map(bytes, read_blocks(tmp_path / "copy", 0, 10_000, past_cache=True))) == content
+
+
+@pytest.mark.parametrize("at", [1, 2, 8])
+def test_hashing_that_fails_is_told_and_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
+    calls = itertools.count(1)
+
+    class Failing:
+        def update(self, block: memoryview) -> None:
+            if next(calls) == at:
+                raise MemoryError
+
+    with pytest.raises(MemoryError), HashedFile(tmp_path / "file") as file:
+        file._digest = Failing()  # type: ignore[assignment]
+        file.write(bytes(4096 * 8))
+    assert not hasattr(file, "record")
+
+
+def test_no_thread_to_be_had_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="can't start new thread") as raised, HashedFile(tmp_path / "file"):
+        pass
+    assert to_write(raised.value) == "Close other programs or raise the limit of processes (ulimit -u)."
+
+
+def test_the_memory_is_the_processes_own() -> None:
+    """Shared memory would not count against a limit, and the tests of limits would prove nothing."""
+    memory = copying._memory(1 << 20)
+    memory[:] = b"x" * len(memory)
+    smaps = Path("/proc/self/smaps").read_text()
+    mapped = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    [line] = [one for one in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) (\S+)", smaps, re.M) if int(one[0], 16) <= mapped < int(one[1], 16)]
+    assert line[2] == "rw-p"

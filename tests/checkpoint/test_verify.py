@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import _thread
+import errno
+import itertools
 import json
+import os
+import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_checkpoint import make_checkpoint, make_plan
 
+from hf_layerprune.checkpoint import verify as verifying
+from hf_layerprune.checkpoint.copying import hash_file
+from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, CheckpointError
 
 
 @pytest.fixture
@@ -76,8 +86,6 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
 def test_a_change_is_found(output: Path, change: Callable[[Path], object], message: str) -> None:
-    import re
-
     (output / "extra").mkdir()
     change(output)
     found = verify(output)
@@ -86,8 +94,6 @@ def test_a_change_is_found(output: Path, change: Callable[[Path], object], messa
 
 def forge(output: Path, name: str) -> None:
     """Make the manifest agree with a changed file."""
-    from hf_layerprune.checkpoint.copying import hash_file
-
     record = hash_file(output / name)
     edit(output / "layerprune/manifest.json", lambda value: value["files"].update({name: {"bytes": record.bytes, "sha256": record.sha256}}))
 
@@ -96,6 +102,26 @@ FORGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "tensor": ("model-00002-of-00003.safetensors", flip, "tensor '.*' is not the source's '.*'"),
     "side file": ("LICENSE", flip, "'LICENSE' is not the source's file"),
     "config": ("config.json", lambda path: edit(path, lambda config: config.update(x=1)), "config.json is not the source's, shortened"),
+    "a config that is equal but for a type": (
+        "config.json",
+        lambda path: edit(path, lambda config: config.update(tie_word_embeddings=int(config["tie_word_embeddings"]))),
+        "config.json is not the source's, shortened",
+    ),
+    "what a weight file says of itself": (
+        "model-00002-of-00003.safetensors",
+        lambda path: path.write_bytes(path.read_bytes().replace(b'{"format":"pt"}', b'{"format":"tf"}')),
+        "'__metadata__' of 'model-00002-of-00003.safetensors' is not the source's",
+    ),
+    "what the index says of itself": (
+        "model.safetensors.index.json",
+        lambda path: edit(path, lambda index: index["metadata"].update(x=1)),
+        "model.safetensors.index.json holds more than the places and the size",
+    ),
+    "the size in the index": (
+        "model.safetensors.index.json",
+        lambda path: edit(path, lambda index: index["metadata"].update(total_size=1)),
+        "model.safetensors.index.json holds more than the places and the size",
+    ),
     "new file": ("tokenizer.json", lambda path: path.write_text("{}"), "'tokenizer.json' is not the source's file"),
 }
 
@@ -122,3 +148,76 @@ def test_no_manifest(output: Path) -> None:
     shutil.rmtree(output / "layerprune")
     with pytest.raises(ArtifactError, match=r"manifest\.json: cannot read the manifest"):
         verify(output)
+
+
+def test_several_tensors_are_told_in_their_order(output: Path, sharded: Path) -> None:
+    changed = []
+    for path in sorted(output.glob("*.safetensors")):
+        header = read_header(path)
+        for name in list(header.tensors)[::7]:
+            flip(path, header.tensors[name].begin)
+            changed.append(name)
+        forge(output, path.name)
+    found = [re.search("tensor '(.*)' is not the source's '.*'", difference) for difference in differences(output, sharded)]
+    told = [match[1] for match in found if match]
+    assert sorted(told) == sorted(changed) and len(told) > 10
+    written = list(Checkpoint.open(sharded, "tiny").tensors)
+    assert told == [name for name in kept(written, 3) if name in changed]
+
+
+def differences(output: Path, source: Path) -> tuple[str, ...]:
+    return verify(output, Checkpoint.open(source, "tiny")).differences
+
+
+def kept(names: list[str], dropped: int) -> list[str]:
+    """The new names of the source's tensors without one layer, in the source's order."""
+
+    def renamed(name: str) -> str:
+        return re.sub(r"(language_model\.layers\.)(\d+)", lambda found: f"{found[1]}{int(found[2]) - (int(found[2]) > dropped)}", name)
+
+    return [renamed(name) for name in names if f"language_model.layers.{dropped}." not in name]
+
+
+def test_an_unreadable_file_is_one_difference_among_others(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(output / "LICENSE")
+    broken = str(output / "model-00002-of-00003.safetensors")
+    preadv = os.preadv
+
+    def failing(handle: int, *rest: Any) -> int:
+        if os.readlink(f"/proc/self/fd/{handle}") == broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return preadv(handle, *rest)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    first, second = verify(output).differences
+    assert first.startswith("'LICENSE' is 11 bytes") and second.startswith(f"{broken}: reading failed at byte 0: Input/output error")
+
+
+@pytest.mark.parametrize("interrupted", [True, False], ids=["interrupt", "error"])
+def test_after_an_interrupt_or_an_error_no_reader_goes_on(
+    output: Path, sharded: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    """Tensors that would be read for ever, by several threads at once, until one of them fails or the person interrupts."""
+    source = Checkpoint.open(sharded, "tiny")
+    calls = itertools.count()
+
+    def endless(path: Path, begin: int, end: int, **options: Any) -> Iterator[memoryview]:
+        if next(calls) == 6:
+            if not interrupted:
+                raise CheckpointError("reading failed")
+            _thread.interrupt_main()
+        while True:
+            yield memoryview(b"same")
+
+    monkeypatch.setattr(verifying, "read_blocks", endless)
+    with pytest.raises(KeyboardInterrupt if interrupted else CheckpointError):
+        verifying.compare(Checkpoint.open(output, "output"), source, make_plan(source, (3,)))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_without_more_threads(output: Path, sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert not differences(output, sharded)
