@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_layerprune.errors import ArtifactError
+
+HUB_ID = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class SourceRef:
     def __post_init__(self) -> None:
         if not (isinstance(self.id, str) and isinstance(self.fingerprint, str) and isinstance(self.commit, (str, type(None)))):
             raise TypeError("id, commit and fingerprint of a source are text")
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text is OWNER/NAME as the Hub takes it; folders and `mini` are known by a name without an owner."""
+    return HUB_ID.fullmatch(text) is not None and not text.endswith(".git") and not re.search(r"--|\.\.", text)
 
 
 @dataclass(frozen=True)

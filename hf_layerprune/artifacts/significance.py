@@ -36,7 +36,7 @@ def mcnemar(gained: int, lost: int) -> float:
     for heads in range(fewer):
         term = term * (trials - heads) // (heads + 1)
         tail += term
-    return float(min(1.0, 2 * tail / (1 << trials))) if trials < 1000 else _large(tail, trials)
+    return min(1.0, 2 * tail / (1 << trials))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -50,8 +50,3 @@ def holm(values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(values) - rank) * values[index]))
         corrected[index] = worst
     return corrected
-
-
-def _large(tail: int, trials: int) -> float:
-    """2 * tail / 2**trials where the numbers are too large for floats."""
-    return min(1.0, math.exp(math.log(2 * tail) - trials * math.log(2)))

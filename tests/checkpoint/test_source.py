@@ -54,6 +54,8 @@ LOCAL: dict[str, tuple[str, dict[str, Any], str]] = {
     "path too long": ("a/" * 2049, {}, "too long to be a folder or a Hub id"),
     "a NUL": ("a\0b", {}, "too long to be a folder or a Hub id, or no text"),
     "one word": ("gpt2", {}, "is neither an existing folder"),
+    "two hyphens, which the Hub does not take": ("a/b--c", {}, "is neither an existing folder"),
+    "a name that ends in .git": ("a/b.git", {}, "is neither an existing folder"),
     "three parts": ("a/b/c", {}, "is neither an existing folder"),
     "line break": ("a/b\nc", {}, r"'a/b\\nc' is neither"),
     "not ASCII": ("a/ü", {}, "is neither"),
