@@ -4,7 +4,8 @@
 
 Makes a checkpoint of random bytes in the true shape, removes a quarter of its layers in each way, all ways in turn in every
 round, and prints medians and ratios as a table. Needs 2.6 times the checkpoint's size on the disk. Every way ends with its bytes
-on the disk (fsync or sync). With --cache cold what a way reads is dropped from the page cache before it runs; that needs no root.
+on the disk (fsync or sync). What a way reads is brought into the page cache before it runs, or with --cache cold dropped from it,
+which needs no root. Peak memory is VmHWM, of a Linux process: with the files that it maps, as the two libraries do.
 mergekit wants an environment of its own: --mergekit ITS_PYTHON adds its passthrough merge.
 """
 
@@ -143,13 +144,24 @@ def drop_from_cache(path: Path) -> None:
     os.close(handle)
 
 
-def run(command: list[str], folder: Path, cold: bool) -> tuple[float, int]:
-    """Seconds of one run from a state with nothing left to write, and its peak memory in bytes, 0 if it does not say."""
+def read_into_cache(path: Path) -> None:
+    """Have a file in the page cache, as far as there is memory for it."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(16 << 20):
+            pass
+
+
+def run(command: list[str], folder: Path, cold: bool, read: Path) -> tuple[float, int]:
+    """Seconds of one run from a state with nothing left to write, and its peak memory in bytes, 0 if it does not say.
+
+    read: the file that it reads, which is in the page cache before it begins, or with `cold` is not.
+    """
     shutil.rmtree(folder / "output", ignore_errors=True)
     os.sync()
     if cold:
-        for path in (folder / "kept.safetensors", folder / "source" / "model.safetensors"):
-            drop_from_cache(path)
+        drop_from_cache(read)
+    else:
+        read_into_cache(read)
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.perf_counter() - started
@@ -178,7 +190,8 @@ def main() -> None:
             loads = [os.getloadavg()[0]]
             for _ in range(options.rounds):
                 for way, command in ways.items():
-                    measured[way].append(run(command, folder, cache == "cold"))
+                    read = folder / ("kept.safetensors" if way.startswith("cp") else "source/model.safetensors")
+                    measured[way].append(run(command, folder, cache == "cold", read))
                 loads.append(os.getloadavg()[0])
             load = f"load {min(loads):.1f} to {max(loads):.1f}"
             print(f"\n{options.shape}, {size / 1e9:.2f} GB written, {cache} cache, median of {options.rounds} rounds, {load}\n")
