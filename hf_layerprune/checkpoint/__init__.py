@@ -8,6 +8,6 @@
 The same of a repository on the Hub, whose weights stay there: remote_shards.open_without_weights, remote_verify.verify_remote,
 and stream, which brings them to `rewrite` one file at a time; below these remote, remote_files, remote_records, hub_errors.
 
-Below all: header, shards, completeness (what is believed of a stranger's files), config, layout, copying (what is written),
-staging, exchange, lock (how it appears), remedies, fingerprint, side_files, provenance, recognise, folder.
+Below all: header, shards, completeness (what is believed of a stranger's files), config, layout, copying, page_cache (what is
+written), staging, exchange, lock (how it appears), remedies, fingerprint, side_files, provenance, recognise, folder.
 """

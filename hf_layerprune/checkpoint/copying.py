@@ -1,4 +1,4 @@
-"""Move bytes: block by block, past the page cache where the system can, hashed in a second thread, durable once the file is closed."""
+"""Move bytes: block by block, past the page cache where that is faster, hashed on the way, durable once the file is closed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from typing import cast
 from hf_layerprune.artifacts.manifest import FileRecord
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.layout import NewShard
+from hf_layerprune.checkpoint.page_cache import is_cached
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError
 
-READ_BYTES = 512 << 10  # a read from the page cache: small enough to stay in the processor's own cache until it is copied on
+READ_BYTES = 1 << 20
 BLOCK_BYTES = 4 << 20  # a write to the disk: large enough to keep it busy; whole pages
-BLOCKS = 4  # how far writing may run ahead of hashing, which evens out their stalls: this bounds the memory
+BLOCKS = 4  # one is filled, one written, one hashed, and one evens out their stalls: this bounds the memory
 PAGE_BYTES = 4096  # what direct reading and writing is aligned to: no smaller than any disk's sector
-AHEAD_BYTES = 16 << 20  # how far the disk is asked to read ahead of us: by itself Linux looks 128 KiB ahead
-DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has no such thing
+DECIDED_BYTES = 16 << 20  # after so many it is looked again whether a file is in the page cache, and read ahead into it if it is
+DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has no such thing, and nothing is read or written past the page cache
 # What a file system answers that grants direct reading and writing and then cannot do it, or not at this place and length.
 NOT_DIRECT = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
@@ -35,50 +36,80 @@ Progress = Callable[[int], None]
 
 
 class HashedFile:
-    """A new file that is hashed while it is written; both let other threads run, so hashing costs little time.
+    """A new file that is hashed while it is written: a block goes from the caller to a thread that writes and on to one that hashes.
 
     Full blocks go to the disk past the page cache (O_DIRECT): making new pages in the cache and writing them back takes more time than
     the disk, and pushes out of memory what somebody will want. Leaving the `with` block makes the file durable; `record` then holds
-    its size and sha256. OSError as the system raises it.
+    its size and sha256. OSError as the system raises it, also for a block that was handed over earlier.
     """
 
     record: FileRecord
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._size = self._filled = 0  # bytes in the file, and in the block that is being filled
+        self._size = self._filled = 0  # bytes written, and in the block that is being filled
         self._direct = False
-        self._failed: BaseException | None = None  # what ended the hashing before its time
+        self._failed: BaseException | None = None  # what ended the writing or the hashing before its time
         self._digest = hashlib.sha256()
         # SimpleQueue, and no bounded Queue: an interrupt that arrives within Queue.put can leave its lock held for ever.
-        self._blocks: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._to_write: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._to_hash: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
-        self._unmade = BLOCKS
-        self._block = self._next_block()
-        self._hasher = threading.Thread(target=self._hash, daemon=True)
+        self._block, self._unmade = _memory(BLOCK_BYTES), BLOCKS - 1
+        self._threads: list[threading.Thread] = []
 
     def write(self, content: bytes | memoryview) -> None:
         """Append bytes, which are copied: the memory may be used again at once."""
         rest = memoryview(content)
         while rest:
             if self._filled == BLOCK_BYTES:
-                self._store()
-                self._block, self._filled = self._next_block(), 0
+                self._hand_over()
             taken = rest[: BLOCK_BYTES - self._filled]
             self._block[self._filled : self._filled + len(taken)] = taken
             self._filled, rest = self._filled + len(taken), rest[len(taken) :]
 
-    def _next_block(self) -> mmap.mmap:
-        """Memory that begins at a page, as direct writing wants it, as soon as the hashing is done with one."""
+    def _hand_over(self) -> None:
+        """Pass the full block on and take another one to fill, as soon as there is one."""
+        if not self._threads:  # a file of one block needs none
+            for work in (self._write_blocks, self._hash_blocks):
+                self._start(threading.Thread(target=work, daemon=True))
+        self._to_write.put(memoryview(self._block))
         if self._unmade and self._free.empty():
             self._unmade -= 1
-            return _memory(BLOCK_BYTES)
-        return self._free.get()
+            self._block = _memory(BLOCK_BYTES)
+        else:
+            self._block = self._free.get()
+        self._filled = 0
+        if self._failed:
+            raise self._failed
 
-    def _store(self) -> None:
-        """Hand the block to the hashing and to the disk."""
-        block = memoryview(self._block)[: self._filled]
-        self._blocks.put(block)
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
+        self._threads.append(thread)
+
+    def _write_blocks(self) -> None:
+        while (block := self._to_write.get()) is not None:
+            self._unless_failed(self._store, block)
+            self._to_hash.put(block)
+        self._to_hash.put(None)
+
+    def _hash_blocks(self) -> None:
+        while (block := self._to_hash.get()) is not None:
+            self._unless_failed(self._digest.update, block)
+            self._free.put(cast(mmap.mmap, block.obj))  # also after a failure: the caller waits for it
+
+    def _unless_failed(self, work: Callable[[memoryview], object], block: memoryview) -> None:
+        try:
+            if self._failed is None:
+                work(block)
+        except BaseException as error:
+            self._failed = error
+
+    def _store(self, block: memoryview) -> None:
+        """Write a block, full ones past the page cache."""
         if self._direct != (full := len(block) == BLOCK_BYTES):
             self._direct = _past_cache(self._handle, full)
         rest = block
@@ -91,74 +122,59 @@ class HashedFile:
                 self._direct = _past_cache(self._handle, False)
         self._size += len(block)
 
-    def _hash(self) -> None:
-        while (block := self._blocks.get()) is not None:
-            try:
-                if self._failed is None:
-                    self._digest.update(block)
-            except BaseException as error:
-                self._failed = error
-            self._free.put(cast(mmap.mmap, block.obj))  # also then: the writing waits for it
-
     def __enter__(self) -> HashedFile:
         self._handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            self._hasher.start()
-        except RuntimeError as error:
-            os.close(self._handle)
-            raise OSError(errno.EAGAIN, str(error)) from error
-        except BaseException:
-            os.close(self._handle)
-            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._failed = self._failed or error  # then what was handed over is not written any more
         try:
-            try:
-                if error is None:
-                    self._store()
-            finally:
-                self._blocks.put(None)
-                self._hasher.join()
+            if self._threads:
+                self._to_write.put(None)
+                for thread in self._threads:
+                    thread.join()
             if error is None:
                 if self._failed:
                     raise self._failed
+                last = memoryview(self._block)[: self._filled]
+                self._store(last)
+                self._digest.update(last)
                 os.fsync(self._handle)
                 self.record = FileRecord(self._size, self._digest.hexdigest())
         finally:
-            os.close(self._handle)
+            if not any(thread.is_alive() for thread in self._threads):  # after two interrupts: its number must not become another file's
+                os.close(self._handle)
 
 
 def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False) -> Iterator[memoryview]:
-    """The bytes of a file from `begin` to before `end`, in blocks, each gone when the next is asked for.
+    """The bytes of a file from `begin` to before `end`, in blocks of one size but the last, each gone when the next is asked for.
 
-    past_cache: ask the disk, where the system can, and not the page cache. Raises CheckpointError naming the file if the bytes cannot
-    all be read.
+    What is in the page cache is taken from there, or with `past_cache` not; what is not is read from the disk without going through
+    the cache, where the system can. Raises CheckpointError naming the file if the bytes cannot all be read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            direct = past_cache and _past_cache(handle, True)
             memory = memoryview(_memory(READ_BYTES + 2 * PAGE_BYTES))
-            announced = begin
+            direct, decided, possible = False, begin, bool(DIRECT)
             while begin < end:
-                if not direct and announced < end and announced - begin < AHEAD_BYTES // 2:
-                    _read_ahead(handle, announced, min(announced + AHEAD_BYTES, end))
-                    announced += AHEAD_BYTES
-                wanted = min(READ_BYTES, end - begin)
-                lead = begin % PAGE_BYTES if direct else 0  # direct reading wants whole pages
-                length = -(-(lead + wanted) // PAGE_BYTES) * PAGE_BYTES if direct else wanted
+                if begin >= decided:
+                    decided = min(begin + DECIDED_BYTES, end)
+                    direct = possible and (past_cache or not is_cached(handle, begin, decided))
+                    if not direct:
+                        _read_ahead(handle, begin, decided)
+                wanted = min(READ_BYTES, decided - begin)
                 try:
-                    found = _read_fully(handle, memory[:length], begin - lead, lead + wanted) - lead
+                    block = _read_direct(handle, memory, begin, wanted) if direct else _read(handle, memory[:wanted], begin, wanted)
                 except OSError as error:
                     if error.errno not in NOT_DIRECT or not direct:
                         raise
-                    direct = _past_cache(handle, False)
+                    direct = possible = False
                     continue
-                if found < wanted:
-                    place = f"{path}: ends at byte {begin + max(found, 0):,}, expected {end:,}"
+                if len(block) < wanted:
+                    place = f"{path}: ends at byte {begin + len(block):,}, expected {end:,}"
                     raise CheckpointError(f"{place}: it changed while it was read. Start again.")
-                yield memory[lead : lead + wanted]
+                yield block
                 begin += wanted
         finally:
             os.close(handle)
@@ -166,12 +182,25 @@ def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False) -
         raise CheckpointError(f"{path}: reading failed at byte {begin:,}: {error.strerror}. {to_read(error)}") from error
 
 
-def _read_fully(handle: int, memory: memoryview, begin: int, enough: int) -> int:
-    """Read from `begin` on until `enough` bytes are in the memory, or the file ends; how many there are. A read may give fewer."""
+def _read_direct(handle: int, memory: memoryview, begin: int, wanted: int) -> memoryview:
+    """The bytes from `begin` on, past the page cache: direct reading wants whole pages. Fewer than wanted only at the file's end."""
+    lead = begin % PAGE_BYTES
+    pages = -(-(lead + wanted) // PAGE_BYTES)
+    if not _past_cache(handle, True):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    try:
+        found = _read(handle, memory[: pages * PAGE_BYTES], begin - lead, lead + wanted)
+    finally:
+        _past_cache(handle, False)
+    return found[lead : lead + wanted]
+
+
+def _read(handle: int, memory: memoryview, begin: int, enough: int) -> memoryview:
+    """Read from `begin` on until `enough` bytes are in the memory, or the file ends: what there is of it. A read may give fewer."""
     count = 0
     while count < enough and (more := os.preadv(handle, [memory[count:]], begin + count)):
         count += more
-    return count
+    return memory[:count]
 
 
 def _memory(size: int) -> mmap.mmap:

@@ -18,6 +18,7 @@ from poor_file_system import grants_direct, refuse_if_direct, refusing
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.copying import HashedFile, copy_file, joined, read_blocks
 from hf_layerprune.checkpoint.header import TensorSpan
+from hf_layerprune.checkpoint.page_cache import is_cached
 from hf_layerprune.checkpoint.remedies import to_write
 from hf_layerprune.errors import CheckpointError
 
@@ -39,7 +40,7 @@ def test_joined(spans: list[tuple[Path, int, int]], expected: list[tuple[Path, i
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000, 4321])
 def test_any_size_against_small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    for name, value in (("READ_BYTES", 70), ("BLOCK_BYTES", 100), ("BLOCKS", 3), ("AHEAD_BYTES", 300)):
+    for name, value in (("READ_BYTES", 70), ("BLOCK_BYTES", 100), ("BLOCKS", 3), ("DECIDED_BYTES", 300)):
         monkeypatch.setattr(copying, name, value)
     content = os.urandom(size)
     (tmp_path / "source").write_bytes(content)
@@ -50,14 +51,15 @@ def test_any_size_against_small_blocks(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_all_that_is_read_is_announced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "READ_BYTES", 100)
-    monkeypatch.setattr(copying, "AHEAD_BYTES", 300)
+    monkeypatch.setattr(copying, "DECIDED_BYTES", 300)
+    monkeypatch.setattr(copying, "DIRECT", 0)
     announced: list[tuple[int, int]] = []
     monkeypatch.setattr(copying, "_read_ahead", lambda handle, begin, end: announced.append((begin, end)))
     (tmp_path / "file").write_bytes(bytes(2000))
     reached = 50
     for block in read_blocks(tmp_path / "file", 50, 1780):
-        assert announced[-1][1] >= min(reached + 150, 1780)
         reached += len(block)
+        assert announced[-1][1] >= reached
     assert announced == [(begin, min(begin + 300, 1780)) for begin in range(50, 1780, 300)]
 
 
@@ -137,6 +139,36 @@ def test_another_error_of_a_direct_write_is_told(tmp_path: Path, monkeypatch: py
         file.write(bytes(5000))
 
 
+def test_what_is_cached_is_not_asked_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is not is not brought into the cache, where it would push out what somebody needs."""
+    if not grants_direct(tmp_path):
+        pytest.skip("this file system has no direct reading")
+    content = os.urandom(3 << 20)
+    (tmp_path / "file").write_bytes(content)
+    direct: list[int] = []
+    read_direct = copying._read_direct
+    monkeypatch.setattr(copying, "_read_direct", lambda *arguments: direct.append(arguments[2]) or read_direct(*arguments))
+    assert b"".join(map(bytes, read_blocks(tmp_path / "file", 5, 3 << 20))) == content[5:] and not direct
+    with (tmp_path / "file").open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for _ in range(2):
+        direct.clear()
+        assert b"".join(map(bytes, read_blocks(tmp_path / "file", 5, 3 << 20))) == content[5:]
+        assert direct == [5, 5 + (1 << 20), 5 + (2 << 20)]
+
+
+def test_where_the_system_does_not_tell_what_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(bytes(10_000))
+    with (tmp_path / "file").open("rb") as file:
+        assert is_cached(file.fileno(), 4090, 4100)
+        assert is_cached(file.fileno(), 0, 20_000)  # more than there is
+        monkeypatch.setattr("hf_layerprune.checkpoint.page_cache._mincore", lambda: lambda *arguments: -1)
+        assert is_cached(file.fileno(), 0, 10_000)
+        monkeypatch.setattr("hf_layerprune.checkpoint.page_cache._mincore", lambda: None)
+        assert is_cached(file.fileno(), 0, 10_000)
+
+
 # --- reads and writes that give less than they were asked for --------------------------------------------------------------
 
 
@@ -148,9 +180,9 @@ def test_short_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "file").write_bytes(content)
     preadv = os.preadv
 
-    def short(handle: int, memory: list[memoryview], begin: int) -> int:
+    def short(handle: int, memory: list[memoryview], begin: int, *flags: int) -> int:
         direct = fcntl.fcntl(handle, fcntl.F_GETFL) & copying.DIRECT and begin % 4096
-        return refusing(errno.EINVAL)() if direct else preadv(handle, [memory[0][:given]], begin)
+        return refusing(errno.EINVAL)() if direct else preadv(handle, [memory[0][:given]], begin, *flags)
 
     monkeypatch.setattr(os, "preadv", short)
     monkeypatch.setattr(copying, "READ_BYTES", 5000)
@@ -192,8 +224,9 @@ def test_no_thread_to_be_had_is_an_error_of_the_system(tmp_path: Path, monkeypat
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(OSError, match="can't start new thread") as raised, HashedFile(tmp_path / "file"):
-        pass
+    monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
+    with pytest.raises(OSError, match="can't start new thread") as raised, HashedFile(tmp_path / "file") as file:
+        file.write(bytes(5000))
     assert to_write(raised.value) == "Close other programs or raise the limit of processes (ulimit -u)."
 
 
