@@ -78,8 +78,14 @@ def hub_refusal(status: int, page: str, kept: str = "") -> str:
     return f"the Hub answered with error {status}. Try again later{kept}."
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, on one line: the system's words, else the first line that is not empty, else its kind."""
+    said = getattr(error, "strerror", None) or next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return (str(said) or type(error).__name__)[:300].rstrip(".")
+
+
 def reason_without_secrets(error: BaseException, token: str | bool | None) -> str:
     """The first line of an error, without anything that is, or looks like, a token or a signed address."""
-    text = getattr(error, "strerror", None) or next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    text = first_line(error)
     text = text.replace(token, "***") if isinstance(token, str) and token else text
-    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)[:300].rstrip(".")
+    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)

@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from PIL import Image, ImageOps
 
-from hf_layerprune.errors import DataError, shown
+from hf_layerprune.errors import DataError, first_line, shown
 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())
 MAX_PIXELS = 100_000_000
@@ -110,7 +110,7 @@ def _decoded(source: Path | io.BytesIO | Image.Image, label: str) -> Image.Image
     except BadRecord:
         raise
     except Exception as error:  # the decoders raise whatever a damaged file leads them to
-        raise BadRecord(f"{label}: not a picture that can be decoded ({_short(error)})") from error
+        raise BadRecord(f"{label}: not a picture that can be decoded ({first_line(error)})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -173,7 +173,3 @@ def _is_path(value: object) -> TypeGuard[str]:
         return bool(os.fsencode(value))
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

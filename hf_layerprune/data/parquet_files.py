@@ -6,7 +6,7 @@ import bisect
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.data.kept import kept
 from hf_layerprune.data.records import Record, check_index
-from hf_layerprune.errors import DataError
+from hf_layerprune.errors import DataError, first_line
 
 MAX_GROUP_BYTES = 8 << 20  # what reading a single row may cost
 ROW_GROUP = 16  # rows, in the files that we write
@@ -44,7 +44,7 @@ class ParquetTable:
         try:
             rows = self._group(group).slice(index - self.ends[group], 1).to_pylist()
         except Exception as error:  # the decoders raise whatever a damaged file leads them to
-            raise BadRecord(f"{label}: cannot be read ({(str(error).splitlines() or [type(error).__name__])[0][:120]})") from error
+            raise BadRecord(f"{label}: cannot be read ({first_line(error)})") from error
         return Record(label, rows[0], self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,15 +57,6 @@ class ParquetTable:
                 self._last[group] = file.read_row_group(group)
         return self._last[group]
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        with parquet().ParquetFile(self.path) as file:
-            return tuple(file.schema_arrow.names)
-
 
 def open_parquet(path: Path, *, origin: str | None = None, revision: str | None = None, folder: Path | None = None) -> ParquetTable:
     """Read a file's index and hash it. DataError if it is no Parquet file or holds no row."""
@@ -77,14 +68,10 @@ def open_parquet(path: Path, *, origin: str | None = None, revision: str | None 
     except DataError:
         raise
     except Exception as error:  # OSError and pyarrow's own, of several kinds
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise DataError(f"{path}: cannot be read as Parquet: {reason.rstrip('.')}.") from error
+        raise DataError(f"{path}: cannot be read as Parquet: {first_line(error)}.") from error
     if not sum(counts):
         raise DataError(f"{path}: no row in that file.")
-    ends = [0]
-    for count in counts:
-        ends.append(ends[-1] + count)
-    return ParquetTable(path, digest, tuple(ends), origin or path.name, revision, folder)
+    return ParquetTable(path, digest, (0, *accumulate(counts)), origin or path.name, revision, folder)
 
 
 def in_small_row_groups(table: ParquetTable, cache: Path, say: Callable[[str], None]) -> ParquetTable:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_layerprune.data.image_files import BadRecord
-from hf_layerprune.errors import ModelError
+from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.healing.conversations import Conversation, Turn
 
 Span = tuple[int, int]  # first character, and the one after the last
@@ -64,8 +64,7 @@ class ChatTemplate:
         try:
             return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
         except Exception as error:  # a stranger's template may raise anything
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"the checkpoint's chat template cannot be used: {reason}.") from error
+            raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error
 
     def _answer(self, label: str, turn: Turn, text: str, start: int) -> Span:
         """From the end of the generation prompt to the end of the first control token, which ends the turn."""

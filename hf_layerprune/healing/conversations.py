@@ -19,7 +19,6 @@ from hf_layerprune.data.records import Record
 from hf_layerprune.errors import shown
 
 Role = Literal["system", "user", "assistant"]
-PLACEHOLDER = "<image>"
 _SPLIT = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets its placeholder on a line of its own
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hf_layerprune.errors import HealingError, UsageError
+from hf_layerprune.errors import HealingError, UsageError, first_line
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.models.loading import choose_device
 
@@ -45,9 +45,9 @@ def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> A
             kwargs_handlers=[InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=TIMEOUT)] if launched else [],
         )
     except ImportError as error:
-        raise HealingError(f"{str(error).splitlines()[0]} {missing_extra('deepspeed')}") from error
+        raise HealingError(f"{first_line(error)}. {missing_extra('deepspeed')}") from error
     except ValueError as error:
-        raise HealingError(f"accelerate cannot start: {str(error).splitlines()[0]}") from error
+        raise HealingError(f"accelerate cannot start: {first_line(error)}.") from error
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
         raise HealingError(f"{accelerator.distributed_type.value} is not supported; launch with examples/zero3.yaml, or without a config.")
     if report_to != "none" and not accelerator.log_with:
@@ -108,6 +108,6 @@ def failures_named(accelerator: Any, remedy: str) -> Iterator[None]:
         if accelerator.num_processes > 1 and any(word in text for word in ("onnection", "gloo", "NCCL", "timed out", "peer")):
             raise HealingError(
                 f"rank {accelerator.process_index}: the connection to another process was lost, so one of them died "
-                f"({text.splitlines()[0][:160]}). {remedy}"
+                f"({first_line(error)}). {remedy}"
             ) from error
         raise

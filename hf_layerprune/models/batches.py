@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
-from hf_layerprune.errors import ModelError
+from hf_layerprune.errors import ModelError, first_line
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,4 @@ def chat_prompt(processor: Any, question: str) -> str:
     try:
         return str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
     except Exception as error:  # a stranger's template may raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"the checkpoint's chat template cannot be used: {reason}") from error
+        raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error

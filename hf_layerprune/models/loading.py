@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import logging
 
-from hf_layerprune.errors import ModelError
+from hf_layerprune.errors import ModelError, first_line
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -23,7 +22,7 @@ def choose_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {device!r} cannot be used here: {_first_line(error)}. Choose another with --device.") from error
+        raise ModelError(f"device {device!r} cannot be used here: {first_line(error)}. Choose another with --device.") from error
     return chosen
 
 
@@ -57,8 +56,8 @@ def load_model(
                 output_loading_info=True,
                 **{name: value for name, value in options.items() if value is not None},
             )
-        except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
-            raise ModelError(f"{path}: transformers cannot load the model: {_first_line(error)}.") from error
+        except Exception as error:  # a stranger's configuration may make transformers raise anything
+            raise ModelError(f"{path}: transformers cannot load the model: {first_line(error)}.") from error
     model: Any = loaded[0]
     if problems := loading_problems(loaded[1]):
         raise ModelError(f"{path}: the weights do not fit the model: {problems[0]} (and {len(problems) - 1} more).")
@@ -94,7 +93,3 @@ def _quiet() -> Iterator[None]:
         log.set_verbosity(level)
         if bar:
             log.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

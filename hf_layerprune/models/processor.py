@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoProcessor, ProcessorMixin
 
 from hf_layerprune.artifacts.files import read_json
-from hf_layerprune.errors import ModelError
+from hf_layerprune.errors import ModelError, first_line
 
 _AUTO: Any = AutoProcessor  # untyped in transformers
 _NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
@@ -24,9 +24,8 @@ def load_processor(path: Path) -> ProcessorMixin:
         found = _AUTO.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except ImportError:
         return _image_and_text_processor(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: transformers cannot load the processor: {reason}") from error
+    except Exception as error:  # a stranger's configuration may make transformers raise anything
+        raise ModelError(f"{path}: transformers cannot load the processor: {first_line(error)}.") from error
     if not isinstance(found, ProcessorMixin):  # where it knows no processor, transformers takes the tokenizer for one
         raise ModelError(f"{path}: no file there names a processor that transformers knows; found a {type(found).__name__} alone.")
     return found
@@ -40,8 +39,8 @@ def _image_and_text_processor(path: Path) -> ProcessorMixin:
         raise ModelError(f"{path}: no file there names a processor that transformers knows; found {name!r}.")
     try:
         return _without_video(base).from_pretrained(path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"{path}: the processor {name} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    except Exception as error:
+        raise ModelError(f"{path}: the processor {name} cannot be loaded: {first_line(error)}.") from error
 
 
 def _without_video(base: Any) -> Any:
