@@ -71,9 +71,15 @@ def _proved(console: Console, given: GivenPlan, output: Path) -> bool:
     """Say whether the output is the model, or the stage of it, that the plan was taken from; a plan alone says nothing of that."""
     from hf_layerprune.checkpoint.index import Checkpoint
 
-    if given.manifest:  # compared before the output appeared
+    if given.manifest and given.compared:  # both with the manifest, before the output appeared
         console.say(f"proved  its weight files have the sha256 of those of {given.name}")
         return True
+    if given.manifest:
+        console.note(
+            f"note: not proved: its weight files have the sha256 of those of {given.name} as its manifest states; "
+            "the Hub could not be asked what it holds"
+        )
+        return False
     if given.healed is None:
         return False
     found = Checkpoint.open(output, output.name).source.fingerprint

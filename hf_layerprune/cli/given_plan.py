@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
-from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, STATISTICS
 from hf_layerprune.checkpoint.config import CONFIG
+from hf_layerprune.checkpoint.copying import hash_file
+from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.remote import RemoteRepo
+from hf_layerprune.checkpoint.remote_files import AGAIN
 from hf_layerprune.checkpoint.remote_records import record_of
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, WEIGHT_SUFFIXES, is_of_the_model, list_side_files
 from hf_layerprune.checkpoint.source import ResolvedSource, resolve
+from hf_layerprune.checkpoint.verify import described
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.journey import statistics_record
 from hf_layerprune.cli.source import is_hub_id
-from hf_layerprune.errors import ArtifactError, UsageError
+from hf_layerprune.errors import ArtifactError, CheckpointError, SourceError, UsageError, shown
+
+ADAPTER = "adapter_config.json"  # makes transformers load other weights than those beside it
+PLAN_ALONE = "Do not use it; to build from its plan without a proof, pass its layerprune/plan.json as a file."
 
 
 @dataclass(frozen=True)
 class GivenPlan:
     """records: what lies beside the plan; manifest: of the model that is to be built again, None for a plan alone and for a healed
-    model; healed: the fingerprint of what was healed, None for a plan alone and for a model as it was pruned; name: how it is said."""
+    model; compared: whether the weights themselves were found to be what that manifest says; healed: the fingerprint of what was
+    healed, None for a plan alone and for a model as it was pruned; name: how it is said."""
 
     plan: PruningPlan
     records: Mapping[str, bytes]
     manifest: Manifest | None
+    compared: bool
     healed: str | None
     name: str
 
@@ -36,10 +47,10 @@ class GivenPlan:
 def load_plan(console: Console, named: str, local_files_only: bool) -> GivenPlan:
     """Read a plan file, or the records of a pruned model in a folder or on the Hub, there also OWNER/REPO@REVISION.
 
-    Raises ArtifactError or SourceError.
+    Raises ArtifactError or SourceError, and CheckpointError naming the first weight file that is not what its manifest says.
     """
     if not os.path.isdir(named) and not is_hub_id(named):
-        return GivenPlan(PruningPlan.load(named), {}, None, None, named)
+        return GivenPlan(PruningPlan.load(named), {}, None, False, None, named)
     wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING)))
     repo, _, revision = (named, "", "") if os.path.isdir(named) else named.partition("@")
     found = resolve(repo, revision=revision or None, weights=False, small=wanted, local_files_only=local_files_only)
@@ -53,7 +64,8 @@ def load_plan(console: Console, named: str, local_files_only: bool) -> GivenPlan
     manifest = None if healing else Manifest.load(folder / MANIFEST)
     name = repo + (f" @ {found.commit[:7]}" if found.commit else "")
     healed = healing.checkpoint.fingerprint if healing else None
-    return GivenPlan(plan, _statistics(found, plan, local_files_only), manifest, healed, name)
+    compared = manifest is not None and _compare(found, manifest, name, local_files_only)
+    return GivenPlan(plan, _statistics(found, plan, local_files_only), manifest, compared, healed, name)
 
 
 def as_published(writing: Mapping[str, Any], given: GivenPlan) -> dict[str, Any]:
@@ -63,6 +75,66 @@ def as_published(writing: Mapping[str, Any], given: GivenPlan) -> dict[str, Any]
     if writing["max_shard_size"]:
         raise UsageError(f"--max-shard-size: the shards are those of {given.name}, to be compared with them. Leave it out.")
     return {"max_shard_size": None if given.manifest.shard_policy == "source" else given.manifest.shard_policy}
+
+
+def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_only: bool) -> bool:
+    """CheckpointError naming the first weight file that is not what the manifest beside it says; False where the Hub cannot be asked."""
+    if found.commit is None:
+        side_files, weights = list_side_files(found.path)
+        here = [*weights, *(path.as_posix() for path in side_files)]
+        _refuse_difference(manifest, here, lambda file: hash_file(regular_file(found.path, file, PLAN_ALONE)), name)
+        return True
+    repo = RemoteRepo(found.id, found.commit)
+    if (listed := _listed(repo, local_files_only)) is None:
+        return False
+    _refuse_difference(manifest, listed, lambda file: _published(repo, file), name)
+    return True
+
+
+def _listed(repo: RemoteRepo, local_files_only: bool) -> Iterable[str] | None:
+    """The names that the repository lists; None where there is no network, or it is not to be used."""
+    from huggingface_hub import constants
+
+    if local_files_only or constants.is_offline_mode():
+        return None
+    try:
+        return repo.files.keys()
+    except SourceError as error:
+        if error.__cause__ is None or hasattr(error.__cause__, "response"):  # the Hub answered, and refused
+            raise
+        return None
+
+
+def _refuse_difference(manifest: Manifest, there: Iterable[str], record: Callable[[str], FileRecord], name: str) -> None:
+    names = {file for file in there if _is_loaded(file)}
+    for file in sorted(names | {file for file in manifest.files if _is_loaded(file)}):
+        if file not in manifest.files:
+            difference = "is not in its manifest"
+        elif file not in names:
+            difference = "is missing, though its manifest has it"
+        elif (found := record(file)) != manifest.files[file]:
+            difference = f"is {described(found)}, expected {described(manifest.files[file])} as its manifest says"
+        else:
+            continue
+        raise CheckpointError(f"{name}: {shown(file)} {difference}, so it is not what its plan makes. {PLAN_ALONE}")
+
+
+def _is_loaded(file: str) -> bool:
+    return file == ADAPTER or (file.endswith(WEIGHT_SUFFIXES) and is_of_the_model(file))
+
+
+def _published(repo: RemoteRepo, name: str) -> FileRecord:
+    """A file as the repository lists it; of one outside LFS, such as the index, git lists another sum, and its bytes are read."""
+    file = repo.files[name]
+    if file.sha256:
+        return FileRecord(file.size, file.sha256)
+    digest, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    for block in repo.read(name, 0, file.size):
+        digest.update(block)
+        blob.update(block)
+    if blob.hexdigest() != file.blob:
+        raise CheckpointError(f"{file.where}: was sent as another file than the repository lists. {AGAIN}")
+    return FileRecord(file.size, digest.hexdigest())
 
 
 def _statistics(found: ResolvedSource, plan: PruningPlan, local_files_only: bool) -> dict[str, bytes]:

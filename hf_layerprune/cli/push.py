@@ -40,8 +40,17 @@ def push(console: Console, folder: Path, repo: str, **asked: object) -> None:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported, which is later
     from hf_layerprune.publishing.push import push as publish
 
-    click.get_current_context().obj.resume = RESUME
-    done = publish(folder, repo, say=lambda line: console.note(f"note: {line}"), **asked)  # type: ignore[arg-type]
+    invocation = click.get_current_context().obj
+    invocation.resume = RESUME
+
+    def say(line: str) -> None:
+        if "--revision refs/pr/" not in line:
+            console.note(f"note: {line}")
+            return
+        click.echo(f"note: {line}", err=True)  # of what an interruption left open, also to those who asked for errors only
+        invocation.resume = "the pull request is kept."
+
+    done = publish(folder, repo, say=say, **asked)  # type: ignore[arg-type]
     if done.uploaded or done.deleted:
         gone = f", {len(done.deleted)} removed" if done.deleted else ""
         console.say(f"pushed  {len(done.uploaded)} files, {len(done.unchanged)} were there{gone}; the Hub's list equals the folder's")

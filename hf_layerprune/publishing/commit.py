@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.checkpoint.hub_errors import transport_error
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.shards import some
-from hf_layerprune.checkpoint.side_files import README, RECORDS, is_of_the_model
+from hf_layerprune.checkpoint.side_files import README, is_of_the_model
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
 from hf_layerprune.publishing.contents import Item
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.preflight import Request
+from hf_layerprune.publishing.refusals import push_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+# What transformers, peft or diffusers might load in place of a model that lies beside it.
+LOADED = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth")
+FOREIGN = ("adapter_config.json", "model_index.json")
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,9 @@ def changes(items: Sequence[Item], target: Target | None) -> Changes:
     there = {item.name: item.is_at(listed.get(item.name)) for item in items}
     rest = sorted(listed.keys() - {item.name for item in items})
     ours = target.pushed if target else frozenset()
-    delete = tuple(name for name in rest if name in ours or name.startswith(f"{RECORDS}/"))
+    delete = tuple(name for name in rest if name in ours)
     others = tuple(name for name in rest if name not in delete and is_of_the_model(name))
-    if target and (foreign := [name for name in others if name.endswith((".safetensors", ".safetensors.index.json"))]):
+    if target and (foreign := [name for name in others if name in FOREIGN or name.endswith(LOADED)]):
         raise PublishError(
             f"{target.id} holds weights that hf-layerprune did not push ({some(foreign)}), which might be loaded in place of these. "
             "Remove them there, or push to another name."
@@ -61,10 +67,25 @@ def changes(items: Sequence[Item], target: Target | None) -> Changes:
 def publish(api: HfApi, request: Request, target: Target, found: Changes, default: str, say: Callable[[str], None]) -> Commit:
     """Send what changed and commit it; the Hub refuses with 412 if the repository is no longer at the target's commit.
 
-    Where the answer is lost, the repository is asked whether it took the commit. say: told of a pull request that an
-    interruption left open.
+    Where the answer is lost, the repository is asked whether it took the commit. PublishError naming the first file of which it
+    then lists something else than was sent; whatever fails after a pull request was opened names that, and an interruption tells
+    it to `say`.
     """
     known = _pull_requests(api, request) if request.create_pr else {}
+    opened: list[str] = []
+    try:
+        commit = _committed(api, request, target, found, default, known)
+        opened = [commit.pull_request] if request.create_pr and commit.pull_request else []
+        with push_errors(request.repo, api.token, request.again(*opened)):
+            _check(request, commit, found, api.token, request.again(*opened))
+        return commit
+    except (KeyboardInterrupt, SystemExit):
+        for name in opened or _opened(api, request, known):
+            say(request.again(name))
+        raise
+
+
+def _committed(api: HfApi, request: Request, target: Target, found: Changes, default: str, known: dict[str, str]) -> Commit:
     try:
         made: Any = api.create_commit(
             request.repo,
@@ -74,16 +95,13 @@ def publish(api: HfApi, request: Request, target: Target, found: Changes, defaul
             create_pr=request.create_pr,
             parent_commit=target.head,
         )
-    except KeyboardInterrupt:
-        for opened in _opened(api, request, known):
-            say(request.again(opened))
-        raise
-    except (transport_error(), OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", 599)
-        taken = _taken(api, request, target, found, known) if status >= 500 else None
-        if taken is None:
+    except (transport_error(), OSError, json.JSONDecodeError) as error:
+        if getattr(getattr(error, "response", None), "status_code", 599) < 500:
             raise
-        return taken
+        if taken := _taken(api, request, target, found, known):
+            return taken
+        with push_errors(request.repo, api.token, request.again(*_opened(api, request, known)[:1])):
+            raise
     return Commit(str(made.oid), made.pr_revision or going_on(request))
 
 
@@ -92,11 +110,9 @@ def going_on(request: Request) -> str | None:
     return request.revision if request.to_pull_request else None
 
 
-def check(request: Request, commit: Commit, items: Sequence[Item], gone: Sequence[str], token: str | bool | None) -> None:
+def _check(request: Request, commit: Commit, found: Changes, token: str | bool | None, again: str) -> None:
     """PublishError naming the first file of which the Hub lists something else than was sent."""
-    difference = _difference(RemoteRepo(request.repo, commit.oid, token=token), items, gone)
-    if difference:
-        again = f"Go on with --revision {commit.pull_request}." if commit.pull_request else "Push again to send it once more."
+    if difference := _difference(RemoteRepo(request.repo, commit.oid, token=token), [*found.send, *found.same], found.delete):
         raise PublishError(f"{request.repo} @ {commit.oid[:7]}: {difference}; the Hub does not hold what was sent. {again}")
 
 
@@ -118,10 +134,17 @@ def _operations(found: Changes) -> list[Any]:
     operations: list[Any] = [CommitOperationDelete(name) for name in found.delete]
     for item in found.send:
         added = CommitOperationAdd(item.name, item.content)
-        if item.name != README:
+        if item.name != README and not _hashes_what_it_sends():
             added.upload_info.sha256 = bytes.fromhex(item.record.sha256)  # it was just read: not once more
         operations.append(added)
     return operations
+
+
+def _hashes_what_it_sends() -> bool:
+    """Whether files go by Xet, which hashes them as it reads them and believes a given sha256; an LFS store compares the two."""
+    from huggingface_hub.utils import _runtime
+
+    return _runtime.is_xet_available()
 
 
 def _pull_requests(api: HfApi, request: Request) -> dict[str, str]:

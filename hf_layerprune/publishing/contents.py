@@ -7,16 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_layerprune.artifacts.healing_record import HEALING
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
+from hf_layerprune.artifacts.statistics import STATISTICS
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.provenance import PROVENANCE
 from hf_layerprune.checkpoint.remote_files import RemoteFile, is_listed
-from hf_layerprune.checkpoint.side_files import README, RECORDS
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError
+from hf_layerprune.figures.layer_map import LAYER_MAP, LAYER_MAP_DARK
+from hf_layerprune.figures.loss import LOSS, LOSS_DARK
+from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, EVALUATION, LICENSE
 
 # Records, statistics and figures. Answers (answers.jsonl) quote the questions of whoever evaluated, and stay where they are.
 RECORD_SUFFIXES = (".json", ".png", ".safetensors")
 CARD_RECORD = f"{RECORDS}/card.json"  # made by each push; a downloaded one is of an earlier push
+# What pushes sent that did not write down what they sent.
+OUR_RECORDS = frozenset(
+    f"{RECORDS}/{name}"
+    for name in (
+        *(PLAN, MANIFEST, PROVENANCE, STATISTICS, HEALING, EVALUATION, LICENSE, CONTROL_EVALUATION, CONTROL_HEALING),
+        *(LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,8 @@ class Item:
         """Whether the repository lists this very file under its name."""
         if file is None or file.size != self.record.bytes:
             return False
-        if isinstance(self.content, Path):
-            return is_listed(self.content, self.record, file)
+        if isinstance(self.content, Path):  # git's id is that of the file as it is now, which may have changed since it was recorded
+            return is_listed(self.content, self.record, file) and (file.sha256 is not None or hash_file(self.content) == self.record)
         return file.sha256 == self.record.sha256 if file.sha256 else blob_id(self.content) == file.blob
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -14,13 +16,18 @@ from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN, RemoteFile
 from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
-from hf_layerprune.errors import PublishError
-from hf_layerprune.publishing.contents import blob_id
+from hf_layerprune.errors import LayerPruneError, PublishError
+from hf_layerprune.publishing.contents import CARD_RECORD, OUR_RECORDS, Item, blob_id
+from hf_layerprune.publishing.inert import plain
 from hf_layerprune.publishing.preflight import Request
 from hf_layerprune.publishing.refusals import LOG_IN
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+MAX_RECORD_BYTES = 1 << 20
+# How long the Hub may be silent when it is connected to, asked something, or sent or made to do something; huggingface_hub waits for ever.
+CONNECT_SECONDS, ANSWER_SECONDS, SEND_SECONDS = 30.0, 120.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -53,12 +60,26 @@ class Target:
         return content
 
     @cached_property
+    def card_record(self) -> Mapping[str, Any]:
+        """What the last push wrote down in `card.json`; nothing where there was none, or the record is none."""
+        content = self.read(CARD_RECORD, MAX_RECORD_BYTES)
+        try:
+            return parse_json(content, f"{self.id}/{CARD_RECORD}", "record of the card") if content else {}
+        except LayerPruneError:
+            return {}
+
+    @cached_property
     def pushed(self) -> frozenset[str]:
-        """The files that the last push put there, by its manifest; PublishError where the repository holds somebody's own model."""
+        """The files that the last push put there: its manifest's, and the records that it wrote down, else those that we know by name.
+
+        PublishError where the repository holds somebody's own model.
+        """
         content = self.read(f"{RECORDS}/{MANIFEST}", MAX_JSON_BYTES)
         if content is not None:
             named = parse_json(content, f"{self.id}/{RECORDS}/{MANIFEST}", "manifest").get("files")
-            return frozenset(named) if isinstance(named, dict) else frozenset()
+            sent = self.card_record.get("records")
+            records = {name for name in sent if isinstance(name, str)} if isinstance(sent, list) else OUR_RECORDS
+            return frozenset(named if isinstance(named, dict) else ()) | {name for name in records if name.startswith(f"{RECORDS}/")}
         if CONFIG in self.files:
             raise PublishError(f"{self.id} holds a model that hf-layerprune did not push, which is not overwritten. Push to another name.")
         return frozenset()
@@ -70,11 +91,49 @@ def connect(token: str | bool | None) -> HfApi:
     return HfApi(token=token, library_name="hf-layerprune", library_version=version("hf-layerprune"))
 
 
+@contextmanager
+def time_limits() -> Iterator[None]:
+    """Within the block huggingface_hub's client gives up on a Hub that is silent too long; one with limits of its own keeps them.
+
+    Its client is one for the whole process, which is put back afterwards.
+    """
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import _http
+
+    before: Callable[[], Any] = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
+
+    def limited() -> Any:
+        client = before()
+        if not any(client.timeout.as_dict().values()):
+            client.timeout = (CONNECT_SECONDS, ANSWER_SECONDS, SEND_SECONDS, None)
+            client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], _longer]}
+        return client
+
+    set_client_factory(limited)
+    try:
+        yield
+    finally:
+        set_client_factory(before)
+
+
+def _longer(request: Any) -> None:
+    """A question is answered sooner than a commit, an upload, or the joining of its parts."""
+    limits = request.extensions.get("timeout", {})
+    slow = request.method == "PUT" or re.search(r"/commit/|complete", request.url.path)
+    if slow and limits.get("read") == ANSWER_SECONDS:
+        request.extensions = {**request.extensions, "timeout": {**limits, "read": SEND_SECONDS}}
+
+
 def check_token(api: HfApi, request: Request) -> None:
-    """PublishError where there is no token, or its account or scope surely has no right to do this."""
-    if refused := why_refused(api.whoami(), request):
+    """PublishError where there is no token, or its account or scope surely has no right to do this, or is spelt otherwise."""
+    account = api.whoami()
+    if refused := why_refused(account, request):
         propose = "" if request.create_pr else ", or propose the change to its owner with --create-pr"
         raise PublishError(f"{request.repo}: {refused}. {LOG_IN}{propose}.")
+    owner, _, name = request.repo.partition("/")
+    spelt = {place.casefold(): place for place in _places(account)}.get(owner.casefold(), owner)
+    if spelt != owner:
+        raise PublishError(f"{request.repo}: the Hub spells its owner {spelt}. Push to {spelt}/{name}.")
 
 
 def why_refused(account: Mapping[str, Any], request: Request) -> str | None:
@@ -90,10 +149,14 @@ def why_refused(account: Mapping[str, Any], request: Request) -> str | None:
         writable = {str(_at(scope, "entity", "name")).casefold() for scope in scopes if "repo.write" in (_at(scope, "permissions") or ())}
         allowed = {owner, request.repo.casefold()} & writable
         return None if allowed else f"the token of {name} is fine-grained and has no right to write to repositories of {owner}"
-    places = {name, *(str(_at(org, "name")) for org in account.get("orgs") or ())}
-    if _at(token, "role") == "write" and owner not in {place.casefold() for place in places}:
+    if _at(token, "role") == "write" and owner not in {place.casefold() for place in _places(account)}:
         return f"{name} is not {owner}, nor a member of it"
     return None
+
+
+def _places(account: Mapping[str, Any]) -> set[str]:
+    """The names under which an account may have repositories."""
+    return {str(account.get("name")), *(str(_at(org, "name")) for org in account.get("orgs") or ())}
 
 
 def find_target(api: HfApi, request: Request) -> Target | None:
@@ -107,6 +170,10 @@ def find_target(api: HfApi, request: Request) -> Target | None:
     except errors.RepositoryNotFoundError:
         _check_new(api, request)
         return None
+    if info.id != request.repo:
+        raise PublishError(
+            f"{request.repo} is {info.id} on the Hub, where it was renamed or is spelt so. Push to {info.id}, if that is meant."
+        )
     if request.private and not info.private:
         raise PublishError(f"{request.repo} exists and is public, so --private cannot be honoured. Push to another name, or leave it out.")
     if not request.to_pull_request:
@@ -114,9 +181,50 @@ def find_target(api: HfApi, request: Request) -> Target | None:
     return Target(request.repo, str(info.sha), bool(info.private), api.token)
 
 
+def check_metadata(api: HfApi, request: Request, target: Target | None, card: Item) -> None:
+    """PublishError where the Hub does not take the metadata of a card that is to be sent; no repository is needed for that."""
+    from huggingface_hub import constants, utils
+
+    if target and card.is_at(target.files.get(card.name)):
+        return
+    hub: Any = utils  # which exports these without saying so to type checkers
+    response = hub.http_backoff(
+        "POST",
+        f"{constants.ENDPOINT}/api/validate-yaml",
+        json={"content": bytes(card.content).decode("utf-8"), "repoType": "model"},
+        headers=hub.build_hf_headers(token=api.token),
+        retry_on_exceptions=(),
+    )
+    if response.status_code == 400:
+        raise PublishError(
+            f"{request.repo}: the Hub does not take the metadata of {card.name}: {_objections(response)}. "
+            "Correct it in the folder's card, or the licence with --license, then push again."
+        )
+    hub.hf_raise_for_status(response)
+
+
+def _objections(response: Any) -> str:
+    """What the Hub says against a card, in one line."""
+    try:
+        found = [plain(error["message"]) for error in response.json()["errors"]]
+    except (ValueError, LookupError, TypeError):
+        found = []
+    return "; ".join(found).rstrip(".") or "it does not say why"
+
+
 def create(api: HfApi, request: Request) -> Target:
-    """A new model repository."""
-    api.create_repo(request.repo, private=request.private, repo_type="model")
+    """A new model repository; PublishError where there is one that this token may not see."""
+    from huggingface_hub import errors
+
+    try:
+        api.create_repo(request.repo, private=request.private, repo_type="model")
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code != 409 or "already" not in (error.server_message or "").casefold():
+            raise
+        raise PublishError(
+            f"{request.repo}: the Hub says that this name is taken, and shows this token no such model: it is hidden from it, or was "
+            "made just now. Push again, with a token that may see it, or to another name."
+        ) from error
     info = api.model_info(request.repo)
     return Target(request.repo, str(info.sha), bool(info.private), api.token)
 

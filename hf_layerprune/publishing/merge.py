@@ -51,16 +51,37 @@ def our_parts(card: str) -> str:
 def merge_card(existing: str, rendered: str) -> str:
     """`existing` with our parts and keys as `rendered` has them; a part it lacks comes after the part before it, or at the end.
 
-    Raises PublishError where its markers or its metadata are damaged, so that it is not known what is a person's.
+    What a person wrote in `rendered` is left out. PublishError where the markers or the metadata of `existing` are damaged, so that it
+    is not known what is a person's.
     """
     if not existing.strip("\ufeff \t\r\n"):
         return rendered
     yaml, body = _front(existing)
     new_yaml, new_body = _front(rendered)
     before = existing[: len(existing) - len(body)] if yaml is not None else ""
-    merged = _merge_yaml(yaml or "", new_yaml or "", _our_keys(existing))
+    merged = _merge_yaml(yaml or "", new_yaml or "", _our_keys(existing), _our_keys(rendered))
     opening, closing = _fences(before)
     return opening + merged + closing + _merge_body(body if yaml is not None else existing.lstrip("\ufeff"), new_body)
+
+
+def own_text(card: str) -> str:
+    """What a person wrote in a card beside our parts and keys, in one text that can be compared; empty where there is nothing."""
+    yaml, body = _front(card)
+    edges = [0, *(edge for part in find_parts(body) for edge in (part.start, part.stop)), len(body)]
+    texts = [_unix(body[start:stop]).strip() for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    values, ours = _parsed(yaml), _our_keys(card)
+    keys = {key: value for key, value in values.items() if key not in ours}
+    tags = _theirs(values.get("tags")) or [] if "tags" in ours else []
+    remarks = [line.strip() for line in (yaml or "").splitlines() if line.lstrip().startswith("#")]
+    found = [[text for text in texts if text], keys, tags, remarks]
+    return json.dumps(found, sort_keys=True) if any(found) else ""
+
+
+def taken_keys(existing: str, rendered: str) -> tuple[str, ...]:
+    """The metadata keys that a person set in `existing`, which a merge would set to something else."""
+    theirs, ours, were_ours = _parsed(_front(existing)[0]), _parsed(_front(rendered)[0]), _our_keys(existing)
+    becoming = [key for key in _our_keys(rendered) if key in theirs and key not in were_ours and key != "tags"]
+    return tuple(key for key in becoming if theirs[key] != ours.get(key))
 
 
 def find_parts(text: str) -> list[Part]:
@@ -136,9 +157,9 @@ def _fences(before: str) -> tuple[str, str]:
     return (before[: found.start("yaml")], before[found.end("yaml") :]) if found else ("---\n", "---\n")
 
 
-def _merge_yaml(existing: str, rendered: str, were_ours: Iterable[str]) -> str:
+def _merge_yaml(existing: str, rendered: str, were_ours: Iterable[str], ours: Iterable[str]) -> str:
     """Keys of ours replaced in their places or added at the end; those that we set then and no longer, removed."""
-    new, old = _entries(rendered), _entries(existing)
+    new, old = {key: span for key, span in _entries(rendered).items() if key in ours}, _entries(existing)
     theirs = _parsed(existing)
     lines = existing.splitlines(keepends=True)
     if lines and not lines[-1].endswith(("\n", "\r")):
@@ -148,7 +169,7 @@ def _merge_yaml(existing: str, rendered: str, were_ours: Iterable[str]) -> str:
             lines[first:stop] = [_with_theirs(key, _text(rendered, new[key]), theirs[key])]
         elif key in were_ours:
             lines[first:stop] = []
-    return "".join(lines) + "".join(_text(rendered, span) for key, span in new.items() if key not in old)
+    return "".join(lines) + "".join(_with_theirs(key, _text(rendered, span), None) for key, span in new.items() if key not in old)
 
 
 def _text(text: str, span: tuple[int, int]) -> str:
@@ -156,15 +177,20 @@ def _text(text: str, span: tuple[int, int]) -> str:
 
 
 def _with_theirs(key: str, ours: str, theirs: Any) -> str:
-    """Our lines of a key; tags that a person added stay behind ours."""
-    if key != "tags" or not isinstance(theirs, list):
+    """Our lines of a key; behind our tags come those that a person added to the card that is there."""
+    if key != "tags" or not isinstance(tags := _parsed(ours)[key], list):
         return ours
-    tags = _parsed(ours)[key]
-    return yaml_lines(key, [*tags, *(tag for tag in theirs if tag not in tags and tag not in OUR_TAGS)])
+    wanted = [*(tag for tag in tags if tag in OUR_TAGS), *(_theirs(theirs) or ())]
+    return ours if wanted == tags else yaml_lines(key, wanted)
 
 
 def _ours(key: str, value: Any) -> Any:
     return sorted(tag for tag in value if tag in OUR_TAGS) if key == "tags" and isinstance(value, list) else value
+
+
+def _theirs(tags: Any) -> list[Any] | None:
+    """Those of a card's tags that a person added; None where they are no list."""
+    return [tag for tag in tags if tag not in OUR_TAGS] if isinstance(tags, list) else None
 
 
 def _parsed(text: str | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.publishing.card import CardFacts, card_facts
 from hf_layerprune.publishing.facts import is_hub_id
+from hf_layerprune.publishing.refusals import AGAIN
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Request:
     def again(self, pull_request: str | None = None) -> str:
         """What to do after an interruption, given the pull request that was opened, if one was."""
         if pull_request is None:
-            return "Push again: what was sent is kept, and only the rest is sent."
+            return AGAIN
         return f"{pull_request} was opened: go on with --revision {pull_request} in place of --create-pr."
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import README
 from hf_layerprune.errors import shown
-from hf_layerprune.publishing.commit import Changes, Commit, changes, check, going_on, publish
+from hf_layerprune.publishing.commit import Changes, Commit, changes, going_on, publish
 from hf_layerprune.publishing.contents import items_of, record_files
-from hf_layerprune.publishing.hub import Target, check_token, connect, create, find_target
+from hf_layerprune.publishing.hub import Target, check_metadata, check_token, connect, create, find_target, time_limits
 from hf_layerprune.publishing.inert import plain
 from hf_layerprune.publishing.preflight import Request, prove, publishable
 from hf_layerprune.publishing.refusals import push_errors
@@ -60,21 +60,20 @@ def push(
     facts = publishable(folder, license, control)
     records, left = record_files(folder)
     api = connect(token)
-    with push_errors(repo_id, token):
+    with push_errors(repo_id, token), time_limits():
         check_token(api, request)
         target = find_target(api, request)
         with LocalCard(folder, request.repo, license, control) as card:
-            page, record, kept = card_items(target, request, card.text)
+            others = items_of(folder, facts.manifest, records, card.place)
+            page, record, kept = card_items(target, request, card.text, [item.name for item in others])
+            check_metadata(api, request, target, page)
             prove(folder)
-            items = [*items_of(folder, facts.manifest, records, card.place), record, page]
-            found = changes(items, target)
-            for line in _notes(request, card, kept, left, found):
+            found = changes([*others, record, page], target)
+            for line in _notes(card, kept, left, found):
                 say(line)
             made = target or create(api, request)
-            commit = _carried_out(request, made, found)
-            if commit is None:
-                commit = publish(api, request, made, found, f"Push {plain(facts.name)} with hf-layerprune {version('hf-layerprune')}", say)
-                check(request, commit, items, found.delete, token)
+            message = f"Push {plain(facts.name)} with hf-layerprune {version('hf-layerprune')}"
+            commit = _carried_out(request, made, found) or publish(api, request, made, found, message, say)
     return _pushed(request, commit, found, left, target)
 
 
@@ -85,14 +84,16 @@ def _carried_out(request: Request, target: Target, found: Changes) -> Commit | N
     return Commit(target.head, going_on(request))
 
 
-def _notes(request: Request, card: LocalCard, kept: bool, left: tuple[str, ...], found: Changes) -> list[str]:
+def _notes(card: LocalCard, kept: str | None, left: tuple[str, ...], found: Changes) -> list[str]:
     lines = []
     if card.renewed:
         lines.append(f"{README}: written anew from the records and options of today; `hf-layerprune card` does the same in the folder.")
     if kept:
-        lines.append(f"{README}: text that somebody wrote on the Hub is kept; text of yours beside hf-layerprune's parts is not sent.")
+        lines.append(kept)
     if left:
         lines.append(f"not published: {', '.join(map(shown, left))}")
+    if found.delete:
+        lines.append(f"removed on the Hub, where an earlier push put what this folder lacks: {', '.join(map(shown, found.delete))}")
     if found.others:
         lines.append(f"left as they are on the Hub, {some(found.others)}")
     return lines

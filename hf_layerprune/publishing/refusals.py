@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,21 +34,28 @@ def current_token(token: str | bool | None) -> str | None:
 
 
 @contextmanager
-def push_errors(repo: str, token: str | bool | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises within the block into PublishError about the repository, and keep secrets out of its log."""
+def push_errors(repo: str, token: str | bool | None, again: str = AGAIN) -> Iterator[None]:
+    """Turn what huggingface_hub raises within the block into PublishError about the repository, and keep secrets out of its log.
+
+    again: how to go on, where that is not to push again; said after every error, ours too.
+    """
     secret = current_token(token)
     try:
         with _redacted_log(secret):
             yield
-    except (transport_error(), OSError, ValueError, RuntimeError, SourceError) as error:
+    except _raised_by_a_push() as error:
         root = _root(error)
-        if isinstance(root, LayerPruneError):
+        if not isinstance(root, LayerPruneError):
+            said = f"{repo}: {explained(root, repo, secret)}"
+        elif again == AGAIN or again in str(error):
             raise
-        raise PublishError(f"{repo}: {explained(root, secret)}") from error
+        else:
+            said = str(error)
+        raise PublishError(said if again == AGAIN else f"{said.removesuffix(AGAIN).rstrip()} {again}") from error
 
 
-def explained(error: BaseException, secret: str | None = None) -> str:
-    """What an answer of the Hub, or its lack, means, and what to do."""
+def explained(error: BaseException, repo: str, secret: str | None = None) -> str:
+    """What an answer of the Hub about a repository, or its lack, means, and what to do."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.LocalTokenNotFoundError):
@@ -55,12 +64,18 @@ def explained(error: BaseException, secret: str | None = None) -> str:
         return "offline mode is on, so nothing can be pushed. Unset HF_HUB_OFFLINE and push again."
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision. Create the branch first (hf repos branch create), or leave out --revision."
+    if isinstance(error, errors.GatedRepoError):
+        return f"it is gated: accept the terms at {constants.ENDPOINT}/{repo}, then push again."
     if isinstance(error, errors.HfHubHTTPError):
         return _answer(error.response, redacted(" ".join((error.server_message or "").split())[:200], secret))
     if isinstance(error, transport_error()):
         return f"the connection to the Hub ({constants.ENDPOINT}) failed ({_first_line(error, secret)}). {AGAIN}"
-    if isinstance(error, OSError):
+    if type(error).__name__ == "XetAuthenticationError":
+        return f"the Hub's storage did not accept the token ({_first_line(error, secret)}). {LOG_IN}. {AGAIN}"
+    if isinstance(error, (OSError, RuntimeError, *_xet_errors())):
         return f"reading or sending failed ({_first_line(error, secret)}). {AGAIN}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"the Hub's answer is none that huggingface_hub can read ({_first_line(error, secret)}). Wait some minutes. {AGAIN}"
     return f"the Hub does not take it: {_first_line(error, secret)}. Correct that, then push again."
 
 
@@ -95,6 +110,16 @@ def _answer(response: Any, message: str) -> str:
     if status >= 500:
         return f"the Hub answered with error {status}. Wait some minutes. {AGAIN}"
     return f"the Hub does not take it ({status}{f': {message}' if message else ''}). Correct that, then push again."
+
+
+def _raised_by_a_push() -> tuple[type[Exception], ...]:
+    return transport_error(), OSError, ValueError, RuntimeError, LayerPruneError, *_xet_errors()
+
+
+def _xet_errors() -> tuple[type[Exception], ...]:
+    """The exceptions of hf_xet, which sends large files and has its own; none where it was not loaded."""
+    found = vars(sys.modules["hf_xet"]).values() if "hf_xet" in sys.modules else ()
+    return tuple(kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def _root(error: BaseException) -> BaseException:

@@ -80,7 +80,8 @@ class Account:
 @dataclass
 class Fault:
     """A way to fail, used up after `times` requests. where: a pattern searched in "METHOD path"; status: what is answered instead, 0
-    for no answer at all; late: only after what was asked is done; slow: seconds to wait, and then go on; before: called, then go on."""
+    for no answer at all; late: only after what was asked is done; slow: seconds to wait, and then go on; before: called, then go on;
+    after: called when what was asked is done, before the answer; skip: requests that go well before; body: of the answer."""
 
     where: str
     status: int = 0
@@ -89,3 +90,6 @@ class Fault:
     late: bool = False
     slow: float = 0.0
     before: Callable[[], object] | None = None
+    after: Callable[[], object] | None = None
+    skip: int = 0
+    body: bytes = b'{"error": "no"}'

@@ -21,17 +21,31 @@ else:
     Server = object
 
 REPO = r"([^/]+/[^/]+)"
+LICENCES = {
+    "apache-2.0",
+    "mit",
+    "other",
+    "unknown",
+    "bsd-3-clause",
+    "gpl-3.0",
+    "openrail",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "llama3.1",
+    "gemma",
+}
 
 
 class Writing(Server):
     """What a request handler of the Hub does besides reading."""
 
     server: LoopbackHub
+    then: Callable[[], object] | None = None  # called before the answer
     muted: int | None = None  # the status that is answered in place of the real one, 0 for none
 
     def do_POST(self) -> None:
         self.server.requests.append(self.path)
-        if self.fails():
+        if self.fails() or self.moved():
             return
         path = unquote(urlsplit(self.path).path)
         if path == "/api/repos/create":
@@ -68,17 +82,30 @@ class Writing(Server):
             tag = "0" * 32
         self._send(200, b"", {"ETag": f'"{tag}"'})
 
+    def moved(self) -> bool:
+        """Whether this was about a repository by the name it had, and the answer is the one it has: what follows is the client's."""
+        for old, new in self.server.renamed.items():
+            if f"/{old}" in self.path and f"/{new}" not in self.path:
+                self.body()
+                self._send(307, b"", {"Location": self.server.url + self.path.replace(f"/{old}", f"/{new}")})
+                return True
+        return False
+
     def fails(self) -> bool:
         """Whether a fault has answered this request."""
         asked = f"{self.command} {unquote(self.path)}"
         fault = next((fault for fault in self.server.faults if fault.times and re.search(fault.where, asked)), None)
         if fault is None:
             return False
+        if fault.skip:
+            fault.skip -= 1
+            return False
         fault.times -= 1
         time.sleep(fault.slow)
         if fault.before:
             fault.before()
-        if fault.slow or fault.before:
+        self.then = fault.after
+        if fault.slow or fault.before or fault.after:
             return False
         if fault.late:
             self.muted = fault.status
@@ -89,7 +116,7 @@ class Writing(Server):
             self.connection.shutdown(2)
             return True
         self.body()
-        self._send(fault.status, b'{"error": "no"}', fault.headers)
+        self._send(fault.status, fault.body, fault.headers)
         return True
 
     def body(self) -> bytes:
@@ -123,6 +150,8 @@ class Writing(Server):
         elif match := re.fullmatch(rf"/api/models/{REPO}/refs", path):
             refs = [{"name": ref, "ref": ref, "targetCommit": oid} for ref, oid in self.server.repos[match[1]].refs.items()]
             self.answer({"branches": refs[:1], "converts": [], "tags": [], "pullRequests": refs[1:]})
+        elif re.fullmatch(rf"/api/models/{REPO}/xet-write-token/.+", path):
+            self.answer({"casUrl": "http://127.0.0.1:9", "exp": int(time.time()) + 3600, "accessToken": "xet"})  # where nobody listens
         elif match := re.fullmatch(rf"/api/(dataset|space)s/{REPO}", path):
             found = self.server.others.get(match[2]) == match[1]
             code = {} if found else {"X-Error-Code": "RepoNotFound"}
@@ -147,10 +176,11 @@ class Writing(Server):
 
         front = re.match(r"---\n(.*?\n)---\n", content, re.DOTALL)
         try:
-            yaml.safe_load(front[1] if front else "")
-            self.answer({"errors": [], "warnings": []})
+            licence = (yaml.safe_load(front[1] if front else "") or {}).get("license", "unknown")
+            wrong = [] if licence in LICENCES else ['"license" must be one of [apache-2.0, mit, ...]']
         except yaml.YAMLError as error:
-            self.answer({"errors": [{"message": str(error)}], "warnings": []}, 400)
+            wrong = [str(error)]
+        self.answer({"errors": [{"message": message} for message in wrong], "warnings": []}, 400 if wrong else 200)
 
     def _writable(self, name: str, then: Callable[[str, Repo, str, bytes], None], revision: str) -> None:
         content, account, repo = self.body(), self.account(), self.server.repos.get(name)

@@ -31,6 +31,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.sent: list[tuple[str, str, int]] = []  # path in the repository, range asked for, bytes, of every file's content
         self.accounts: dict[str, Account] = {}  # by token
         self.others: dict[str, str] = {}  # dataset or space, by name
+        self.renamed: dict[str, str] = {}  # the name that a repository has, by the one it had
         self.objects: Files = {}  # in LFS, by sha256
         self.parts: dict[str, dict[int, bytes]] = {}
         self.puts: list[str] = []  # objects and parts that were sent
@@ -96,7 +97,7 @@ class Handler(Writing, BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         path = urlsplit(self.path).path
-        if self.fails():
+        if self.fails() or self.moved():
             return
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", path):
             self._api(match[1], match[2], unquote(match[3] or "main"), unquote(match[4] or ""))
@@ -180,7 +181,9 @@ class Handler(Writing, BaseHTTPRequestHandler):
         return int(first), min(size, int(last) + 1) if last else size
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, drops: Repo | None = None) -> None:
-        muted, self.muted = self.muted, None
+        (muted, self.muted), (then, self.then) = (self.muted, None), (self.then, None)
+        if then:
+            then()
         if muted == 0:
             self.close_connection = True
             self.connection.shutdown(2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -87,6 +88,8 @@ def run_here(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.setattr(sys, "argv", ["hf-layerprune", *map(str, arguments)])
         for name in ("torch", "transformers", "hf_layerprune.probing.probe"):
             monkeypatch.setitem(sys.modules, name, None)
+        for logger in logging.getLogger("huggingface_hub").handlers:  # made under an earlier test's stderr, which is closed
+            monkeypatch.setattr(logger, "stream", sys.stderr, raising=False)
         handler = signal.getsignal(signal.SIGTERM)
         try:
             with pytest.raises(SystemExit) as ended:

@@ -11,9 +11,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hub_state import Fault
 from independent import pruned as pruned_tensors
 from independent import read_model
 from loopback_hub import Files, LoopbackHub, Repo, only_hub, serve
@@ -39,6 +41,19 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
 
 def content(folder: Path) -> Files:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def with_weights(files: Files, weights: bytes, **changed: object) -> Files:
+    """A model with other weights, and a manifest that says so."""
+    manifest = json.loads(files["layerprune/manifest.json"]) | changed
+    manifest["files"][WEIGHTS] = {"bytes": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    return {**files, WEIGHTS: weights, "layerprune/manifest.json": json.dumps(manifest).encode()}
+
+
+def write(folder: Path, files: Files) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text)
 
 
 def put(hub: LoopbackHub, name: str, files: Files) -> str:
@@ -150,20 +165,84 @@ def test_with_the_shards_that_were_published(hub: LoopbackHub, here: Path, run_h
 
 
 def test_other_weights_than_published_are_refused(hub: LoopbackHub, here: Path, run_here: Run, published: Files) -> None:
-    manifest = json.loads(published["layerprune/manifest.json"])
-    manifest["files"][WEIGHTS]["sha256"] = hashlib.sha256(b"").hexdigest()
-    put(hub, "me/forged", {**published, "layerprune/manifest.json": json.dumps(manifest).encode()})
+    put(hub, "me/forged", with_weights(published, published[WEIGHTS][:-1] + b"!"))
+    forged = hashlib.sha256(published[WEIGHTS][:-1] + b"!").hexdigest()[:12]
     done = run_here("apply", "mini", "me/forged", "-o", "again")
     real = hashlib.sha256(published[WEIGHTS]).hexdigest()[:12]
     assert done.returncode == 1 and not list(here.iterdir())
-    assert done.stderr.startswith(f"error: {WEIGHTS}: rebuilt with sha256 {real}, expected e3b0c44298fc as published. Nothing was written")
+    assert done.stderr.startswith(f"error: {WEIGHTS}: rebuilt with sha256 {real}, expected {forged} as published. Nothing was written")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "pytorch_model.bin", "adapter_config.json", None])
+@pytest.mark.parametrize("local", [False, True], ids=["on the Hub", "in a folder"])
+def test_an_honest_manifest_beside_other_weights(
+    hub: LoopbackHub, here: Path, tmp_path: Path, run_here: Run, published: Files, name: str | None, local: bool
+) -> None:
+    """What is there is compared, and not what its publisher says of it. name: of the file that is not the manifest's, None: one lacks."""
+    changed = published[WEIGHTS][:-1] + bytes([published[WEIGHTS][-1] ^ 1])
+    files = {**published, name: changed} if name else {file: text for file, text in published.items() if file != WEIGHTS}
+    model = "me/other-weights"
+    put(hub, model, files)
+    if local:
+        model = str(tmp_path / "model")
+        write(Path(model), files)
+    done = run_here("apply", "mini", model, "-o", "again")
+    said = {
+        WEIGHTS: f"'{WEIGHTS}' is {len(changed):,} bytes with sha256 {hashlib.sha256(changed).hexdigest()[:12]}, expected ",
+        None: f"'{WEIGHTS}' is missing, though its manifest has it",
+    }.get(name, f"'{name}' is not in its manifest")
+    foreign = local and name == "adapter_config.json"  # which is no model of ours to begin with
+    assert done.returncode == 1 and not list(here.iterdir()) and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {model}") and ("adapter" if foreign else said) in done.stderr and "proved" not in done.stdout
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["on the Hub", "in a folder"])
+def test_an_honest_manifest_beside_another_index(hub: LoopbackHub, here: Path, run_here: Run, tmp_path: Path, local: bool) -> None:
+    """Which lies in git itself, so that the Hub lists no sha256 of it."""
+    index = "model.safetensors.index.json"
+    run_here("plan", "mini", "--layers", "5", "-o", "plan.json")
+    assert run_here("apply", "mini", "plan.json", "-o", "short", "--max-shard-size", "2MB").returncode == 0
+    files = content(here / "short")
+    model = "me/other-index"
+    put(hub, model, {**files, index: files[index].replace(b'"weight_map"', b'"weight_mop"')})
+    if local:
+        model = str(tmp_path / "model")
+        write(Path(model), {**files, index: files[index].replace(b'"weight_map"', b'"weight_mop"')})
+    done = run_here("apply", "mini", model, "-o", "again")
+    assert done.returncode == 1 and not (here / "again").exists()
+    assert re.match(rf"error: {model}.*: '{index}' is .* bytes with sha256 \w{{12}}, expected .* as its manifest says", done.stderr)
+
+
+@pytest.mark.parametrize("how", ["--local-files-only", "HF_HUB_OFFLINE", "no network"])
+def test_without_the_hub_nothing_is_said_to_be_proved(
+    hub: LoopbackHub, here: Path, run_here: Run, published: Files, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    commit = put(hub, "me/cached", published)
+    name = f"me/cached@{commit}"
+    assert run_here("apply", "mini", name, "-o", "first").returncode == 0
+    if how == "HF_HUB_OFFLINE":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    elif how == "no network":
+        monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    done = run_here("apply", "mini", name, "-o", "again", "--json", *(["--local-files-only"] if how.startswith("--") else []))
+    assert done.returncode == 0, done.stderr
+    assert (
+        "not proved: its weight files have the sha256 of those of me/cached @ " in done.stderr and "as its manifest states" in done.stderr
+    )
+    assert json.loads(done.stdout)["rebuilt"] is None and content(here / "again") == published
+
+
+def test_a_hub_that_refuses_its_list_is_no_lack_of_network(hub: LoopbackHub, here: Path, run_here: Run, published: Files) -> None:
+    put(hub, "me/refused", published)
+    hub.faults = [Fault("GET .*/me/refused/tree/", 403, times=99, skip=1)]  # huggingface_hub lists it first
+    done = run_here("apply", "mini", "me/refused", "-o", "again")
+    hub.faults = []
+    assert done.returncode == 1 and done.stderr.startswith("error: me/refused: the Hub refuses access") and not list(here.iterdir())
 
 
 def test_another_writer_is_named(hub: LoopbackHub, run_here: Run, published: Files) -> None:
-    manifest = json.loads(published["layerprune/manifest.json"])
-    manifest["files"][WEIGHTS]["bytes"] += 1
-    manifest["writer"] = "hf-layerprune rewrite 0"
-    put(hub, "me/older", {**published, "layerprune/manifest.json": json.dumps(manifest).encode()})
+    put(hub, "me/older", with_weights(published, published[WEIGHTS] + b"\0", writer="hf-layerprune rewrite 0"))
     done = run_here("apply", "mini", "me/older", "-o", "again")
     assert done.returncode == 1 and "that was written by 'hf-layerprune rewrite 0', this by 'hf-layerprune rewrite" in done.stderr
 

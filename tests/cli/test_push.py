@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,7 +122,7 @@ def process(hub: LoopbackHub, here: Path, environment: dict[str, str], tmp_path:
     network = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "hf_layerprune", "push", "tiny-5L", REPO]
     options = {"cwd": here, "env": environment | network | {"HF_TOKEN": TOKEN}, "text": True}
-    return lambda: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
+    return lambda *more: subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
 
 
 def test_a_retry_is_told_without_its_signed_address(hub: LoopbackHub, folder: Path, process: Callable[..., subprocess.Popen[str]]) -> None:
@@ -151,3 +152,27 @@ def test_interrupted(hub: LoopbackHub, folder: Path, process: Callable[..., subp
     assert again.communicate(timeout=60) and again.returncode == 0
     assert not kept & {*hub.puts} and len(hub.repos[REPO].summaries) == 1
     assert local_files(folder).items() <= hub.repos[REPO].files().items()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("where", "skip"), [("GET .*/tree/", 1), ("POST .*/commit/", 0)], ids=["when it is looked at", "when it is made"])
+def test_an_interrupted_pull_request_is_named(
+    hub: LoopbackHub, folder: Path, process: Callable[..., subprocess.Popen[str]], number: signal.Signals, code: int, where: str, skip: int
+) -> None:
+    """The pull request is there, and its answer is on the way: it is gone on with, and no second one is opened."""
+    hub.add(REPO)
+    started = process("--create-pr", "-q")
+
+    def interrupt() -> None:
+        started.send_signal(number)
+        time.sleep(0.5)
+
+    hub.faults = [Fault(where, before=interrupt, skip=skip)] if skip else [Fault(where, after=interrupt)]
+    _, said = started.communicate(timeout=60)
+    named = "note: refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr.\n"
+    assert (started.returncode, said.replace("\n\n", "\n")) == (code, named + ("interrupted: the pull request is kept.\n" * (code == 130)))
+    hub.faults.clear()
+    again = process("--revision", "refs/pr/1")
+    again.communicate(timeout=60)
+    assert again.returncode == 0 and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+    assert local_files(folder).items() <= hub.repos[REPO].files("refs/pr/1").items()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hf_layerprune.errors import ArtifactError, PublishError
 from hf_layerprune.publishing.card import merge_card, our_parts, render_card, write_card
 from hf_layerprune.publishing.facts import CardFacts
-from hf_layerprune.publishing.merge import begin, end, find_parts
+from hf_layerprune.publishing.merge import begin, end, find_parts, own_text, taken_keys
 
 OLD = f"""---
 library_name: transformers
@@ -91,6 +91,31 @@ def test_a_key_that_we_never_set_is_a_persons() -> None:
     merged = merge_card(OLD.replace("license: mit\n", "license: mit\nbase_model: mine/own\nlanguage: de\n"), OLD)
     assert "base_model: mine/own\nlanguage: de\n" in merged
     assert our_parts(merged) == our_parts(OLD)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda card: card + "\nmore",
+        lambda card: card.replace("---\n", "---\nmy: key\n", 1),
+        lambda card: card.replace("---\n", "---\n# a remark\n", 1),
+        lambda card: card.replace("- pruned\n", "- pruned\n- mine\n"),
+        lambda card: card.replace(begin("how"), "between\n" + begin("how")),
+        lambda card: card.replace(begin("title"), "before\n" + begin("title")),
+    ],
+)
+def test_what_a_person_wrote_is_told_from_what_we_did(edit: Callable[[str], str]) -> None:
+    edited = edit(NEW)
+    assert own_text(NEW) == own_text(OLD) == own_text("") == own_text(NEW.replace("\n", "\r\n")) == "" != own_text(edited)
+    assert own_text(merge_card(edited, OLD)) == own_text(edited) == own_text(edited.replace("\n", "\r\n"))
+    assert merge_card(OLD, edited) == merge_card(OLD, NEW), "a person's text in the other card is not taken over"
+
+
+def test_a_key_that_becomes_ours() -> None:
+    theirs = OLD.replace("license: mit\n", "license: mit\nbase_model: mine/own\nlanguage: de\n")
+    assert taken_keys(theirs, NEW) == ("base_model",)
+    assert taken_keys(theirs.replace("mine/own", "'a/b'"), NEW) == taken_keys(theirs, OLD) == taken_keys(OLD, NEW) == ()
+    assert taken_keys("---\nlicense: mit\ntags: [x]\n---\n# Mine\n", NEW) == ("license",) and taken_keys("# Mine\n", NEW) == ()
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,11 @@ def test_what_an_earlier_push_left_goes(hub: LoopbackHub, folder: Path, pushed: 
     done = pushed()
     there = hub.repos[REPO].files()
     assert [name for name in there if "safetensors" in name] == ["model.safetensors"]
-    assert said == ["left as they are on the Hub, 2: 'handler.py', 'notes/talk.txt'"]
+    removed = ", ".join(map(repr, sorted(done.deleted)))
+    assert said == [
+        f"removed on the Hub, where an earlier push put what this folder lacks: {removed}",
+        "left as they are on the Hub, 2: 'handler.py', 'notes/talk.txt'",
+    ]
     assert "model.safetensors.index.json" in done.deleted and "layerprune/healing.png" in done.deleted
     assert there["handler.py"] == there["notes/talk.txt"] == b"mine" and there[".gitattributes"].isupper()
 
@@ -181,6 +185,82 @@ def test_a_text_of_ones_own_goes(hub: LoopbackHub, folder: Path, pushed: Push) -
     (folder / "README.md").write_bytes(hub.repos[REPO].files()["README.md"] + THEIRS.encode())
     assert pushed().uploaded == (PAGE, "README.md")
     assert hub.repos[REPO].files()["README.md"].decode().endswith(THEIRS)
+
+
+@pytest.mark.parametrize("record", [True, False], ids=["sent names known", "a record of before they were written down"])
+def test_a_persons_file_among_the_records_stays(hub: LoopbackHub, folder: Path, pushed: Push, said: list[str], record: bool) -> None:
+    """What goes is what a push put there, and what a push is known to put there."""
+    for name in ("loss.png", "extra.json"):
+        (folder / "layerprune" / name).write_bytes(b"{}")
+    pushed()
+    files = hub.repos[REPO].files()
+    known = json.loads(files[PAGE])
+    assert known["records"] == sorted(name for name in files if name.startswith("layerprune/") and name != PAGE)
+    old = files if record else {**files, PAGE: json.dumps({key: known[key] for key in ("format", "parts", "sha256")}).encode()}
+    hub.repos[REPO].commit("main", {**old, "layerprune/notes.json": b"mine"}, "a note")
+    for name in ("loss.png", "extra.json"):
+        (folder / "layerprune" / name).unlink()
+    said.clear()
+    gone = ("layerprune/extra.json", "layerprune/loss.png") if record else ("layerprune/loss.png",)
+    assert pushed().deleted == gone
+    assert hub.repos[REPO].files()["layerprune/notes.json"] == b"mine" and ("layerprune/extra.json" in hub.repos[REPO].files()) != record
+    assert said == [f"removed on the Hub, where an earlier push put what this folder lacks: {', '.join(map(repr, gone))}"]
+
+
+def test_a_text_that_an_earlier_push_brought(hub: LoopbackHub, folder: Path, pushed: Push, said: list[str]) -> None:
+    """It stays where the folder's card has none, as one that was written anew, and goes where it has another, which is said."""
+    pushed()
+    page = hub.repos[REPO].files()["README.md"]
+    (folder / "README.md").write_bytes(page.replace(b"---\n", b"---\nemoji: x\n", 1) + THEIRS.encode())
+    pushed()
+    assert said == []
+    for again in (True, False):
+        (folder / "README.md").write_bytes(page) if again else (folder / "README.md").unlink()
+        pushed(license="mit")
+        card = hub.repos[REPO].files()["README.md"].decode()
+        assert card.endswith(THEIRS) and "emoji: x\n" in card and "license: mit\n" in card
+        assert said[-1].startswith("README.md: the text beside hf-layerprune's parts that an earlier push brought is kept")
+    (folder / "README.md").write_bytes(page + b"Another talk.\n")
+    pushed(license="mit")
+    card = hub.repos[REPO].files()["README.md"].decode()
+    assert card.endswith("Another talk.\n") and THEIRS not in card and "emoji" not in card
+    assert said[-1] == "README.md: your text beside hf-layerprune's parts goes in place of the one that an earlier push brought."
+
+
+@pytest.mark.parametrize("ours", ["", "license: mit\n"])
+def test_our_parts_removed_on_the_hub(hub: LoopbackHub, folder: Path, pushed: Push, ours: str) -> None:
+    """A person rewrites the card, without our parts and markers: none of ours being there is no card that we never wrote."""
+    pushed()
+    edit(hub.repos[REPO], "main", "README.md", lambda text: f"---\n{ours}emoji: x\n---\n# Mine\n")
+    with pytest.raises(PublishError, match=r"were edited there, which a push would undo\. Propose the new card with --create-pr, or put"):
+        pushed()
+    assert hub.repos[REPO].files()["README.md"].endswith(b"# Mine\n")
+    assert pushed(create_pr=True).pull_request == "refs/pr/1"
+
+
+def test_a_key_that_a_person_set_and_we_set_now(hub: LoopbackHub, folder: Path, pushed: Push) -> None:
+    pushed()
+    edit(hub.repos[REPO], "main", "README.md", lambda text: text.replace("---\n", "---\nlicense_name: mine\n", 1))
+    record = folder / "layerprune" / "source.json"
+    before = hub.repos[REPO].refs["main"]
+    value = json.loads(record.read_text())
+    record.write_text(json.dumps(value | {"license_name": "the usual one"}))
+    expected = r"^me/tiny-5L/README\.md: its metadata has 'license_name', which somebody set there .* --create-pr, or remove that there\.$"
+    with pytest.raises(PublishError, match=expected):
+        pushed()
+    assert hub.repos[REPO].refs == {"main": before}
+    assert pushed(create_pr=True).pull_request == "refs/pr/1"
+    record.write_text(json.dumps(value | {"license_name": "mine"}))
+    assert b"\nlicense_name: mine\n" in (pushed() and hub.repos[REPO].files()["README.md"]), "equal values are nobody's loss"
+
+
+def test_a_key_of_ones_own_does_not_replace_theirs(hub: LoopbackHub, folder: Path, pushed: Push) -> None:
+    pushed()
+    page = hub.repos[REPO].files()["README.md"]
+    edit(hub.repos[REPO], "main", "README.md", lambda text: text.replace("---\n", "---\nemoji: x\n", 1))
+    (folder / "README.md").write_bytes(page.replace(b"---\n", b"---\nemoji: y\n", 1))
+    pushed()
+    assert b"emoji: x\n" in hub.repos[REPO].files()["README.md"]
 
 
 def test_a_card_that_was_there_first_is_kept(hub: LoopbackHub, pushed: Push) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import hashlib
 import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hub_state import Fault
@@ -16,10 +19,12 @@ from pushing import REPO, TOKEN, pruned_folder, pushing_hub, same_model
 
 from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.errors import PublishError
+from hf_layerprune.publishing.hub import time_limits
 from hf_layerprune.publishing.push import Pushed, push
 
 AGAIN = r"Push again: what was sent is kept, and only the rest is sent\."
-COMMIT, PUT = "POST .*/commit/", "PUT /lfs/"
+COMMIT, PUT, YAML = "POST .*/commit/", "PUT /lfs/", "POST /api/validate-yaml"
+HTML = b"<html>Bad Gateway</html>"
 RATE = {"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}
 
 FAULTS: dict[str, tuple[Fault, str]] = {
@@ -38,7 +43,9 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "dropped-whoami": (Fault("GET /api/whoami"), rf"the connection to the Hub \(.*\) failed \(.*\)\. {AGAIN}"),
     "batch": (Fault("POST .*/batch", 403), r"refuses this token \(403"),
     "verify": (Fault("POST /lfs/verify", 400), r"does not take it \(400.*\)\. Correct that, then push again\."),
-    "yaml": (Fault("POST /api/validate-yaml", 400), r"does not take it: Invalid metadata in README\.md"),
+    "yaml": (Fault(YAML, 400), r"does not take the metadata of README\.md: it does not say why\. Correct it"),
+    "yaml-502": (Fault(YAML, 502, times=9, body=HTML), rf"the Hub answered with error 502\. Wait some minutes\. {AGAIN}"),
+    "yaml-502-later": (Fault(YAML, 502, times=9, skip=1, body=HTML), rf"the Hub's answer is none that .* can read.*{AGAIN}"),
 }  # fmt: skip
 
 
@@ -143,23 +150,57 @@ def test_an_answer_that_is_lost_is_looked_up(hub: LoopbackHub, folder: Path, pus
     assert proposed.pull_request == "refs/pr/1" and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
 
 
-def test_a_server_that_is_too_slow(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+def test_a_server_that_is_too_slow(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch) -> None:
     """It commits after the client gave up: the next push finds everything there."""
-    import httpx2
-    from huggingface_hub import close_session, set_client_factory
-    from huggingface_hub.utils._http import default_client_factory
-
     hub.add(REPO)
-    set_client_factory(lambda: httpx2.Client(timeout=0.4, follow_redirects=True))
     hub.faults = [Fault(COMMIT, slow=1.0)]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_layerprune.publishing.hub.SEND_SECONDS", 0.4)
+        patch.setattr("hf_layerprune.publishing.hub.ANSWER_SECONDS", 0.3)
         with pytest.raises(PublishError, match=rf"the connection to the Hub \(.*\) failed \(timed out\)\. {AGAIN}"):
             pushed()
-    finally:
-        set_client_factory(default_client_factory)
-        close_session()
     time.sleep(1.0)
     assert pushed().uploaded == () and whole(hub, folder) and len(hub.repos[REPO].summaries) == 1
+
+
+def test_a_silent_server_is_not_waited_for_for_ever(
+    hub: LoopbackHub, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import get_session
+
+    hub.faults = [Fault("GET /api/whoami", slow=1.5)]
+    monkeypatch.setattr("hf_layerprune.publishing.hub.ANSWER_SECONDS", 0.2)
+    before = get_session().timeout
+    with pytest.raises(PublishError, match=rf"the connection to the Hub \(.*\) failed \(timed out\)\. {AGAIN}"):
+        pushed()
+    assert get_session().timeout == before, "only a push has these limits"
+
+
+def test_how_long_is_waited_for_what() -> None:
+    from huggingface_hub import get_session, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    seen: list[tuple[float, ...]] = []
+
+    def asked(request: Any) -> None:
+        limits = request.extensions["timeout"]
+        seen.append((limits["connect"], limits["read"], limits["write"]))
+        raise KeyError
+
+    with time_limits():
+        client = get_session()
+        client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], asked]}
+        for method, path in (("GET", "a/b"), ("POST", "a/b/preupload/main"), ("PUT", "x"), ("POST", "a/b/commit/main")):
+            with pytest.raises(KeyError):
+                client.request(method, f"http://127.0.0.1:9/{path}")
+    assert seen == [(30, 120, 600), (30, 120, 600), (30, 600, 600), (30, 600, 600)]
+    set_client_factory(lambda: type(default_client_factory())(timeout=7))
+    try:
+        with time_limits():
+            assert get_session().timeout.read == 7, "somebody's own limit is kept"
+        assert get_session().timeout.read == 7
+    finally:
+        set_client_factory(default_client_factory)
 
 
 def test_somebody_commits_meanwhile(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
@@ -196,7 +237,7 @@ def test_a_pull_request_that_arrived_damaged_can_be_gone_on_with(
 ) -> None:
     hub.add(REPO)
     monkeypatch.setattr(hub, "flips", 1)
-    with pytest.raises(PublishError, match=r"Go on with --revision refs/pr/1\."):
+    with pytest.raises(PublishError, match=r"not hold what was sent\. refs/pr/1 was opened: go on with --revision refs/pr/1 in place of"):
         pushed(create_pr=True)
     assert pushed(revision="refs/pr/1").pull_request == "refs/pr/1"
     assert same_model(hub, folder, ref="refs/pr/1") and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
@@ -220,6 +261,108 @@ def test_an_interrupted_pull_request_is_named(hub: LoopbackHub, folder: Path, mo
     assert said == ["refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr."]
     done = push(folder, REPO, revision="refs/pr/1", token=TOKEN, say=said.append)
     assert done.uploaded == () and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+
+
+@pytest.fixture
+def by_xet(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Large files go by Xet, as to the real Hub; hf_xet gives up soon on a storage that does not answer."""
+    from huggingface_hub.utils._xet import abort_xet_session
+
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
+    abort_xet_session()
+    yield
+    abort_xet_session()
+
+
+def test_a_storage_that_does_not_answer(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], by_xet: None) -> None:
+    """hf_xet itself, against an address where nobody listens."""
+    with pytest.raises(PublishError, match=rf"^{REPO}: reading or sending failed \(Network error: .*\)\. {AGAIN}$"):
+        pushed()
+    assert hub.repos[REPO].summaries == []
+
+
+@pytest.mark.parametrize("kind", ["RuntimeError", "ConnectionError", "TimeoutError", "XetAuthenticationError", "XetObjectNotFoundError"])
+def test_what_hf_xet_raises(
+    hub: LoopbackHub, pushed: Callable[..., Pushed], by_xet: None, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Versions of it raise one or the other, all without a cause."""
+    import hf_xet
+
+    def failing(**asked: Any) -> None:
+        raise (getattr(hf_xet, kind, None) or getattr(builtins, kind))(f"Data processing error: CAS: connection reset {TOKEN}")
+
+    monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", failing)
+    with pytest.raises(PublishError, match=rf"^{REPO}: .*{AGAIN}$") as raised:
+        pushed()
+    assert TOKEN not in str(raised.value) and "Correct that" not in str(raised.value)
+
+
+def test_a_file_that_changes_before_it_is_sent_by_xet(
+    hub: LoopbackHub, pushed: Callable[..., Pushed], by_xet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Xet's store believes a given sha256: none is given, so that what is listed is what was sent, and not what was to be sent."""
+    folder = pruned_folder(tmp_path)
+    name = "model-00002-of-00003.safetensors"
+    given: list[str] = []
+
+    def upload(*, additions: list[Any], **asked: Any) -> None:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"!")
+        for added in additions:
+            given.extend([added.path_in_repo] if added.upload_info.is_hashed else [])
+            content = Path(added.path_or_fileobj).read_bytes()
+            added.upload_info.sha256 = hashlib.sha256(content).digest()  # as huggingface_hub does with what hf_xet found
+            hub.objects[added.upload_info.sha256.hex()] = content
+
+    monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", upload)
+    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: '{name}' is listed with .* expected .*; the Hub does not hold what was"):
+        push(folder, REPO, token=TOKEN, say=lambda line: None)
+    assert given == []
+
+
+def test_a_small_file_that_changes_before_it_is_sent(hub: LoopbackHub, tmp_path: Path) -> None:
+    folder = pruned_folder(tmp_path)
+    hub.faults = [Fault("POST .*/preupload/", before=lambda: (folder / "LICENSE").write_text("All rights!"))]
+    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: 'LICENSE' is listed with .* expected .*; the Hub does not hold what was"):
+        push(folder, REPO, token=TOKEN, say=lambda line: None)
+
+
+LISTED = "GET .*/tree/"
+NAMED = r"refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr\.$"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(LISTED, 429, {"Retry-After": "37"}, times=99, skip=1),
+        Fault(LISTED, 503, times=99, skip=1),
+        Fault(LISTED, 0, times=99, skip=1),
+        Fault(LISTED, 403, times=99, skip=1),
+        Fault(f"{COMMIT}|{LISTED}", 0, times=99, skip=1, late=True),
+    ],
+    ids=["429", "503", "dropped", "403", "dropped-commit"],
+)
+def test_a_pull_request_that_cannot_be_looked_at_is_named(
+    hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], fault: Fault
+) -> None:
+    hub.add(REPO)
+    hub.faults = [Fault(**vars(fault))]
+    with pytest.raises(PublishError, match=NAMED) as raised:
+        pushed(create_pr=True)
+    assert "\n" not in str(raised.value) and not re.search(AGAIN, str(raised.value))
+    hub.faults.clear()
+    assert pushed(revision="refs/pr/1").uploaded == () and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+
+
+def test_of_a_branch_that_cannot_be_looked_at(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+    hub.add(REPO)
+    hub.faults = [Fault(LISTED, 503, times=99, skip=1)]
+    with pytest.raises(PublishError, match=rf"error 503\. .*{AGAIN}"):
+        pushed()
+    hub.faults.clear()
+    assert pushed().uploaded == () and whole(hub, folder)
 
 
 def test_a_record_that_is_served_wrongly(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:

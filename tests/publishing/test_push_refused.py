@@ -106,6 +106,16 @@ def test_a_record_that_leads_out(hub: LoopbackHub, folder: Path, tmp_path: Path)
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("kind", ["out", "nowhere", "folder"])
+def test_a_card_that_leads_out(hub: LoopbackHub, folder: Path, tmp_path: Path, kind: str) -> None:
+    secret = tmp_path / "id_rsa"
+    if kind == "out":
+        secret.write_text("a key")
+    (folder / "README.md").mkdir() if kind == "folder" else (folder / "README.md").symlink_to(secret)
+    refused(folder, r"'README\.md' is (a link to .*, outside the checkpoint|a link that leads nowhere|a folder)")
+    assert nothing_sent(hub)
+
+
 def test_no_token(hub: LoopbackHub, folder: Path) -> None:
     refused(folder, r"^me/tiny-5L: there is no token to push with\. Log in \(hf auth login\)", token=None)
     assert nothing_sent(hub)
@@ -184,6 +194,49 @@ def test_weights_that_might_be_loaded_instead(hub: LoopbackHub, folder: Path) ->
     hub.requests.clear()
     refused(folder, r"holds weights that hf-layerprune did not push \(1: 'model\.safetensors'\), which might be loaded in place of these")
     assert nothing_sent(hub)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_config.json", "adapter_model.bin", "pytorch_model-00001-of-00002.bin", "old/model.pt", "model_index.json"]
+)
+def test_what_might_be_loaded_instead(hub: LoopbackHub, folder: Path, name: str) -> None:
+    hub.add(REPO).commit("main", {name: b"{}"}, "mine")
+    refused(folder, rf"holds weights that hf-layerprune did not push \(1: '{name}'\), which might be loaded in place of these")
+    assert nothing_sent(hub)
+
+
+def test_a_licence_that_the_hub_does_not_know(hub: LoopbackHub, folder: Path) -> None:
+    expected = rf'^{REPO}: the Hub does not take the metadata of README\.md: "license" must be one of .*\. Correct it .* with --license'
+    refused(folder, expected, license="foo")
+    assert hub.repos == {} and nothing_sent(hub), "no empty repository is left"
+
+
+@pytest.mark.parametrize(("asked", "real"), [("me/old", "team/new"), ("me/Tiny-5l", REPO)])
+def test_a_repository_by_another_name(hub: LoopbackHub, folder: Path, asked: str, real: str) -> None:
+    hub.add(real)
+    hub.renamed = {asked: real}
+    try:
+        refused(folder, rf"^{asked} is {real} on the Hub, where it was renamed or is spelt so\. Push to {real}, if that is meant\.$", asked)
+    finally:
+        hub.renamed = {}
+    assert nothing_sent(hub)
+
+
+def test_an_owner_who_is_spelt_otherwise(hub: LoopbackHub, folder: Path) -> None:
+    refused(folder, r"^Me/tiny: the Hub spells its owner me\. Push to me/tiny\.$", "Me/tiny")
+    assert nothing_sent(hub)
+
+
+def test_a_gated_repository_to_which_a_stranger_proposes(hub: LoopbackHub, folder: Path) -> None:
+    repo = hub.add(REPO)
+    repo.gated, repo.token = True, TOKEN
+    refused(folder, rf"^{REPO}: it is gated: accept the terms at {hub.url}/{REPO}, then push again\.$", create_pr=True, token=OTHER)
+    assert nothing_sent(hub)
+
+
+def test_a_name_that_is_taken_by_what_one_may_not_see(hub: LoopbackHub, folder: Path) -> None:
+    hub.add(REPO).token = "hf_somebody"
+    refused(folder, rf"^{REPO}: the Hub says that this name is taken, and shows this token no such model: it is hidden from it")
 
 
 def test_a_huge_record_on_the_hub_is_not_read(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
