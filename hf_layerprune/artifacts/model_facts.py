@@ -29,8 +29,10 @@ class SourceRef:
             raise TypeError("id, commit and fingerprint of a source are text")
 
 
-def is_hub_id(text: str) -> bool:
-    """Whether a text is OWNER/NAME as the Hub takes it; folders and `mini` are known by a name without an owner."""
+def is_hub_id(text: object) -> bool:
+    """Whether a value is OWNER/NAME as the Hub takes it; folders and `mini` are known by a name without an owner."""
+    if not isinstance(text, str):
+        return False
     return HUB_ID.fullmatch(text) is not None and not text.endswith(".git") and not re.search(r"--|\.\.", text)
 
 

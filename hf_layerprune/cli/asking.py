@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_layerprune.cli.console import Console
-from hf_layerprune.cli.source import open_source
+from hf_layerprune.cli.source import at_revision, open_source
 from hf_layerprune.data.limits import parse_max_bad
+from hf_layerprune.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from hf_layerprune.evaluation.run import Evaluation
@@ -36,8 +37,12 @@ def ask(
     asked = TaskOptions(**{name: evaluating[name] for name in names}, local_files_only=lookup["local_files_only"])
     plain: dict[str, Any] = {"batch": evaluating["batch_size"], "max_bad": evaluating["max_bad"], "overwrite": overwrite}
     RunOptions(**plain)
-    checkpoint = open_source(console, source, check=lambda facts: check_names(evaluating["tasks"], facts), **lookup)
-    other = None if against is None else open_source(console, against, **{**lookup, "revision": None})
+    (model, revision), other_model = at_revision(source), None if against is None else at_revision(against)
+    if revision and lookup["revision"]:
+        raise UsageError(f"{shown(source)} names a revision, and --revision names one too: give one of them.")
+    place = {**lookup, "revision": revision or lookup["revision"]}
+    checkpoint = open_source(console, model, check=lambda facts: check_names(evaluating["tasks"], facts), **place)
+    other = None if other_model is None else open_source(console, other_model[0], **{**lookup, "revision": other_model[1]})
     with console.progress("asking", unit="sample") as bar:
 
         def progress(done: int, total: int) -> None:
@@ -46,5 +51,5 @@ def ask(
             bar.update(done - bar.n)
 
         run = RunOptions(**plain, keep=default_answers_folder(), progress=progress, say=console.note)
-        place = {"output": output, "device": evaluating["device"], "dtype": evaluating["dtype"]}
-        return evaluate_checkpoint(checkpoint, evaluating["tasks"], against=other, options=asked, run=run, **place)
+        how = {"output": output, "device": evaluating["device"], "dtype": evaluating["dtype"]}
+        return evaluate_checkpoint(checkpoint, evaluating["tasks"], against=other, options=asked, run=run, **how)

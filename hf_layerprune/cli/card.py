@@ -29,10 +29,14 @@ def card(console: Console, folder: Path, output: Path | None, license: str | Non
     parts between hf-layerprune's markers and the metadata that it sets are written anew.
     """
     from hf_layerprune.publishing.card import card_facts, metadata, write_card
+    from hf_layerprune.publishing.figures import figures_note
 
-    found = metadata(card_facts(folder, license=license, control=control))
+    facts = card_facts(folder, license=license, control=control)
+    found = metadata(facts)
     path = write_card(folder, output, license=license, control=control)
     console.say(f"wrote   {options.quoted(path)}")
     if "license" not in found:
         console.note("note: the records name no licence; say which it is with --license before publishing.")
+    if note := figures_note(folder, facts):
+        console.note(f"note: {note}")
     console.result({"card": str(path), "metadata": found})

@@ -19,7 +19,7 @@ from hf_layerprune.cli.console import Console, reporting
     ),
 )
 @click.argument("source")
-@click.option("--against", metavar="SOURCE", help="Ask another model the same samples and compare: a folder, mini or a Hub id.")
+@click.option("--against", metavar="SOURCE", help="Ask another model the same samples and compare: a folder, mini, ID or ID@REVISION.")
 @options.evaluating
 @options.output("eval.json and the answers", "DIR", default="layerprune/ in a folder that we made, else ./<name>-eval")
 @options.overwrite

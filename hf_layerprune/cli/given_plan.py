@@ -23,7 +23,7 @@ from hf_layerprune.checkpoint.source import ResolvedSource, resolve
 from hf_layerprune.checkpoint.verify import described
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.journey import statistics_record
-from hf_layerprune.cli.source import is_hub_id
+from hf_layerprune.cli.source import at_revision, on_the_hub
 from hf_layerprune.errors import ArtifactError, CheckpointError, SourceError, UsageError, shown
 
 ADAPTER = "adapter_config.json"  # makes transformers load other weights than those beside it
@@ -49,11 +49,11 @@ def load_plan(console: Console, named: str, local_files_only: bool) -> GivenPlan
 
     Raises ArtifactError or SourceError, and CheckpointError naming the first weight file that is not what its manifest says.
     """
-    if not os.path.isdir(named) and not is_hub_id(named):
+    repo, revision = at_revision(named)
+    if not os.path.isdir(named) and not on_the_hub(repo):
         return GivenPlan(PruningPlan.load(named), {}, None, False, None, named)
     wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING)))
-    repo, _, revision = (named, "", "") if os.path.isdir(named) else named.partition("@")
-    found = resolve(repo, revision=revision or None, weights=False, small=wanted, local_files_only=local_files_only)
+    found = resolve(repo, revision=revision, weights=False, small=wanted, local_files_only=local_files_only)
     folder = found.path / RECORDS
     if not (folder / PLAN).is_file():
         raise ArtifactError(f"{named}: has no {RECORDS}/{PLAN}, so hf-layerprune did not prune it. Pass a plan, or a model that has one.")

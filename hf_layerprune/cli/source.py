@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.options import quoted
-from hf_layerprune.errors import SourceError
+from hf_layerprune.errors import SourceError, UsageError, shown
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
@@ -89,9 +90,22 @@ def _noted(console: Console, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def is_hub_id(named: str) -> bool:
+def on_the_hub(named: str) -> bool:
     """Whether what was typed for a model, or for a file of one, can only be an id on the Hub."""
-    return named.count("/") == 1 and not os.path.exists(named) and not named.startswith((".", "/")) and not named.endswith(".json")
+    return is_hub_id(named) and not os.path.exists(named) and not named.endswith(".json")
+
+
+def at_revision(named: str) -> tuple[str, str | None]:
+    """A model as it was typed, and the revision of one that was typed as OWNER/REPO@REVISION; a folder of that name goes first.
+
+    UsageError where nothing follows the @.
+    """
+    repo, at, revision = named.partition("@")
+    if not at or os.path.exists(named) or not on_the_hub(repo):
+        return named, None
+    if not revision:
+        raise UsageError(f"{shown(named)}: no revision follows the @. Name a branch, tag or commit, or leave it out.")
+    return repo, revision
 
 
 def named_again(typed: str, source: SourceRef) -> str:

@@ -9,7 +9,7 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
-from hf_layerprune.cli.source import is_hub_id
+from hf_layerprune.cli.source import on_the_hub
 from hf_layerprune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def verify(console: Console, model: str, source: str | None, deep: bool, lookup:
 
     MODEL is a pruned folder, or a Hub id, of which no weights are downloaded: the Hub lists their sha256.
     """
-    result = _remote(console, model, source, deep, lookup) if is_hub_id(model) else _local(console, Path(model), source, deep, lookup)
+    result = _remote(console, model, source, deep, lookup) if on_the_hub(model) else _local(console, Path(model), source, deep, lookup)
     for difference in result.differences if not console.json else ():
         click.echo(difference, err=console.quiet)
     healed = f" and {result.changed} changed by healing" if result.changed else ""

@@ -80,11 +80,13 @@ def open_hub_dataset(
 
 
 def _kept_before(place: Path, draw: _Draw) -> Path:
-    """The folder of a draw like this one, of the commit drawn last; of the commit asked for, if the spec names one in full."""
+    """The folder of a draw like this one, of the commit drawn last; of the commit asked for, if the spec names one in full, also
+    where it was drawn without naming it."""
+    unnamed = replace(draw, spec=replace(draw.spec, revision=None)).wanted
     found = sorted(place.glob(f"{_slug(draw.spec.name)}-*/draw.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(found):
         record = read_json(path, "record of a draw")
-        if all(record.get(key) == value for key, value in draw.wanted.items()):
+        if draw.wanted.items() <= record.items() or (unnamed.items() <= record.items() and record["commit"] == draw.spec.revision):
             return path.parent
     raise not_kept(draw.spec.name)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TypeVar
 
 from hf_layerprune.errors import UsageError, shown
@@ -59,6 +61,14 @@ class DataSpec:
             found[key] = value
         count, weight = found.pop("count", None), _number(text, "weight", Decimal, found.pop("weight", "1"))
         return cls(name, **found, count=None if count is None else _number(text, "count", int, count), weight=weight)
+
+    def as_recorded(self, commit: str | None) -> DataSpec:
+        """The same source as a published record names it: a dataset on the Hub pinned to its commit, a file or folder (commit is
+        None) by its last name alone, for where it lay is nobody's business."""
+        if commit is not None:
+            return replace(self, revision=commit)
+        last = Path(os.path.abspath(self.name)).name
+        return replace(self, name=last if last.strip() else self.name)
 
     def __str__(self) -> str:
         """The line that parses to this value."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.data.json_files import open_json
 from hf_layerprune.data.mini_records import mini_records
@@ -20,7 +20,6 @@ from hf_layerprune.errors import DataError, UsageError, shown
 __all__ = ["BadRecord", "DataSpec", "Record", "RecordTable", "open_table"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
-_HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}"
 
 
 def open_table(
@@ -51,7 +50,7 @@ def open_table(
         return _of_mini(spec, seed, share)
     if len(spec.name) < 4096 and os.path.lexists(path):
         return _of_files(path, spec, seed, share, lambda file: _open_file(file, cache, say))
-    if not re.fullmatch(_HUB_ID, spec.name, re.ASCII):
+    if not is_hub_id(spec.name):
         raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
     from hf_layerprune.data.hub_dataset import open_hub_dataset
 

@@ -47,7 +47,7 @@ class MiniTask:
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        return {"origin": "mini, held-out draws", "revision": None, "seed": self.seed, "records": self.count}
+        return {"spec": self.name, "origin": "mini, held-out draws", "revision": None, "seed": self.seed, "records": self.count}
 
     def image(self, index: int) -> Image.Image:
         name, number = self._place(index)

@@ -84,7 +84,7 @@ def evaluate_checkpoint(
     target = default_output(checkpoint) if output is None else Path(output)
     opened = open_tasks(tasks, checkpoint, options, run.say)
     _check_tasks(opened, run)
-    job = _Job(opened, [Subject(one, device, dtype, loading) for one in (checkpoint, other) if one is not None], run)
+    job = _Job(opened, [Subject(one, device, dtype, loading) for one in (checkpoint, other) if one is not None], run, options.asked)
     if found := finished(target, job.key):
         for task in opened:
             check_finished(task, found, parse_max_bad(run.max_bad))
@@ -145,6 +145,7 @@ class _Job:
     tasks: tuple[Task, ...]
     subjects: Sequence[Subject]
     run: RunOptions
+    asked: Mapping[str, Any]  # of the tasks
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)  # by fingerprint of the model
 
     @property
@@ -165,7 +166,7 @@ class _Job:
             key=self.key,
             model=self.subjects[0].source,
             against=self.subjects[1].source if len(self.subjects) > 1 else None,
-            settings={name: subject.settings for name, subject in zip(("model", "against"), self.subjects)},
+            settings={**{name: subject.settings for name, subject in zip(("model", "against"), self.subjects)}, "tasks": dict(self.asked)},
             tasks=tuple(_described(task) for task in self.tasks),
             rows=rows(self.tasks, *answers),
             skipped=skipped(self.tasks, *answers),

@@ -55,7 +55,7 @@ class Task(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Origin, revision, seed and counts, for the report."""
+        """Spec, origin, revision, seed and counts, for the report."""
         ...
 
     def image(self, index: int) -> Image.Image:

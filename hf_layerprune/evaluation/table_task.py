@@ -25,13 +25,15 @@ MAX_CHOICES = 26
 
 @dataclass(frozen=True)
 class TableTask:
-    """All records of a table. scorer: for records that name none, None for `choice` where there are choices, else `exact`."""
+    """All records of a table. scorer: for records that name none, None for `choice` where there are choices, else `exact`; spec:
+    what names the table for others, as DataSpec.parse takes it."""
 
     name: str
     table: RecordTable
     seed: int = 0
     scorer: str | None = None
     max_new_tokens: int | None = None
+    spec: str = ""
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -66,7 +68,7 @@ class TableTask:
         return whole.hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        found = {"origin": self.table.origin, "revision": self.table.revision, "seed": self.seed}
+        found = {"spec": self.spec, "origin": self.table.origin, "revision": self.table.revision, "seed": self.seed}
         return {**found, "records": len(self.table), "scorer": self.scorer}
 
     def image(self, index: int) -> Image.Image:

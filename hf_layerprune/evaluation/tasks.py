@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.checkpoint.config import read_config
@@ -43,6 +44,11 @@ class TaskOptions:
             raise UsageError(f"--max-new-tokens {self.max_new_tokens}: expected a number from 1 to {MAX_TOKENS:,}.")
         if self.scorer is not None:
             find_scorer(self.scorer)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the samples and their scores, as it was asked for, for the report: with it the same ones are asked again."""
+        return {name: getattr(self, name) for name in ("samples", "allow_fewer", "scorer", "max_new_tokens", "seed")}
 
 
 def open_tasks(names: Sequence[str], checkpoint: Checkpoint, options: TaskOptions, say: Callable[[str], None]) -> tuple[Task, ...]:
@@ -84,7 +90,8 @@ def _open(name: str, options: TaskOptions, say: Callable[[str], None]) -> Task:
     if not Path(spec.name).exists() and "/" not in spec.name and (near := get_close_matches(spec.name, MINI_TASKS, 1)):
         raise UsageError(f"--tasks: no task and no file {shown(spec.name)}. Did you mean {near[0]!r}?")
     table = _table(spec, options, say)
-    return TableTask(Path(spec.name).name or spec.name, table, options.seed, options.scorer, options.max_new_tokens)
+    named = spec.as_recorded(table.revision)
+    return TableTask(Path(named.name).name, table, options.seed, options.scorer, options.max_new_tokens, str(named))
 
 
 def _table(spec: DataSpec, options: TaskOptions, say: Callable[[str], None]) -> RecordTable:

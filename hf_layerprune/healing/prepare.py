@@ -34,9 +34,9 @@ FORMAT = 1
 class SourceReport:
     """What became of one source's records: available = used + bad + too_long + left_out.
 
-    revision: commit on the Hub or None; digest: sha256 of its content; scaled: of the used ones, those whose pictures are scaled
-    down; samples: how many an epoch has of them by the weight; tokens: in these samples; filters: the limits of `Filters`, by
-    name; rendered_math: whether problems were taken as pictures.
+    spec: as DataSpec.parse takes it, pinned to the commit; revision: commit on the Hub or None; digest: sha256 of its content;
+    scaled: of the used ones, those whose pictures are scaled down; samples: how many an epoch has of them by the weight; tokens: in
+    these samples; filters: the limits of `Filters`, by name; rendered_math: whether problems were taken as pictures.
     """
 
     spec: str
@@ -195,7 +195,7 @@ def _source_report(spec: DataSpec, source: Source, found: Scan, drawn: Int[np.nd
     table = source.table
     counts = {"bad": found.count(BAD), "too_long": found.count(TOO_LONG), "left_out": found.count(LEFT_OUT)}
     return SourceReport(
-        spec=str(spec),
+        spec=str(spec.as_recorded(table.revision)),
         origin=table.origin,
         revision=table.revision,
         digest=table.digest,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,7 @@ from hf_layerprune.artifacts.files import dump_json, read_bounded, write_atomic
 from hf_layerprune.checkpoint.side_files import MANIFEST, README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, CardFacts, card_facts
-from hf_layerprune.publishing.figures import draw_figures
+from hf_layerprune.publishing.figures import draw_figures, kept_figures
 from hf_layerprune.publishing.inert import Markdown, argument, for_output
 from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts
 from hf_layerprune.publishing.metadata import metadata, yaml_lines
@@ -44,7 +45,8 @@ def render_card(facts: CardFacts) -> str:
 def write_card(
     folder: Path, output: Path | None = None, *, license: str | None = None, control: Path | None = None, repo: str | None = None
 ) -> Path:
-    """Write a folder's card and its figures, merged with the card that is there; the path of the card.
+    """Write a folder's card and its figures, merged with the card that is there; the path of the card. Where matplotlib is missing,
+    the figures of an earlier card are kept.
 
     output: another file for it, which gets the figures beside it; needed where the folder is a download, which is left as it is.
     repo: the id that it is pushed to, for its quick start. license, control: as card_facts has them; what they say is put beside
@@ -53,7 +55,7 @@ def write_card(
     """
     facts = card_facts(folder, license=license, control=control)
     place = _place(Path(folder), output)
-    pictures = draw_figures(facts)
+    pictures = draw_figures(facts) or kept_figures(Path(folder), facts)
     beside = pictures | (_control_records(facts) if control else {}) | (_license_record(license) if license else {})
     card = render_card(replace(facts, figures=frozenset(pictures), repo=repo))
     try:
@@ -87,10 +89,15 @@ def _place(folder: Path, output: Path | None) -> Path:
     place = output or folder / README
     if place.is_dir():
         place = place / README
-    if place.is_symlink() or (output is None and (folder / RECORDS / MANIFEST).is_symlink()):
-        raise PublishError(f"{place}: a link, as in a download's cache, which is left as it is. Name a file for the card with -o.")
     if not place.parent.is_dir():
         raise PublishError(f"{place}: there is no folder {place.parent} to write into. Create it first (mkdir -p).")
+    own, beside = place.parent.resolve() == folder.resolve(), place.parent / RECORDS
+    if place.is_symlink() or (own and (folder / RECORDS / MANIFEST).is_symlink()):
+        raise PublishError(f"{place}: a link, as in a download's cache, which is left as it is. Name a file for the card with -o.")
+    if beside.is_symlink():
+        raise PublishError(f"{beside}: a link, and the card's figures go there. Name a place for the card with -o.")
+    if not own and os.path.lexists(beside / MANIFEST):
+        raise PublishError(f"{place}: {place.parent} holds another model, whose records are left as they are. Name another place with -o.")
     return place
 
 

@@ -11,13 +11,14 @@ from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.files import read_json
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.provenance import CARD_KEYS, PROVENANCE
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
-from hf_layerprune.errors import LayerPruneError, PublishError, shown
+from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.families.facts import LINEAGE, model_facts
 from hf_layerprune.families.lookup import find
 from hf_layerprune.publishing.sizes import Sizes, sizes_of
@@ -74,16 +75,13 @@ class CardFacts:
         return next((str(item) for item in candidates if is_hub_id(item)), None)
 
 
-def is_hub_id(text: object) -> bool:
-    """Whether a text is OWNER/NAME as the Hub takes it; folders and `mini` are known by a name without an owner."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
+def hub_dataset(record: Mapping[str, Any]) -> DataSpec | None:
+    """The dataset on the Hub that the record of a task or of healing data names; None for files, and for what is built in."""
     try:
-        validate_repo_id(str(text))
-    except HFValidationError:
-        return False
-    return str(text).count("/") == 1
+        spec = DataSpec.parse(str(record.get("spec", "")))
+    except UsageError:
+        return None
+    return spec if record.get("revision") and is_hub_id(spec.name) else None
 
 
 def card_facts(folder: Path, *, license: str | None = None, control: Path | None = None) -> CardFacts:

@@ -7,6 +7,7 @@ import shlex
 import unicodedata
 
 MAX_TEXT = 200  # characters of a name that a card shows
+PIPE = "<code>&#124;</code>"
 
 
 class Markdown(str):
@@ -26,11 +27,20 @@ def plain(text: object, limit: int = MAX_TEXT) -> str:
 
 
 def code(text: object) -> Markdown:
-    """A code span: nothing in it is markup or a link, in a table neither. Its fence is longer than any run of backticks within."""
-    shown = plain(text).replace("|", r"\|") or " "
+    """A code span: nothing in it is markup or a link, in a table neither.
+
+    A pipe ends a cell of a table inside a code span too, and no backslash before it is read alike by all: it gets an element of its
+    own, as an entity, which neither table nor text can take for a pipe that means something.
+    """
+    pieces = re.split(r"(\|)", plain(text) or " ")
+    return Markdown("".join(PIPE if piece == "|" else _span(piece) for piece in pieces if piece))
+
+
+def _span(shown: str) -> str:
+    """A code span whose fence is longer than any run of backticks within."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     pad = " " if shown[0] in "` " or shown[-1] in "` " else ""
-    return Markdown(f"{fence}{pad}{shown}{pad}{fence}")
+    return f"{fence}{pad}{shown}{pad}{fence}"
 
 
 def name(text: object) -> Markdown:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport, Row
-from hf_layerprune.publishing.facts import CardFacts, is_hub_id
+from hf_layerprune.publishing.facts import CardFacts, hub_dataset
 from hf_layerprune.publishing.inert import plain
 
 OUR_TAGS = ("hf-layerprune", "layer-pruning", "pruned")
@@ -44,9 +45,8 @@ def model_index(model: str, report: EvalReport) -> list[dict[str, Any]]:
     results = [
         EvalResult(
             task_type=TASK,
-            dataset_type=plain(_dataset(tasks[row.task])),
             dataset_name=plain(row.task),
-            dataset_revision=_revision(tasks[row.task]),
+            **_dataset(tasks[row.task]),
             metric_type="accuracy",
             metric_name=f"accuracy in %, standard error {row.model.error:.2f}, of {row.model.samples} samples",
             metric_value=_value(row),
@@ -61,20 +61,21 @@ def _value(row: Row) -> float:
     return round(row.model.accuracy, 2)
 
 
-def _dataset(task: Any) -> str:
-    """A dataset's id on the Hub where it has one, else the task's name."""
-    origin = task.get("origin")
-    return str(origin) if is_hub_id(origin) else str(task["name"])
-
-
-def _revision(task: Any) -> str | None:
-    return plain(task["revision"]) if task.get("revision") else None
+def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's id on the Hub, with subset, split and commit, where it has one; else the task's name."""
+    spec = hub_dataset(task)
+    revision = plain(task["revision"]) if task.get("revision") else None
+    if spec is None:
+        return {"dataset_type": plain(task["name"]), "dataset_revision": revision}
+    subset = plain(spec.subset) if spec.subset else None
+    place = {"dataset_config": subset, "dataset_split": plain(spec.split or "train")}
+    return {"dataset_type": spec.name, "dataset_revision": revision, **place}
 
 
 def _datasets(facts: CardFacts) -> list[str]:
     """The Hub datasets that it was healed on."""
     sources = facts.healing.data.get("sources", []) if facts.healing else []
-    return list(dict.fromkeys(str(source["origin"]) for source in sources if is_hub_id(source.get("origin"))))
+    return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
 
 
 def _plain(value: Any) -> Any:

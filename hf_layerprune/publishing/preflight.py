@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.publishing.card import CardFacts, card_facts
-from hf_layerprune.publishing.facts import is_hub_id
 from hf_layerprune.publishing.refusals import AGAIN
 
 

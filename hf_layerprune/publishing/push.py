@@ -13,6 +13,7 @@ from hf_layerprune.checkpoint.side_files import README
 from hf_layerprune.errors import shown
 from hf_layerprune.publishing.commit import Changes, Commit, changes, going_on, publish
 from hf_layerprune.publishing.contents import items_of, record_files
+from hf_layerprune.publishing.figures import figures_note
 from hf_layerprune.publishing.hub import Target, check_metadata, check_token, connect, create, find_target, time_limits
 from hf_layerprune.publishing.inert import plain
 from hf_layerprune.publishing.preflight import Request, prove, publishable
@@ -69,7 +70,7 @@ def push(
             check_metadata(api, request, target, page)
             prove(folder)
             found = changes([*others, record, page], target)
-            for line in _notes(card, kept, left, found):
+            for line in _notes(figures_note(folder, facts), card, kept, left, found):
                 say(line)
             made = target or create(api, request)
             message = f"Push {plain(facts.name)} with hf-layerprune {version('hf-layerprune')}"
@@ -84,8 +85,8 @@ def _carried_out(request: Request, target: Target, found: Changes) -> Commit | N
     return Commit(target.head, going_on(request))
 
 
-def _notes(card: LocalCard, kept: str | None, left: tuple[str, ...], found: Changes) -> list[str]:
-    lines = []
+def _notes(figures: str | None, card: LocalCard, kept: str | None, left: tuple[str, ...], found: Changes) -> list[str]:
+    lines = [figures] if figures else []
     if card.renewed:
         lines.append(f"{README}: written anew from the records and options of today; `hf-layerprune card` does the same in the folder.")
     if kept:

@@ -9,6 +9,7 @@ from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import code, name
 
+NBSP = "\N{NO-BREAK SPACE}"  # within what a narrow column is not to break
 CONTROL_MISSING = (
     "What the same fine-tuning does to the unpruned source was **not measured**, so how much of the difference is due to the fine-tuning "
     "itself is not known."
@@ -64,12 +65,12 @@ def _table(facts: CardFacts, report: EvalReport) -> Iterator[str]:
     head += ["as the paper writes it (points, %)", "verdict"] if compared else []
     head += ["source after the same fine-tuning"] if control else []
     yield f"| {' | '.join(head)} |"
-    yield f"|---|{'---:|' * (len(head) - 1)}"
+    yield f"|{'|'.join('---' if words in (head[0], 'verdict') else '---:' for words in head)}|"
     for row in report.rows:
         cells = [code(row.name) if row.subtask is not None else f"**{code(row.task)}**, all", f"{row.model.samples:,}"]
         cells += [score(row.other)] if row.other else []
         cells.append(score(row.model))
-        cells += [cell(row), report.verdict(row)] if compared else []
+        cells += [cell(row).replace(" ", NBSP), report.verdict(row)] if compared else []
         cells += (
             [score(control[row.task, row.subtask].model)] if (row.task, row.subtask) in control else ["not measured"] if control else []
         )
@@ -81,7 +82,7 @@ def _is_source(facts: CardFacts, report: EvalReport) -> bool:
 
 
 def score(tally: Tally) -> str:
-    return f"{tally.accuracy:.2f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{tally.error:.2f}" if tally.samples else "no samples"
+    return f"{tally.accuracy:.2f}{NBSP}±{NBSP}{tally.error:.2f}" if tally.samples else "no samples"
 
 
 def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
+from data.dataset_hub import DatasetHub, DatasetRepo, serve_datasets
+from loopback_hub import Handler, LoopbackHub, Repo, serve
+from pushing import local_files
 
+import hf_layerprune
 from hf_layerprune.cli.main import cli
+from hf_layerprune.mini import model_path
+from hf_layerprune.mini.generator import draw_example
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 CARDS = Path(__file__).parents[2] / "cards"
@@ -65,3 +77,114 @@ def test_a_folder_that_is_not_ours_is_refused_in_one_line(run_here: Run, here: P
 def test_a_control_that_is_none_is_refused(run_here: Run, folder: Path) -> None:
     done = run_here("card", "short", "--control", "short")
     assert done.returncode == 1 and "Leave --control out" in done.stderr and not (folder / "README.md").exists()
+
+
+def test_missing_figures_are_pointed_out(run_here: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = run_here("card", "short")
+    assert done.returncode == 0 and done.stderr.startswith("note: the card has no figures (layer-map.png): matplotlib draws them")
+    assert "pip install matplotlib" in done.stderr and not list(folder.glob("layerprune/*.png"))
+
+
+SOURCE, QUESTIONS, LESSONS = "Qwen/Tiny-VL", "me/questions", "me/lessons"
+# As `hf-layerprune` is run, but that `datasets` waits five seconds after each stream, against a rare crash.
+COMMAND = """
+import datasets
+datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
+from hf_layerprune.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[tuple[LoopbackHub, DatasetHub]]:
+    """mini as a model of somebody's, and two datasets of pictures, under one address as on the Hub."""
+    pytest.importorskip("datasets")
+    with serve_datasets() as datasets, serve() as models:
+        models.repos[SOURCE] = Repo()
+        models.repos[SOURCE].push(local_files(model_path()))
+        datasets.repos[QUESTIONS] = DatasetRepo({"train.parquet": records("evaluate", 12)})
+        datasets.repos[LESSONS] = DatasetRepo({"train.parquet": records("heal", 16)})
+        models.RequestHandlerClass = relaying(datasets.url)
+        yield models, datasets
+
+
+def records(split: Any, count: int) -> bytes:
+    """Questions about pictures of counting, as Parquet."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows, target = [], io.BytesIO()
+    for number in range(count):
+        example, picture = draw_example("counting", split, number), io.BytesIO()
+        example.image.save(picture, "png")
+        image = {"bytes": picture.getvalue(), "path": f"{number}.png"}
+        rows.append({"question": example.question, "answer": example.answer, "image": image})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), target)
+    return target.getvalue()
+
+
+def relaying(datasets: str) -> type[Handler]:
+    """A handler of the Hub of models that hands on what is asked about datasets."""
+
+    class Both(Handler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(("/api/datasets/", "/datasets/")):
+                return super().do_POST() if self.command == "POST" else super().do_GET()
+            there = http.client.HTTPConnection(urlsplit(datasets).netloc)
+            there.request(self.command, self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)), dict(self.headers))
+            answer = there.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.read())
+            return None
+
+        do_HEAD = do_POST = do_GET
+
+    return Both
+
+
+def test_the_commands_of_a_card_make_the_same_model_and_report_again(hub: tuple[LoopbackHub, DatasetHub], tmp_path: Path) -> None:
+    """A healed model of a source on the Hub, healed and asked with datasets of the Hub; then by somebody else, when all have changed."""
+    models, datasets = hub
+    commit = models.repos[SOURCE].refs["main"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    network = {"HF_ENDPOINT": models.url, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHON"))}
+    package = str(Path(hf_layerprune.__file__).parents[1])
+
+    def run(place: Path, *arguments: str) -> str:
+        place.mkdir(exist_ok=True)
+        environment = kept | network | {"PYTHONPATH": package, "HF_HOME": str(place / ".home")}
+        command = [sys.executable, "-c", COMMAND, *arguments]
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, (arguments, done.stderr)
+        return done.stdout
+
+    run(first, *f"convert {SOURCE} --layers 4,9 -o short".split())
+    run(first, *f"heal short --recipe interlace --data {LESSONS},count=8 --set batch_size=4 -o healed".split())
+    tasks = f"--tasks {QUESTIONS} --tasks mini-math --samples 6 --scorer relaxed --max-new-tokens 16 --seed 1"
+    run(first, *f"evaluate healed --against {SOURCE} {tasks}".split())
+    run(first, "card", "healed")
+    card = (first / "healed" / "README.md").read_text()
+    questions, lessons = datasets.repos[QUESTIONS].commit, datasets.repos[LESSONS].commit
+    assert f"datasets:\n- {LESSONS}\n" in card and f"type: {QUESTIONS}\n" in card and f"revision: {questions}\n" in card
+
+    models.repos[SOURCE].push({"README.md": b"moved"})
+    shutil.copytree(first / "healed" / "layerprune", second / "layerprune", ignore=shutil.ignore_patterns("*.jsonl", "*.png"))
+    commands = [shlex.split(line)[1:] for line in card.splitlines() if line.startswith("hf-layerprune ")]
+    assert [command for command, *_ in commands] == ["apply", "heal", "verify", "evaluate"]
+    assert f"{LESSONS},count=8,revision={lessons}" in commands[1]
+    assert commands[3][1:] == [
+        *("./healed", "--against", f"{SOURCE}@{commit}", "--tasks", f"{QUESTIONS},revision={questions}", "--tasks", "mini-math"),
+        *("--samples", "6", "--scorer", "relaxed", "--max-new-tokens", "16", "--seed", "1"),
+    ]
+    for command in commands:
+        run(second, *command)
+    before, after = (json.loads((place / "healed" / "layerprune" / "eval.json").read_text()) for place in (first, second))
+    unlike = ("seconds", "environment")
+    assert {**after, **{key: before[key] for key in unlike}} == before and before["against"]["commit"] == commit
+    for place in (first, second):
+        assert str(tmp_path) not in "".join(path.read_text() for path in (place / "healed" / "layerprune").glob("*.json"))

@@ -17,6 +17,7 @@ import torch
 from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.cli.asking import at_revision
 from hf_layerprune.evaluation.run import evaluate_model
 from hf_layerprune.mini import model_path
 
@@ -115,6 +116,15 @@ def test_killed_and_interrupted_runs_go_on(environment: dict[str, str], here: Pa
     assert answers(here / "mini-eval") == answers(tmp_path / "whole") and len(answers(here / "mini-eval")) == 2 * SAMPLES
 
 
+def test_a_model_may_be_named_with_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "kept@v1").mkdir(parents=True)
+    assert at_revision("owner/model@v1.0") == ("owner/model", "v1.0")
+    assert at_revision("owner/model@refs/pr/3") == ("owner/model", "refs/pr/3")
+    for as_typed in ("owner/model", "owner/kept@v1", "mini", "mini@v1", "./model@v1", "/data/model@v1", "a/b/c@v1"):
+        assert at_revision(as_typed) == (as_typed, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -130,6 +140,8 @@ def test_killed_and_interrupted_runs_go_on(environment: dict[str, str], here: Pa
         ("evaluate mini --tasks {url}", 1, "url.jsonl, line 1: 'https://example.org/a.png' is a URL"),
         ("evaluate mini --tasks {bad} --samples 5", 1, "1 records, fewer than --samples 5"),
         ("evaluate mini --against nowhere", 1, "'nowhere'"),
+        ("evaluate mini --against owner/model@", 2, "'owner/model@': no revision follows the @"),
+        ("evaluate owner/model@v1 --tasks mini-math --revision v2", 2, "'owner/model@v1' names a revision, and --revision names one too"),
         ("evaluate mini -o taken", 1, "taken"),
     ],
 )

@@ -165,6 +165,16 @@ def test_drawn_once_then_read_from_the_cache(ask: Ask, hub: DatasetHub) -> None:
     assert said.startswith("DataError: me/set is not in the cache as asked for") and not hub.requests
 
 
+def test_the_commit_that_was_drawn_is_found_offline_by_its_name(ask: Ask, hub: DatasetHub) -> None:
+    commit = hub.repos["me/set"].commit
+    drawn = ask("me/set,subset=two,count=3", seed=4)
+    hub.requests.clear()
+    found = ask(f"me/set,subset=two,count=3,revision={commit}", seed=4, local_files_only=True)
+    assert (found["rows"], found["digest"]) == (drawn["rows"], drawn["digest"]) and not hub.requests
+    for other in ("0" * 40, "main"):
+        assert "not in the cache as asked for" in ask(f"me/set,subset=two,count=3,revision={other}", seed=4, local_files_only=True)["error"]
+
+
 def test_a_new_commit_is_drawn_anew(ask: Ask, hub: DatasetHub) -> None:
     before = ask("me/lines")
     repo = hub.repos["me/lines"]

@@ -27,6 +27,16 @@ def test_all_keys() -> None:
     assert DataSpec.parse("math.jsonl") == DataSpec("math.jsonl", None, None, None, Decimal(1), None)
 
 
+def test_a_record_names_what_others_can_find_and_no_place_on_a_disk() -> None:
+    def recorded(text: str, commit: str | None = None) -> str:
+        return str(DataSpec.parse(text).as_recorded(commit))
+
+    assert recorded("me/set,subset=a,,b,count=5", "c" * 40) == f"me/set,subset=a,,b,count=5,revision={'c' * 40}"
+    assert recorded("me/set,revision=main", "c" * 40) == f"me/set,revision={'c' * 40}"
+    assert recorded("/home/alice/my data/math.jsonl,weight=2") == "math.jsonl,weight=2" == recorded("../../math.jsonl,weight=2")
+    assert recorded("/home/alice/homework/") == "homework" and recorded("mini,count=5") == "mini,count=5" and recorded("/") == "/"
+
+
 def test_odd_names() -> None:
     assert DataSpec.parse("my data/a=b (1).jsonl,count=2") == DataSpec("my data/a=b (1).jsonl", count=2)
     assert DataSpec.parse("a,,b.jsonl,subset=c,,d") == DataSpec("a,b.jsonl", "c,d")

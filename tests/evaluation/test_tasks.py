@@ -99,6 +99,7 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
     wanted = "How many?\nA. cat\nB. dog\nAnswer with the option's letter from the given choices directly."
     assert task.samples[2].prompt == wanted and task.samples[0].prompt == "How many?"
     assert task.image(1).getpixel((0, 0)) == (60, 90, 200)
+    assert task.describe()["spec"] == "questions.jsonl" and str(write_task(lines)) not in json.dumps(task.describe())
     forced = opened(write_task(lines[:2]), mini_checkpoint, scorer="relaxed", max_new_tokens=7)
     assert [(sample.scorer, sample.max_new_tokens) for sample in forced.samples] == [("relaxed", 7)] * 2
 

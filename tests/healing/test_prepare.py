@@ -61,7 +61,8 @@ def test_mini_with_another_source(tmp_path: Path) -> None:
     assert places != list(range(30, 55)) and places != list(range(25))
     mini, lines = data.report.sources
     assert (mini.available, mini.used, mini.samples, mini.tokens + lines.tokens) == (30, 30, 30, int(data.lengths.sum()))
-    assert (lines.available, lines.used, lines.samples, lines.spec) == (10, 10, 25, f"{path},weight=2.5")
+    assert (lines.available, lines.used, lines.samples, lines.spec) == (10, 10, 25, "a.jsonl,weight=2.5")
+    assert str(tmp_path) not in json.dumps(data.report.to_dict())
     assert json.loads(json.dumps(data.report.to_dict()))["sources"][0]["origin"] == "mini"
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.errors import PublishError
 from hf_layerprune.mini import model_path
 from hf_layerprune.publishing.card import card_facts, render_card, write_card
-from hf_layerprune.publishing.facts import is_hub_id
 
 Records = Callable[[str], Path]
 
@@ -184,3 +184,30 @@ def test_a_download_is_left_as_it_is(records: Records, tmp_path: Path) -> None:
     elsewhere = write_card(folder, tmp_path / "card.md")
     assert elsewhere.read_text().startswith("---\n") and (tmp_path / "layerprune" / "layer-map.png").is_file()
     assert sorted(path.name for path in (folder / "layerprune").iterdir()) == ["eval.json", "manifest.json", "plan.json", "source.json"]
+
+
+def test_another_models_records_are_left_as_they_are(records: Records, tmp_path: Path) -> None:
+    folder, other = records("mini-mixed-13L"), records("mini-random-13L")
+    before = {path.name: path.read_bytes() for path in (other / "layerprune").iterdir()}
+    (tmp_path / "alias").symlink_to(other)
+    for output in (other / "card.md", other, tmp_path / "alias" / "card.md"):
+        with pytest.raises(PublishError, match=r"holds another model, whose records are left as they are\. Name another place with -o"):
+            write_card(folder, output, license="mit")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "layerprune").symlink_to(other / "layerprune")
+    with pytest.raises(PublishError, match=r"elsewhere/layerprune: a link, and the card's figures go there"):
+        write_card(folder, elsewhere / "card.md")
+    assert {path.name: path.read_bytes() for path in (other / "layerprune").iterdir()} == before
+    assert not (other / "card.md").exists() and not (other / "README.md").exists() and len([*elsewhere.iterdir()]) == 1
+    assert write_card(folder, folder / "card.md", license="mit").is_file() and (folder / "layerprune" / "license.json").is_file()
+
+
+def test_a_card_beside_the_records_of_a_download_is_refused_too(records: Records, tmp_path: Path) -> None:
+    folder = records("mini-random-13L")
+    manifest, blob = folder / "layerprune" / "manifest.json", tmp_path / "blob"
+    manifest.rename(blob)
+    manifest.symlink_to(blob)
+    with pytest.raises(PublishError, match="left as it is"):
+        write_card(folder, folder / "other.md")
+    assert not list(folder.glob("layerprune/*.png"))

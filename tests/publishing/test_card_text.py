@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from huggingface_hub.repocard_data import model_index_to_eval_results
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
 from hf_layerprune.artifacts.model_facts import SourceRef
@@ -27,6 +29,9 @@ HOSTILE = [
     "'\"`",
     "<script>alert(1)</script>",
     "a|b|c",
+    r"x\|<img src=https://evil.example>",
+    r"\\|[a](javascript:alert(1))|`\`|",
+    "|www.evil.example|https://evil.example|a@evil.example|",
     "```",
     "\u202eevil\u200f",
     "\x00\x1b[31m\x7f",
@@ -45,9 +50,10 @@ HOSTILE = [
     "\ud800",
     "x" * 1_000_000,
 ]
+PAGE = MarkdownIt("gfm-like", {"linkify": False, "html": True})
 TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40), st.lists(st.sampled_from(HOSTILE[:-1]), max_size=3).map("".join))
 ALLOWED_HTML = re.compile(
-    r"<!-- hf-layerprune:(begin|end) [a-z]+ -->|<!-- hf-layerprune:keys [a-z_ -]+ -->|</?picture>|<(source|img) [^<>]+>"
+    r"<!-- hf-layerprune:(begin|end) [a-z]+ -->|<!-- hf-layerprune:keys [a-z_ -]+ -->|</?picture>|</?code>|<(source|img) [^<>]+>"
 )
 
 
@@ -94,7 +100,7 @@ def hostile_report(report: Any, text: str) -> Any:
 
 def structure(card: str) -> tuple[list[str], list[str], set[str], set[str]]:
     """Of a card as a page: its blocks and what is in its tables' cells, its headings, its links and its HTML."""
-    tokens = MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(card.split("\n---\n", 1)[1])
+    tokens = PAGE.parse(card.split("\n---\n", 1)[1])
     every = [child for token in tokens for child in (token, *(token.children or []))]
     headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open" and token.tag != "h1"]
     links = {str(token.attrGet("href")) for token in every if token.type == "link_open"}
@@ -103,8 +109,14 @@ def structure(card: str) -> tuple[list[str], list[str], set[str], set[str]]:
         token.type for token in tokens if token.type in ("fence", "hr", "table_open", "bullet_list_open", "blockquote_open", "code_block")
     ]
     cells = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
-    blocks += [child.type for cell in cells for child in cell.children or []]
+    blocks += [inside(cell) for cell in cells]
     return blocks, headings, links, html
+
+
+def inside(cell: Any) -> str:
+    """What is in a cell, where a code span and the elements of the pipes beside it are one."""
+    kinds = "".join(f"{child.content if child.type == 'html_inline' else child.type} " for child in cell.children or [])
+    return re.sub("(?:code_inline |<code> text </code> )+", "code_inline ", kinds)
 
 
 def check_inert(facts: CardFacts, text: str) -> None:
@@ -136,21 +148,43 @@ def test_any_text_is_inert(facts: CardFacts, text: str) -> None:
 
 @given(text=st.text(max_size=300))
 def test_a_code_span_shows_the_text_and_nothing_else(text: str) -> None:
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).parseInline(f"a {code(text)} b")[0].children or []
-    assert [token.type for token in tokens] == ["text", "code_inline", "text"]
+    (inline,) = PAGE.parseInline(f"a {code(text)} b")
+    assert inside(inline) == "text code_inline text "
+    shown = "".join(token.content for token in (inline.children or [])[1:-1] if token.type != "html_inline")
+    assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", plain(text))
     assert len(plain(text)) <= MAX_TEXT + 40 and "\n" not in plain(text) and "<!--" not in plain(text) and "-->" not in plain(text)
+
+
+@given(text=st.text(st.sampled_from("\\\\|`<>b&;: ") | st.characters(), max_size=20))
+def test_a_code_span_in_a_table_is_one_cell(text: str) -> None:
+    tokens = PAGE.parse(f"| a | b | c |\n|---|---|---|\n| x | {code(text)} | z |\n")
+    cells = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
+    assert [inside(cell) for cell in cells] == ["text ", "code_inline ", "text "]
+    # GitHub takes a backslash for the escape of what follows before it looks for pipes, so that \\| ends a cell: none may be left.
+    assert "|" not in code(text)
+
+
+def test_a_name_without_a_pipe_is_a_plain_code_span() -> None:
+    assert code("a\\b") == "`a\\b`" and code("a`b") == "``a`b``" and code("a|b") == "`a`<code>&#124;</code>`b`"
 
 
 def test_an_argument_is_one_word_of_a_shell() -> None:
     assert argument("$(rm -rf /)") == "'$(rm -rf /)'" and argument("--help") == "./--help" and argument("a b") == "'a b'"
 
 
-def test_the_card_is_valid_on_the_hub(facts: CardFacts) -> None:
+def test_the_card_is_valid_on_the_hub(facts: CardFacts, tmp_path: Path) -> None:
     card = ModelCard(render_card(facts))
+    with serve() as hub, only_hub(hub, tmp_path):
+        card.validate()
+        for source in (SourceRef("Qwen/Qwen3-VL-4B-Instruct", "c" * 40, facts.source.fingerprint), SourceRef("a: b\n---", None, "f")):
+            ModelCard(render_card(replace(facts, source=source, name=source.id))).validate()
+        assert hub.requests and set(hub.requests) == {"/api/validate-yaml"}
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers" and card.data.pipeline_tag == "image-text-to-text"
     assert card.data.tags == ["hf-layerprune", "layer-pruning", "pruned"]
     assert not hasattr(card.data, "base_model_relation")
-    name, results = model_index_to_eval_results(metadata(facts)["model-index"])
+    index = metadata(facts)["model-index"]
+    name, results = model_index_to_eval_results(index)
+    assert eval_results_to_model_index(name, results) == index == card.data.to_dict()["model-index"]
     assert name == facts.name and facts.evaluation is not None
     assert {result.dataset_name: result.metric_value for result in results} == {
         task["name"]: round(facts.evaluation.row(task["name"]).model.accuracy, 2) for task in facts.evaluation.tasks
@@ -168,12 +202,59 @@ def test_a_base_model_is_named_only_where_it_is_on_the_hub(facts: CardFacts) -> 
     assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in card
 
 
+def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
+    assert facts.healing and facts.evaluation
+    commit = "c" * 40
+    lines = {"spec": "math.jsonl,count=5", "origin": "math.jsonl", "revision": None}
+    found = {"spec": f"me/lessons,subset=a,count=5,revision={commit}", "origin": "me/lessons, a, train", "revision": commit}
+    source = facts.healing.data["sources"][0]
+    healing = replace(facts.healing, data={**facts.healing.data, "sources": [{**source, **lines}, {**source, **found}]})
+    task = {**facts.evaluation.tasks[0], **found, "spec": f"me/questions,subset=b,split=test,revision={commit}"}
+    evaluation = replace(facts.evaluation, tasks=(task, facts.evaluation.tasks[1]))
+    both = replace(facts, healing=healing, evaluation=evaluation)
+    said = metadata(both)
+    assert said["datasets"] == ["me/lessons"]
+    first, second = (result["dataset"] for result in said["model-index"][0]["results"])
+    place = {"type": "me/questions", "config": "b", "split": "test", "revision": commit}
+    assert first == {"name": "mini-math", **place} and second == {"name": "mini-general", "type": "mini-general"}
+    name, results = model_index_to_eval_results(said["model-index"])
+    assert eval_results_to_model_index(name, results) == said["model-index"]
+    card = render_card(both)
+    assert f" --data math.jsonl,count=5 --data me/lessons,subset=a,count=5,revision={commit} " in card
+    assert f" --tasks me/questions,subset=b,split=test,revision={commit} --tasks mini-general --samples 100 --seed 0\n" in card
+    assert "On the disk of the person who made this lay `math.jsonl`; the records have the sha256" in card
+
+
+def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> None:
+    assert facts.evaluation
+    asked = {"samples": None, "allow_fewer": True, "scorer": "relaxed", "max_new_tokens": 64, "seed": 3}
+    settings = {**facts.evaluation.settings, "tasks": asked, "model": {"asked": {"device": "cpu", "dtype": "bfloat16"}}}
+    other = SourceRef("you/other", "d" * 40, "0" * 64)
+    tasks = tuple({**task, "bad": 3, "samples": 97} for task in facts.evaluation.tasks)
+    rows = tuple(replace(row, bad=3) for row in facts.evaluation.rows)
+    card = render_card(replace(facts, evaluation=replace(facts.evaluation, settings=settings, against=other, tasks=tasks, rows=rows)))
+    (line,) = (line for line in card.splitlines() if line.startswith("hf-layerprune evaluate "))
+    assert line.endswith(
+        f" --against you/other@{'d' * 40} --tasks mini-math --tasks mini-general "
+        "--scorer relaxed --max-new-tokens 64 --seed 3 --dtype bfloat16 --allow-fewer --max-bad 3%"
+    )
+    assert facts.healing
+    few, many = ({**facts.healing.data["sources"][0], "bad": bad, "available": 300} for bad in (3, 7))
+    for sources, words in (([few], " --seed 0 -o "), ([few, many], " --seed 0 --max-bad 3% -o ")):
+        healing = replace(facts.healing, data={**facts.healing.data, "sources": sources})
+        (line,) = re.findall(r"^hf-layerprune heal .*\n", render_card(replace(facts, healing=healing)), re.MULTILINE)
+        assert words in line
+    folder = replace(facts.evaluation, against=SourceRef("thesis", None, "0" * 64))
+    card = render_card(replace(facts, evaluation=folder))
+    assert " --against ./thesis " in card and "On the disk of the person who made this lay `thesis`;" in card
+
+
 def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> None:
     card = render_card(facts)
     assert facts.evaluation and facts.control
     for row, control in zip(facts.evaluation.rows, facts.control.rows, strict=True):
         line = next(line for line in card.splitlines() if line.startswith("|") and f"`{row.name}`" in line)
-        assert row.cell in line and facts.evaluation.verdict(row) in line and f"| {row.model.samples} |" in line
+        assert row.cell.replace(" ", "\xa0") in line and facts.evaluation.verdict(row) in line and f"| {row.model.samples} |" in line
         assert line.endswith(f"{control.model.accuracy:.2f}\xa0±\xa0{control.model.error:.2f} |")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+from publishing.test_card_text import HOSTILE, hostile_facts
+
+from hf_layerprune.publishing.card import CardFacts, render_card
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.parents[1].name for path in ROOT.glob("cards/*/layerprune/manifest.json"))
@@ -32,3 +37,60 @@ def test_a_card_is_what_its_records_say(write_cards: ModuleType, tmp_path: Path,
 def test_cards_are_small() -> None:
     files = [path for name in NAMES for path in (ROOT / "cards" / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 1_500_000
+
+
+@pytest.fixture(scope="module")
+def look() -> ModuleType:
+    """examples/look_at_cards.py."""
+    spec = importlib.util.spec_from_file_location("look_at_cards", ROOT / "examples" / "look_at_cards.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Live(HTMLParser):
+    """What of a page a browser acts upon: its elements, and where they lead or load from."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.places: set[str] = set()
+        self.feed(page.split("<body>", 1)[1])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.places |= {str(value) for name, value in attrs if name in ("href", "src", "srcset")}
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_strangers_text_is_live_on_the_page(look: ModuleType, facts: CardFacts, tmp_path: Path, text: str) -> None:
+    allowed = {"code", "pre", "h1", "h2", "p", "strong", "a", "ul", "li", "picture", "source", "img"}
+    allowed |= {"table", "thead", "tbody", "tr", "th", "td"}
+    live = Live(look.page(render_card(hostile_facts(facts, text)), tmp_path))
+    assert live.tags == allowed
+    pictures = {f"layerprune/{name}{theme}.png" for name in ("layer-map", "loss") for theme in ("", "-dark")}
+    assert live.places == pictures | {"https://arxiv.org/abs/2603.20275"}
+
+
+def test_a_card_as_a_page(look: ModuleType, facts: CardFacts, tmp_path: Path) -> None:
+    folder = ROOT / "cards" / "mini-mixed-13L"
+    page = look.page((folder / "README.md").read_text(encoding="utf-8"), folder)
+    assert "<h1>mini-mixed-13L</h1>" in page and "library_name: transformers" not in page and "<td>" in page and "<picture>" in page
+    assert f'<base href="{folder.as_uri()}/">' in page
+
+
+def test_a_screenshot_of_each_theme(look: ModuleType, tmp_path: Path) -> None:
+    """Not blank: each page shows its own theme's figure, in its colours."""
+    if (chromium := look.browser()) is None:
+        pytest.skip("there is no Chromium on the PATH")
+    folder = ROOT / "cards" / "mini-mixed-13L"
+    (tmp_path / "card.html").write_text(look.page((folder / "README.md").read_text(encoding="utf-8"), folder), encoding="utf-8")
+    for theme, page, figure in (("light", (255, 255, 255), "layer-map.png"), ("dark", (13, 17, 23), "layer-map-dark.png")):
+        shown = np.asarray(look.screenshot(chromium, tmp_path / "card.html", theme))
+        assert shown.shape[0] > 2000 and tuple(shown[0, 0]) == page
+        assert 0.01 < (shown != page).any(-1).mean() < 0.9
+        drawn = np.asarray(Image.open(folder / "layerprune" / figure).convert("RGB"))
+        colours = [colour for colour in map(tuple, np.unique(drawn.reshape(-1, 3), axis=0)) if (drawn == colour).all(-1).sum() > 2000]
+        assert len(colours) >= 3 and all((shown == colour).all(-1).any() for colour in colours)

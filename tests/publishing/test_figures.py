@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from hf_layerprune.figures.layer_map import draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
 from hf_layerprune.publishing import figures
-from hf_layerprune.publishing.card import CardFacts, render_card
+from hf_layerprune.publishing.card import CardFacts, card_facts, render_card, write_card
 from hf_layerprune.publishing.figures import draw_figures
 
 
@@ -83,10 +86,48 @@ def test_scores_that_no_axis_can_hold_are_drawn_too(facts: CardFacts) -> None:
 
 
 def test_without_matplotlib_there_are_no_figures_and_the_card_shows_none(facts: CardFacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert figures.draw_figures(facts) == {}
     assert "<picture>" not in render_card(facts)
     assert render_card(replace(facts, figures=frozenset({"layer-map.png", "loss.png"}))).count("<picture>") == 2
+
+
+def test_without_matplotlib_figures_that_are_there_stay(
+    records: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = records("mini-mixed-13L-interlace")
+    note = figures.figures_note(folder, card_facts(folder))
+    write_card(folder)
+    drawn = {path.name: path.read_bytes() for path in folder.glob("layerprune/*.png")}
+    card = (folder / "README.md").read_text()
+    assert note is None and len(drawn) == 4 and card.count("<picture>") == 2
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert write_card(folder).read_text() == card and figures.figures_note(folder, card_facts(folder)) is None
+    elsewhere = write_card(folder, tmp_path / "card.md")
+    assert elsewhere.read_text().count("<picture>") == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "layerprune").glob("*.png")} == drawn
+
+
+@pytest.mark.parametrize("content", [None, b"", b"<svg>", b"link"])
+def test_a_figure_that_is_missing_or_none_is_not_shown_and_said(
+    records: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    folder = records("mini-mixed-13L-interlace")
+    write_card(folder)
+    dark, secret = folder / "layerprune" / "loss-dark.png", tmp_path / "secret"
+    dark.rename(secret)
+    if content == b"link":
+        dark.symlink_to(secret)
+    elif content is not None:
+        dark.write_bytes(content)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    facts = card_facts(folder)
+    assert sorted(figures.kept_figures(folder, facts)) == ["layer-map-dark.png", "layer-map.png"]
+    assert figures.figures_note(folder, facts) == (
+        "the card has no figures (loss.png): matplotlib draws them, and is not installed (pip install matplotlib)."
+    )
+    card = write_card(folder).read_text()
+    assert "layer-map.png" in card and "loss" not in re.findall(r'src="layerprune/([a-z]+)', card) and card.count("<picture>") == 1
 
 
 def test_a_healed_model_has_four(facts: CardFacts) -> None:

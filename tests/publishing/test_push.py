@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,11 @@ def test_a_changed_file_is_noticed_by_its_bytes(hub: LoopbackHub, folder: Path, 
     hub.repos[REPO].commit("main", files, "damaged")
     assert pushed().uploaded == (name,)
     assert same_model(hub, folder)
+
+
+def test_without_matplotlib_the_figures_are_missed(
+    hub: LoopbackHub, pushed: Push, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    pushed()
+    assert any(line.startswith("the card has no figures (layer-map.png): matplotlib draws them") for line in said)

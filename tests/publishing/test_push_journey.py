@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 from hub_state import Account
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from loopback_hub import LoopbackHub, Repo, serve
 from pushing import TOKEN, local_files
 
 import hf_layerprune
+from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.mini import model_path
 
 SOURCE, SHORT, HEALED = "Qwen/Tiny-VL", "me/tiny-14L", "me/tiny-14L-healed"
@@ -58,26 +61,46 @@ def python(hub: LoopbackHub, tmp_path: Path) -> Command:
     return call
 
 
+def compared(report: EvalReport, card: str, commit: str) -> None:
+    """The card has the source's column beside the model's, as the report has both, and model-index the model's accuracies."""
+    assert report.against and (report.against.id, report.against.commit) == (SOURCE, commit)
+    assert "| accuracy in % | samples | source | this model | as the paper writes it (points, %) | verdict |\n" in card
+    for row in report.rows:
+        assert row.other
+        accuracies = " | ".join(f"{tally.accuracy:.2f}\xa0±\xa0{tally.error:.2f}" for tally in (row.other, row.model))
+        cell = row.cell.replace(" ", "\xa0")
+        assert f"| {row.model.samples} | {accuracies} | {cell} | {report.verdict(row)} |\n" in card
+    _, results = model_index_to_eval_results(ModelCard(card).data.to_dict()["model-index"])
+    found = {result.dataset_name: result.metric_value for result in results}
+    assert found == {task: round(report.row(task).model.accuracy, 2) for task in ("mini-math", "mini-general")}
+    assert f" --against {SOURCE}@{commit} --tasks mini-math --tasks mini-general --samples 10 --seed 0\n" in card
+
+
 def test_journey(hub: LoopbackHub, python: Command, tmp_path: Path) -> None:
     def run(line: str) -> str:
         return python("-m", "hf_layerprune", *line.split())
 
+    commit = hub.repos[SOURCE].refs["main"]
     run(f"convert {SOURCE} --layers 4,9 -o short")
     run(f"push short {SHORT} --private")
     run("heal short --recipe interlace --data mini,count=16 --set batch_size=8 -o healed")
-    run("evaluate healed --tasks mini-math --tasks mini-general --samples 10")
+    run(f"evaluate healed --against {SOURCE}@{commit} --tasks mini-math --tasks mini-general --samples 10")
     run("card healed")
     run(f"push healed {HEALED}")
 
     there = hub.repos[HEALED].files()
-    theirs_alone = {"layerprune/answers.jsonl": b"", "README.md": b""}  # the pushed card names the repository in its quick start
+    answers = ("layerprune/answers.jsonl", "layerprune/answers-against.jsonl")
+    theirs_alone = {**dict.fromkeys(answers, b""), "README.md": b""}  # the pushed card names the repository in its quick start
     assert {**there, **local_files(tmp_path / "healed"), **theirs_alone} == {**there, **theirs_alone}
     assert {f"layerprune/{name}.json" for name in ("plan", "manifest", "source", "healing", "eval", "card")} <= there.keys()
-    assert "layerprune/answers.jsonl" not in there
+    assert not there.keys() & {*answers}
     card = there["README.md"].decode()
     assert f'model_id = "{HEALED}"' in card and f"vllm serve {HEALED}" in card
     assert f"base_model: {SOURCE}\n" in card and "license: apache-2.0\n" in card and "model-index:" in card
-    assert all(picture in there for picture in ("layerprune/layer-map.png", "layerprune/loss.png") if picture in card)
+    for figure in ("layer-map", "loss"):
+        for picture in (f"layerprune/{figure}.png", f"layerprune/{figure}-dark.png"):
+            assert there[picture].startswith(b"\x89PNG") and picture in card
+    compared(EvalReport.load(tmp_path / "healed" / "layerprune" / "eval.json"), card, commit)
 
     assert "differences" not in run(f"verify {HEALED}")
     found = json.loads(python("-c", STRANGER, HEALED))
