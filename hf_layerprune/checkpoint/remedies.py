@@ -7,6 +7,7 @@ import errno
 OPEN_FILES = "Close other programs or raise the limit of open files (ulimit -n)."
 MEMORY = "Close other programs: there is not enough memory."
 PROCESSES = "Close other programs or raise the limit of processes (ulimit -u)."
+MEANWHILE = "Something appeared there meanwhile, and is left as it is: choose another name."
 WRITING = {
     errno.ENOMEM: MEMORY,
     errno.EAGAIN: PROCESSES,
@@ -17,6 +18,9 @@ WRITING = {
     errno.EPERM: "Choose a folder that you may write to.",
     errno.EMFILE: OPEN_FILES,
     errno.ENFILE: OPEN_FILES,
+    errno.ENOTEMPTY: MEANWHILE,
+    errno.EEXIST: MEANWHILE,
+    errno.ENOTDIR: MEANWHILE,
     errno.EXDEV: "Folders there cannot be renamed (a mount point, a layer of a container); choose a place outside of it.",
     errno.EBUSY: "Choose a folder that is not a mount point itself.",
 }

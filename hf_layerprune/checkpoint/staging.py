@@ -93,7 +93,7 @@ def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 
                 write_atomic(marker, identity.encode())
             staging.mkdir(exist_ok=identity is not None)
             yield staging
-            _commit(output, staging, replaced, marker)
+            _commit(output, staging, replaced, marker, overwrite=overwrite)
             _clear(staging, marker)
     except OSError as error:
         left = "nothing was left there" if identity is None else "what was finished is kept for the next run"
@@ -128,11 +128,16 @@ def _check_space(output: Path, needed: int) -> None:
         raise CheckpointError(f"{output}: {needed:,} bytes are needed and {free:,} are free. {WRITING[errno.ENOSPC]}")
 
 
-def _commit(output: Path, staging: Path, replaced: Path, marker: Path) -> None:
-    """Put the staging folder in its place. What stood there changes places with it, and is removed as stale staging is."""
+def _commit(output: Path, staging: Path, replaced: Path, marker: Path, *, overwrite: bool) -> None:
+    """Put the staging folder in its place. What stood there and may be replaced changes places with it, and is removed as stale staging is.
+
+    What somebody else put there meanwhile stays: a rename replaces nothing but an empty folder.
+    """
     for folder, _, _ in os.walk(staging, topdown=False):
         fsync_folder(Path(folder))
-    if not output.exists():
+    if os.path.lexists(output):
+        _check_existing(output, overwrite)
+    if not overwrite or not output.exists():
         os.rename(staging, output)
     else:
         marker.unlink(missing_ok=True)  # what lies in staging after the exchange is nothing to go on with

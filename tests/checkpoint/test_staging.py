@@ -229,3 +229,37 @@ def test_a_lock_that_vanishes_while_it_is_taken(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(lock.fcntl, "flock", vanish_once)
     with hold(path, "out"):
         assert path.exists() and len(calls) == 2
+
+
+APPEARED: dict[str, Callable[[Path], object]] = {
+    "a folder": foreign,
+    "a file": lambda output: output.write_text("mine"),
+    "a link": lambda output: output.symlink_to("origin"),
+    "ours": ours,
+}
+
+
+@pytest.mark.parametrize(("what", "overwrite"), [(what, overwrite) for what in APPEARED for overwrite in (False, True)][:-1])
+def test_what_appears_while_an_output_is_written_stays(tmp_path: Path, origin: Path, what: str, overwrite: bool) -> None:
+    """The last of the eight, ours and --overwrite, is what is to be replaced."""
+    output, appeared = tmp_path / "out", {}
+    with pytest.raises(CheckpointError, match="out"), staged_folder(output, overwrite=overwrite, source=origin) as folder:
+        (folder / "new").touch()
+        APPEARED[what](output)
+        appeared = snapshot(tmp_path / "out")
+    assert snapshot(output) == appeared and sorted(path.name for path in tmp_path.iterdir()) == ["origin", "out"]
+
+
+def test_a_rename_onto_what_appears_at_the_last_moment(tmp_path: Path, origin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out"
+    rename = os.rename
+
+    def late(one: Path, other: Path) -> None:
+        foreign(output)
+        rename(one, other)
+
+    monkeypatch.setattr(os, "rename", late)
+    message = "Something appeared there meanwhile, and is left as it is: choose another name"
+    with pytest.raises(CheckpointError, match=message), staged_folder(output, overwrite=False, source=origin) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in output.iterdir()] == ["thesis.tex"]
