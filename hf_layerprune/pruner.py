@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
@@ -24,7 +25,7 @@ from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import LayerPruneError, ProbeError
 from hf_layerprune.probing.probe_set import ProbeSet, beyond_limit, picture_size, probe_set_of_files, synthetic_probe_set
-from hf_layerprune.probing.store import StatisticsStore, default_statistics_folder
+from hf_layerprune.probing.store import StatisticsStore
 from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class LayerPruner:
             local_files_only=local_files_only,
             subfolder=subfolder,
         )
-        folder = default_statistics_folder() if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
+        folder = kept_folder("statistics") if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
         checkpoint = Checkpoint.open(found.path, found.id, found.commit)
         return cls(
             checkpoint, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None

@@ -38,9 +38,24 @@ def write_atomic(path: Path, content: bytes) -> None:
             f"{path}: writing failed: {error.strerror}; nothing was changed. Free space or choose another place."
         ) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(staging)
     fsync_folder(path.parent)
+
+
+def kept_folder(kind: str) -> Path:
+    """Where what is worth keeping between runs is kept: huggingface_hub's cache of what libraries derive from models and datasets.
+
+    ArtifactError if that folder cannot be made.
+    """
+    from huggingface_hub import cached_assets_path
+    from huggingface_hub.constants import HF_ASSETS_CACHE
+
+    try:
+        return cached_assets_path("hf-layerprune", kind)
+    except (OSError, ValueError) as error:  # ValueError where a file stands in the way
+        reason = getattr(error, "strerror", None) or "a file stands in its way"
+        raise ArtifactError(f"{HF_ASSETS_CACHE}: nothing can be kept there: {reason}. Name another place with HF_HOME.") from error
 
 
 def fsync_folder(folder: Path) -> None:

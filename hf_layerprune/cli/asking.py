@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.source import at_revision, open_source
 from hf_layerprune.data.limits import parse_max_bad
@@ -29,7 +30,7 @@ def ask(
     overwrite: bool,
 ) -> Evaluation:
     """Open the models, ask, and write; what cannot be meant is refused before a download."""
-    from hf_layerprune.evaluation.run import RunOptions, default_answers_folder, evaluate_checkpoint
+    from hf_layerprune.evaluation.run import RunOptions, evaluate_checkpoint
     from hf_layerprune.evaluation.tasks import TaskOptions, check_names
 
     parse_max_bad(evaluating["max_bad"])
@@ -50,6 +51,6 @@ def ask(
             bar.total = total
             bar.update(done - bar.n)
 
-        run = RunOptions(**plain, keep=default_answers_folder(), progress=progress, say=console.note)
+        run = RunOptions(**plain, keep=kept_folder("answers"), progress=progress, say=console.note)
         how = {"output": output, "device": evaluating["device"], "dtype": evaluating["dtype"]}
         return evaluate_checkpoint(checkpoint, evaluating["tasks"], against=other, options=asked, run=run, **how)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.cli.console import Console
@@ -18,7 +19,7 @@ from hf_layerprune.cli.report import count
 from hf_layerprune.cli.source import named_again, source_name
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.healing.data_request import DataRequest, data_sources, default_data_folder
+from hf_layerprune.healing.data_request import DataRequest, data_sources
 from hf_layerprune.healing.heal import heal
 from hf_layerprune.healing.recipes import Recipe, recipe_named
 from hf_layerprune.healing.request import HealingRequest
@@ -41,7 +42,7 @@ def data_request(checkpoint: Checkpoint, recipe: Recipe, options: Mapping[str, A
         interlace_filter=options["interlace_filter"],
         render_math=options["render_math"],
         exclude=tuple(DataSpec.parse(text) for text in options["exclude"]),
-        cache=default_data_folder(),
+        cache=kept_folder("data"),
         local_files_only=lookup["local_files_only"],
     )
 

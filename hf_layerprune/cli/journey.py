@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.artifacts.layer_map import removal_lines
 from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -20,7 +21,6 @@ from hf_layerprune.cli.report import map_lines, model_line, size
 from hf_layerprune.cli.source import named_again, open_description, open_source, open_streamed, source_name
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import ArtifactError, UsageError
-from hf_layerprune.probing.store import default_statistics_folder
 from hf_layerprune.pruner import LayerPruner
 from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed
 
@@ -50,7 +50,7 @@ def open_pruner(
     options = {"check": lambda facts: arguments and check_request(facts, **arguments), **lookup}
     checkpoint = open_source(console, source, **options) if weights else open_description(console, source, **options)[0]
     console.say(model_line(checkpoint))
-    folder = None if probing["no_cache"] else default_statistics_folder()
+    folder = None if probing["no_cache"] else kept_folder("statistics")
     return LayerPruner(checkpoint, dtype=probing["dtype"], statistics_folder=folder)
 
 

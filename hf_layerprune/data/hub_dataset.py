@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import read_json, write_atomic
+from hf_layerprune.artifacts.files import kept_folder, read_json, write_atomic
 from hf_layerprune.data.hub_errors import dataset_errors, not_kept
 from hf_layerprune.data.kept import kept
 from hf_layerprune.data.parquet_files import INSTALL, ROW_GROUP, open_parquet, parquet
@@ -65,10 +65,10 @@ def open_hub_dataset(
     row groups come in a random order and records are drawn from a window of a thousand of them: nearly uniform, and exactly
     so if all are taken. No code of the dataset is run. Raises DataError for what the Hub refuses, or if there are too few.
     """
-    from huggingface_hub import HfApi, cached_assets_path, constants
+    from huggingface_hub import HfApi, constants
 
     parquet()  # what is missing is said before anything is asked of the Hub
-    place = cache or Path(cached_assets_path("hf-layerprune", "data"))
+    place = cache or kept_folder("data")
     if local_files_only or constants.is_offline_mode():
         return _table(_kept_before(place, _Draw(spec, "", seed, share)), spec)
     with dataset_errors(spec.name, spec.revision, token):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport
+from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.data.limits import parse_max_bad
@@ -131,13 +132,6 @@ def evaluate_model(
     ).report
 
 
-def default_answers_folder() -> Path:
-    """Where answers are kept between runs: huggingface_hub's cache for what libraries derive from models."""
-    from huggingface_hub import cached_assets_path
-
-    return cached_assets_path("hf-layerprune", "answers")
-
-
 @dataclass
 class _Job:
     """The questions, and the one or two models to be asked."""
@@ -182,7 +176,7 @@ class _Job:
     def _answers(self, subject: Subject) -> dict[Place, Answer]:
         """All answers of a model: those that are kept somewhere, and the others now."""
         key = self._key_of(subject)
-        file = AnswerFile((self.run.keep or default_answers_folder()) / f"{key[:32]}.jsonl", key, self._header(subject))
+        file = AnswerFile((self.run.keep or kept_folder("answers")) / f"{key[:32]}.jsonl", key, self._header(subject))
         if self._is_whole(kept := self._kept(file, subject)):
             return kept
         with file.held() as appender:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.errors import ModelError
+from hf_layerprune.models.remote_code import refuse_remote_code
 
 if TYPE_CHECKING:
     from hf_layerprune.evaluation.generation import LoadedModel
@@ -36,7 +36,7 @@ class Subject:
     loading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        refuse_remote_code(self.checkpoint)
+        refuse_remote_code(self.checkpoint.path)
 
     @property
     def source(self) -> SourceRef:
@@ -93,25 +93,6 @@ def environment(loaded: LoadedModel, batch: int) -> dict[str, Any]:
         "platform": platform.platform(),
         **{name: version(name) for name in ("hf-layerprune", "torch", "transformers")},
     }
-
-
-def refuse_remote_code(checkpoint: Checkpoint) -> None:
-    """ModelError if the model asks for code of its own: it would not be run, so the answers would not be this model's."""
-    for name in ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"):
-        path = checkpoint.path / name
-        if path.is_file() and _has_remote_code(path):
-            raise ModelError(
-                f"{path} names code of its own ('auto_map'), which hf-layerprune does not run. Remove the key if transformers knows "
-                "the model without it."
-            )
-
-
-def _has_remote_code(path: Path) -> bool:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False  # whoever loads it says what is wrong
-    return isinstance(value, dict) and "auto_map" in value
 
 
 def _digest(path: Path) -> str:

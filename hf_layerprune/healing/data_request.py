@@ -67,13 +67,6 @@ class DataRequest:
         )
 
 
-def default_data_folder() -> Path:
-    """Where prepared data are kept between runs: huggingface_hub's cache for what libraries derive from datasets."""
-    from huggingface_hub import cached_assets_path
-
-    return cached_assets_path("hf-layerprune", "data")
-
-
 def data_sources(texts: Sequence[str], folder: Path, recipe: Recipe) -> tuple[DataSpec, ...]:
     """The sources that these lines name; with none, mini's generator for a checkpoint that comes from mini. UsageError elsewhere."""
     if not texts and not comes_from_mini(folder):

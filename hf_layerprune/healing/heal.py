@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import write_atomic
+from hf_layerprune.artifacts.files import kept_folder, write_atomic
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
@@ -19,7 +19,7 @@ from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import HealingError
 from hf_layerprune.figures.loss import LOSS, draw_loss
 from hf_layerprune.figures.theme import LIGHT, can_draw
-from hf_layerprune.healing.data_request import DataRequest, data_sources, default_data_folder
+from hf_layerprune.healing.data_request import DataRequest, data_sources
 from hf_layerprune.healing.recipes import Recipe, recipe_named
 from hf_layerprune.healing.request import HealingRequest, finished_record
 
@@ -92,7 +92,7 @@ def heal_model(
         max_bad=parse_max_bad(max_bad),
         interlace_filter=interlace_filter,
         render_math=render_math,
-        cache=default_data_folder(),
+        cache=kept_folder("data"),
     )
     request = HealingRequest(checkpoint, Path(output), resolved, **options)
     return heal(request, partial(asked.prepare, say=say), progress=progress, say=say)[0]

@@ -15,9 +15,10 @@ from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import check_output, hidden_beside
-from hf_layerprune.errors import ArtifactError, HealingError, LayerPruneError, UsageError
+from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.healing.trained_layers import TrainedLayers, layers_to_train
+from hf_layerprune.models.remote_code import refuse_remote_code
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class HealingRequest:
         return layers_to_train(plan, self.checkpoint.facts.layers, self.tune_last)
 
     def check(self) -> None:
-        """Refuse, before any work, what cannot be done. UsageError, CheckpointError or HealingError."""
+        """Refuse, before any work, what cannot be done. UsageError, CheckpointError or ModelError."""
         _ = self.trained
         if not 0 <= self.seed < 1 << 32:
             raise UsageError(f"--seed {self.seed}: expected a number from 0 to {(1 << 32) - 1}.")
@@ -71,8 +72,7 @@ class HealingRequest:
             raise UsageError(f"--report-to tensorboard writes to {self.curves}, within the output {self.output}: choose another output.")
         if self.save_steps < 1:
             raise UsageError(f"--save-steps {self.save_steps}: expected at least 1.")
-        if "auto_map" in self.checkpoint.config:
-            raise HealingError(f"{self.checkpoint.id} needs code of its own (auto_map in config.json), which is never run here.")
+        refuse_remote_code(self.checkpoint.path)
         if finished_record(self.output) is None:
             check_output(self.output, overwrite=self.overwrite, source=self.checkpoint.path)
 

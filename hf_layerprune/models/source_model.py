@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_layerprune.models.loading import choose_device, choose_dtype, load_model
+from hf_layerprune.models.remote_code import refuse_remote_code
 
 
 class SourceModel:
@@ -22,9 +23,12 @@ class SourceModel:
         self._model: PreTrainedModel | None = None
 
     def get(self, dtype: torch.dtype | str, device: torch.device | None = None) -> PreTrainedModel:
-        """The model in a dtype ("auto" is the checkpoint's) and on a device (None leaves it where it loads)."""
+        """The model in a dtype ("auto" is the checkpoint's) and on a device (None leaves it where it loads).
+
+        ModelError if it does not load, or asks for code of its own."""
         key = (dtype, device)
         if self._model is None or key != self._key:
+            refuse_remote_code(self._path)
             self._model = None  # before the next one takes its place in memory
             self._model = load_model(self._path, dtype=dtype, device=device, **self._options)
             self._key = key

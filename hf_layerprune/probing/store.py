@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.statistics import STATISTICS_FORMAT, LayerStatistics
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, ProbeError
 
 
 @dataclass(frozen=True)
@@ -27,31 +28,40 @@ class StatisticsStore:
         return cls(folder, hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32])
 
     def finished(self) -> LayerStatistics | None:
-        return _read(self.folder / f"{self.key}.safetensors")
+        return _read(self._finished)
 
     def partial(self) -> LayerStatistics | None:
         """What an interrupted probe had measured; its record's `probe_set` says under "done" how many pictures that are."""
         return _read(self._partial)
 
     def keep_partial(self, statistics: LayerStatistics) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        statistics.save(self._partial)
+        """For a run that goes on. ProbeError or ArtifactError where the file system refuses; what stood there stays."""
+        self._keep(statistics, self._partial)
 
     def keep_finished(self, statistics: LayerStatistics) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        statistics.save(self.folder / f"{self.key}.safetensors")
-        self._partial.unlink(missing_ok=True)
+        """For every later run; raises as `keep_partial` does."""
+        self._keep(statistics, self._finished)
+        with suppress(OSError):  # left there it does no harm: what is finished is looked for first
+            self._partial.unlink()
+
+    def _keep(self, statistics: LayerStatistics, path: Path) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_folder(self.folder, error.strerror) from error
+        statistics.save(path)
+
+    @property
+    def _finished(self) -> Path:
+        return self.folder / f"{self.key}.safetensors"
 
     @property
     def _partial(self) -> Path:
         return self.folder / f"{self.key}.partial.safetensors"
 
 
-def default_statistics_folder() -> Path:
-    """Where statistics are kept between runs: huggingface_hub's cache for what libraries derive from models."""
-    from huggingface_hub import cached_assets_path
-
-    return cached_assets_path("hf-layerprune", "statistics")
+def _no_folder(folder: Path, reason: str | None) -> ProbeError:
+    return ProbeError(f"{folder}: statistics cannot be kept there: {reason}. Name another place with HF_HOME, or add --no-cache.")
 
 
 def _read(path: Path) -> LayerStatistics | None:
