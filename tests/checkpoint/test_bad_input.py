@@ -45,8 +45,11 @@ def test_quantized(source: Path, method: str, place: str) -> None:
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, type[LayerPruneError]]] = {
     "depth absent": (lambda text: text.pop("num_hidden_layers"), "num_hidden_layers' is None, expected a whole number from 3", FamilyError),
     "depth 0": (lambda text: text.update(num_hidden_layers=0), "num_hidden_layers' is 0, expected", FamilyError),
+    "depth 1": (lambda text: text.update(num_hidden_layers=1), "num_hidden_layers' is 1, expected", FamilyError),
     "depth 2": (lambda text: text.update(num_hidden_layers=2), "num_hidden_layers' is 2, expected", FamilyError),
     "depth negative": (lambda text: text.update(num_hidden_layers=-6), "num_hidden_layers' is -6, expected", FamilyError),
+    "depth 10^9": (lambda text: text.update(num_hidden_layers=10**9), "num_hidden_layers' is 1000000000, expected", FamilyError),
+    "depth 10,000": (lambda text: text.update(num_hidden_layers=10_000), "is 10000, but the tensors hold 6 layers", CheckpointError),
     "depth text": (lambda text: text.update(num_hidden_layers="6"), "num_hidden_layers' is '6', expected", FamilyError),
     "depth float": (lambda text: text.update(num_hidden_layers=6.0), "num_hidden_layers' is 6.0, expected", FamilyError),
     "depth too small": (lambda text: text.update(num_hidden_layers=5), "is 5, but the tensors hold 6 layers: layer 5 is", CheckpointError),

@@ -21,7 +21,7 @@ from independent import snapshot
 from poor_file_system import refuse_if_direct, refusing
 from tiny_checkpoint import make_checkpoint, make_plan
 
-from hf_layerprune.checkpoint import staging
+from hf_layerprune.checkpoint import copying, staging
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import Owner, hold
 from hf_layerprune.checkpoint.rewrite import rewrite
@@ -33,13 +33,14 @@ CONVERSION = """
 import resource, sys, time
 from pathlib import Path
 from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.errors import LayerPruneError
 def wait(count):
     print("writing", flush=True)
     time.sleep(float(sys.argv[4]))
-kind, limit = int(sys.argv[5]), int(sys.argv[6])
+kind, limit, copying.BLOCK_BYTES = (int(text) for text in sys.argv[5:])
 if limit:
     resource.setrlimit(kind, (limit, limit))
 try:
@@ -49,14 +50,16 @@ except LayerPruneError as error:
 """
 
 
-def convert(source: Path, folder: Path, limit: tuple[int, int] | None = None, pause: float = 0) -> subprocess.Popen[str]:
+def convert(
+    source: Path, folder: Path, limit: tuple[int, int] | None = None, pause: float = 0, block: int = copying.BLOCK_BYTES
+) -> subprocess.Popen[str]:
     """Start a rewrite of `source` to folder/output without layer 1, in a process of its own under a resource limit."""
     make_plan(Checkpoint.open(source, "tiny"), (1,)).save(folder / "plan.json")
 
     def prepare() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 
-    options = [pause, *(limit or (0, 0))]
+    options = [pause, *(limit or (0, 0)), block]
     arguments = [sys.executable, "-c", CONVERSION, str(source), str(folder / "plan.json"), str(folder / "output"), *map(str, options)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare)
 
@@ -69,6 +72,17 @@ def test_64_mb_of_memory(tmp_path: Path) -> None:
     process = convert(source, tmp_path, (resource.RLIMIT_DATA, 64 << 20))
     assert process.communicate()[1] == "" and process.returncode == 0
     assert verify(tmp_path / "output", Checkpoint.open(source, "tiny")).ok
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold a process to RLIMIT_DATA")
+def test_more_memory_than_64_mb_is_refused(tmp_path: Path) -> None:
+    """The limit does bite on the memory that the copier takes: with one block of 200 MB the same rewrite fails, in one line."""
+    source = make_checkpoint(tmp_path / "source", shards=2)
+    process = convert(source, tmp_path, (resource.RLIMIT_DATA, 64 << 20), block=200 << 20)
+    _, error = process.communicate()
+    assert process.returncode == 1 and error.startswith(f"error: {tmp_path / 'output'}: ") and error.count("\n") == 1, error
+    assert "Cannot allocate memory" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "source"]
 
 
 def test_few_open_files(tmp_path: Path) -> None:
