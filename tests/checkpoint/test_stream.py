@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from independent import pruned, read_model
 from loopback_hub import LoopbackHub, Repo
+from poor_file_system import refusing
 from streaming import DROP, SHARDS, fetched_whole, interrupted, left, publish_anew, records, stream
 from tiny_checkpoint import make_checkpoint, make_plan
 
@@ -161,7 +163,7 @@ def test_a_finished_shard_is_proved_before_it_is_used(own_hub: LoopbackHub, publ
 def test_dead_at_the_very_end(own_hub: LoopbackHub, publish: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, _ = publish()
     with monkeypatch.context() as patch:
-        patch.setattr("hf_layerprune.checkpoint.staging._commit", lambda *places: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        patch.setattr("hf_layerprune.checkpoint.staging._commit", refusing(errno.EIO))
         with pytest.raises(CheckpointError, match="writing it failed: Input/output error; what was finished is kept for the next run"):
             stream(name, tmp_path / "out")
     own_hub.sent.clear()

@@ -80,14 +80,24 @@ def run_without_torch(environment: dict[str, str], here: Path) -> Run:
 
 
 @pytest.fixture
-def run_here(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run_here(run_in_process: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """As `run_without_torch`, in this process, which is much faster: for what is refused before anything is measured."""
+
+    def call(*arguments: object) -> Done:
+        for name in ("torch", "transformers", "hf_layerprune.probing.probe"):
+            monkeypatch.setitem(sys.modules, name, None)
+        return run_in_process(*arguments)
+
+    return call
+
+
+@pytest.fixture
+def run_in_process(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs `hf-layerprune ARGUMENTS` in the folder `here`, in this process."""
 
     def call(*arguments: object) -> Done:
         monkeypatch.chdir(here)
         monkeypatch.setattr(sys, "argv", ["hf-layerprune", *map(str, arguments)])
-        for name in ("torch", "transformers", "hf_layerprune.probing.probe"):
-            monkeypatch.setitem(sys.modules, name, None)
         for logger in logging.getLogger("huggingface_hub").handlers:  # made under an earlier test's stderr, which is closed
             monkeypatch.setattr(logger, "stream", sys.stderr, raising=False)
         handler = signal.getsignal(signal.SIGTERM)

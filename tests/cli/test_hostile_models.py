@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import transformers
 from huggingface_hub.utils import _cache_assets
 from transformers import PreTrainedModel
 
-from hf_layerprune.cli.main import main
 from hf_layerprune.mini import model_path
 from hf_layerprune.models import source_model
 from hf_layerprune.models.loading import load_model
@@ -26,23 +23,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def run_inside(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run_inside(run_in_process: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A function that runs `hf-layerprune ARGUMENTS` in this process, with a cache of its own for what is kept between runs."""
-
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(here)
-        monkeypatch.setattr(sys, "argv", ["hf-layerprune", *map(str, arguments)])
-        monkeypatch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
-        handler = signal.getsignal(signal.SIGTERM)
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        out, err = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, ended.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return call
+    monkeypatch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    return run_in_process
 
 
 @pytest.fixture

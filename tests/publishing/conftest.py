@@ -12,14 +12,24 @@ from hf_layerprune.publishing.card import CardFacts, card_facts
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
-def write_cards() -> ModuleType:
-    """examples/write_cards.py."""
-    spec = importlib.util.spec_from_file_location("write_cards", ROOT / "examples" / "write_cards.py")
+def _example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def write_cards() -> ModuleType:
+    """examples/write_cards.py."""
+    return _example("write_cards")
+
+
+@pytest.fixture(scope="session")
+def look() -> ModuleType:
+    """examples/look_at_cards.py."""
+    return _example("look_at_cards")
 
 
 @pytest.fixture

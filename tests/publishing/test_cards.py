@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -37,16 +36,6 @@ def test_a_card_is_what_its_records_say(write_cards: ModuleType, tmp_path: Path,
 def test_cards_are_small() -> None:
     files = [path for name in NAMES for path in (ROOT / "cards" / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 1_500_000
-
-
-@pytest.fixture(scope="module")
-def look() -> ModuleType:
-    """examples/look_at_cards.py."""
-    spec = importlib.util.spec_from_file_location("look_at_cards", ROOT / "examples" / "look_at_cards.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Live(HTMLParser):
