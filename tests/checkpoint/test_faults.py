@@ -193,11 +193,6 @@ rewrite(checkpoint, PruningPlan.load(sys.argv[2]), Path(sys.argv[3]), overwrite=
 """
 
 
-def heed_interrupts() -> None:
-    """A shell starts background jobs with SIGINT ignored, and their children inherit that."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
     """A function that starts a slow rewrite of tmp_path/source to tmp_path/output in a process of its own.
@@ -209,9 +204,7 @@ def start(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
     arguments = [sys.executable, "-c", SLOW_REWRITE, str(source), str(tmp_path / "plan.json"), str(tmp_path / "output")]
 
     def run() -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts, cwd=tmp_path
-        )
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
         assert process.stdout is not None and process.stdout.readline() == "started\n"
         return process
 

@@ -56,12 +56,9 @@ def convert(
     """Start a rewrite of `source` to folder/output without layer 1, in a process of its own under a resource limit."""
     make_plan(Checkpoint.open(source, "tiny"), (1,)).save(folder / "plan.json")
 
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
-
     options = [pause, *(limit or (0, 0)), block]
     arguments = [sys.executable, "-c", CONVERSION, str(source), str(folder / "plan.json"), str(folder / "output"), *map(str, options)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=prepare)
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold a process to RLIMIT_DATA")

@@ -25,18 +25,11 @@ Run = Any
 SAMPLES = 30  # a domain
 
 
-def heed_ctrl_c() -> None:
-    """A shell's background job ignores SIGINT, and so would its children."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def start(environment: dict[str, str], here: Path, home: Path) -> subprocess.Popen[str]:
     """Many small batches of mini in a process of its own, with a cache of its own."""
     command = [sys.executable, "-m", "hf_layerprune", "evaluate", "mini", "--samples", str(SAMPLES), "--batch-size", "2"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=here, env=environment | {"HF_HOME": str(home)}, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_ctrl_c
-    )
+    return subprocess.Popen(command, cwd=here, env=environment | {"HF_HOME": str(home)}, stdout=pipe, stderr=pipe, text=True)
 
 
 def wait_for_answers(process: subprocess.Popen[str], home: Path, least: int) -> Path:
