@@ -23,7 +23,7 @@ from hf_layerprune.checkpoint.page_cache import is_cached
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError
 
-READ_BYTES = 1 << 20
+READ_BYTES = 4 << 20  # smaller requests leave the disk idle between them
 BLOCK_BYTES = 4 << 20  # a write to the disk: large enough to keep it busy; whole pages
 BLOCKS = 4  # one is filled, one written, one hashed, and one evens out their stalls: this bounds the memory
 PAGE_BYTES = 4096  # what direct reading and writing is aligned to: no smaller than any disk's sector
@@ -146,16 +146,18 @@ class HashedFile:
                 os.close(self._handle)
 
 
-def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False) -> Iterator[memoryview]:
-    """The bytes of a file from `begin` to before `end`, in blocks of one size but the last, each gone when the next is asked for.
+def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False, size: int | None = None) -> Iterator[memoryview]:
+    """The bytes of a file from `begin` to before `end`, in blocks of `size` bytes, READ_BYTES by default, but the last.
 
-    What is in the page cache is taken from there, or with `past_cache` not; what is not is read from the disk without going through
-    the cache, where the system can. Raises CheckpointError naming the file if the bytes cannot all be read.
+    Each block is gone when the next is asked for, and two ranges of one length come in the same blocks. What is in the page cache
+    is taken from there, or with `past_cache` not; what is not is read from the disk without going through the cache, where the
+    system can. Raises CheckpointError naming the file if the bytes cannot all be read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            memory = memoryview(_memory(READ_BYTES + 2 * PAGE_BYTES))
+            size = size or READ_BYTES
+            memory = memoryview(_memory(size + 2 * PAGE_BYTES))
             direct, decided, possible = False, begin, bool(DIRECT)
             while begin < end:
                 if begin >= decided:
@@ -163,7 +165,7 @@ def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False) -
                     direct = possible and (past_cache or not is_cached(handle, begin, decided))
                     if not direct:
                         _read_ahead(handle, begin, decided)
-                wanted = min(READ_BYTES, decided - begin)
+                wanted = min(size, decided - begin)
                 try:
                     block = _read_direct(handle, memory, begin, wanted) if direct else _read(handle, memory[:wanted], begin, wanted)
                 except OSError as error:

@@ -22,6 +22,7 @@ from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_si
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
 READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
+COMPARED_BYTES = 1 << 20  # read at once of each of the two: this and READERS bound the memory
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,9 @@ def same_tensors(pairs: Sequence[tuple[TensorSpan, TensorSpan, bool]]) -> list[b
         if (written.dtype, written.shape) != (source.dtype, source.shape):
             return False
         try:
-            on_disk = read_blocks(written.file, written.begin, written.end, past_cache=True)
-            return not whole or same_blocks(on_disk, read_blocks(source.file, source.begin, source.end), stopped)
+            on_disk = read_blocks(written.file, written.begin, written.end, past_cache=True, size=COMPARED_BYTES)
+            original = read_blocks(source.file, source.begin, source.end, size=COMPARED_BYTES)
+            return not whole or same_blocks(on_disk, original, stopped)
         except BaseException:
             stopped.set()
             raise

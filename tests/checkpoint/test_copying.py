@@ -145,6 +145,7 @@ def test_what_is_cached_is_not_asked_of_the_disk(tmp_path: Path, monkeypatch: py
         pytest.skip("this file system has no direct reading")
     content = os.urandom(3 << 20)
     (tmp_path / "file").write_bytes(content)
+    monkeypatch.setattr(copying, "READ_BYTES", 1 << 20)
     direct: list[int] = []
     read_direct = copying._read_direct
     monkeypatch.setattr(copying, "_read_direct", lambda *arguments: direct.append(arguments[2]) or read_direct(*arguments))
