@@ -36,7 +36,7 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
         layouts = family.layouts(name, shape)
         if tensors[name].shape not in layouts or tensors[name].dtype not in FLOATS:
             found = f"{tensors[name].dtype} {shown(list(tensors[name].shape))}"
-            asked = " or ".join(str(list(layout)) for layout in layouts)
+            asked = " or ".join(shown(list(layout)) for layout in layouts)
             raise CheckpointError(f"{where}: {shown(name)} is {found}, config.json asks for {asked} in {'/'.join(FLOATS)}. {FETCH}")
     if unknown := sorted(tensors.keys() - expected.keys()):
         # A pruned model is judged by its ancestor's depth: what was harmless there could look stacked by chance in another.
@@ -75,6 +75,6 @@ def _refuse_depth_bearing(unknown: list[str], tensors: Mapping[str, TensorSpan],
         numbers = [int(part) for part in name.split(".") if part.isdecimal() and len(part) < 10]
         if name.startswith(family.layer_prefix) or depth - 1 in numbers or tensors[name].shape[:1] == (depth,):
             raise CheckpointError(
-                f"{where}: {shown(name)}, {list(tensors[name].shape)}, is not declared and seems to depend on the {depth} layers. "
+                f"{where}: {shown(name)}, {shown(list(tensors[name].shape))}, is not declared and seems to depend on the {depth} layers. "
                 f"Declare it in hf_layerprune/families/{family.model_type}.py, or remove it from the checkpoint."
             )

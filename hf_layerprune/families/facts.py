@@ -25,6 +25,7 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
     _check_required(family, text, where)
     layers = _depth(text.get(family.depth), f"{family.text}.{family.depth}", where)
     _check_lists(family, text, layers, where)
+    _refuse_second_depth(family, config, layers, where)
     return ModelFacts(
         source=source,
         family=family.model_type,
@@ -98,20 +99,32 @@ def _check_lists(family: Family, text: Mapping[str, Any], layers: int, where: st
         if value is not None and not numbers_below(value, layers):
             raise FamilyError(f"{where}: '{family.text}.{key}' is {shown(value)}, expected different layers from 0 to {layers - 1}.")
     declared = {*family.per_layer, *family.layer_indices, *family.other_lists}
-    for path, value in _lists(text, ""):
-        if len(value) == layers and path not in declared:
+    numbers = {str(layer) for layer in range(layers)}
+    for keys, value in _collections(text, ()):
+        per_layer = len(value) == layers and (isinstance(value, list) or value.keys() == numbers)
+        if per_layer and (path := ".".join(keys)) not in declared:
             raise FamilyError(
-                f"{where}: '{family.text}.{path}' has {layers} entries, as many as there are layers, and is not declared. Add it to "
-                f"per_layer, layer_indices or other_lists in hf_layerprune/families/{family.model_type}.py."
+                f"{where}: {shown(f'{family.text}.{path}')} has {layers} entries, as many as there are layers, and is not declared. Add it "
+                f"to per_layer, layer_indices or other_lists in hf_layerprune/families/{family.model_type}.py."
             )
 
 
-def _lists(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, list[Any]]]:
-    for key, item in value.items():
-        if isinstance(item, list):
-            yield prefix + key, item
-        elif isinstance(item, Mapping):
-            yield from _lists(item, f"{prefix}{key}.")
+def _collections(value: Mapping[str, Any] | list[Any], keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every list and object within a value, with the keys and places that lead there."""
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(item, (list, Mapping)):
+            yield (*keys, str(key)), item
+            yield from _collections(item, (*keys, str(key)))
+
+
+def _refuse_second_depth(family: Family, config: Mapping[str, Any], layers: int, where: str) -> None:
+    """Refuse the depth a second time, beside the text section: nothing reads it there, so nothing would shorten it."""
+    for key in (family.depth, *family.per_layer):
+        value = config.get(key)
+        if value == layers or (isinstance(value, list) and len(value) == layers):
+            raise FamilyError(
+                f"{where}: {key!r} stands outside {family.text!r} too, as {shown(value)}, and would keep the old depth. Remove it there."
+            )
 
 
 def _taps(family: Family, config: Mapping[str, Any], where: str) -> list[int]:
@@ -127,7 +140,8 @@ def _lineage(config: Mapping[str, Any], layers: int, where: str) -> tuple[int, .
     if record is None:
         return None
     original, depth = find(config, f"{LINEAGE}.original_layers"), find(config, f"{LINEAGE}.original_depth")
-    if type(depth) is not int or not numbers_below(original, depth) or len(original) != layers or original != sorted(original):
+    named = type(depth) is int and depth <= MAX_MODULES and numbers_below(original, depth)
+    if not named or len(original) != layers or original != sorted(original):
         raise FamilyError(
             f"{where}: {LINEAGE!r} does not name the original layer of each of the {layers} layers: {shown(record)}. "
             f"Correct it, or remove the key to go on without the lineage."

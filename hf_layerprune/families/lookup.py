@@ -25,10 +25,14 @@ def section(config: Mapping[str, Any], path: str, where: str) -> Mapping[str, An
 
 
 def positive(config: Mapping[str, Any], path: str, where: str) -> int:
-    """The whole number of at least 1 at a path; FamilyError naming `where` if there is none."""
+    """The whole number of at least 1 at a path; FamilyError naming `where` if there is none.
+
+    What is larger than any tensor is refused: a product of such numbers can have too many digits to be written out.
+    """
     value = find(config, path)
-    if type(value) is not int or value < 1:
-        raise FamilyError(f"{where}: {path!r} is {shown(value)}, expected a whole number of at least 1. Download config.json again.")
+    if type(value) is not int or not 1 <= value < 1 << 63:
+        expected = "a whole number of at least 1 and below 2^63"
+        raise FamilyError(f"{where}: {path!r} is {shown(value)}, expected {expected}. Download config.json again.")
     return value
 
 

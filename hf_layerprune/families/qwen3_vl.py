@@ -113,7 +113,8 @@ QWEN3_VL = Family(
     layer_prefix=_LAYERS,
     per_layer=("layer_types",),
     layer_indices=("mlp_only_layers",),
-    other_lists=("rope_scaling.mrope_section", "rope_parameters.mrope_section"),
+    # transformers writes the names of a classifier's classes, by number, into every config.
+    other_lists=("rope_scaling.mrope_section", "rope_parameters.mrope_section", "id2label"),
     deepstack="vision_config.deepstack_visual_indexes",
     vision_depth="vision_config.depth",
     head="lm_head.weight",

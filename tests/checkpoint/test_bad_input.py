@@ -72,6 +72,19 @@ def test_depth_and_lists(source: Path, change: Callable[[dict[str, Any]], Any], 
     refused(source, message, kind)
 
 
+SIZES = {
+    "a number": ("text_config__vocab_size",),
+    "two, whose product Python does not write out": ("text_config__num_attention_heads", "text_config__head_dim"),
+    "a number of modules": ("vision_config__depth",),
+}
+
+
+@pytest.mark.parametrize("keys", SIZES.values(), ids=SIZES)
+def test_numbers_of_4200_digits(source: Path, keys: tuple[str, ...]) -> None:
+    (source / "config.json").write_text(json.dumps(make_config(**dict.fromkeys(keys, 10**4200))))
+    refused(source, "is 1000.*, expected a whole number of at least 1 and below 2.63", FamilyError)
+
+
 def test_unknown_family_names_the_nearest(source: Path) -> None:
     (source / "config.json").write_text(json.dumps(make_config(model_type="qwen3-vl")))
     refused(source, r"'qwen3-vl' is not declared \(nearest: 'qwen3_vl'.*add a Family .*hf_layerprune/families/", FamilyError)
@@ -118,6 +131,17 @@ def test_tensors_of_no_known_place(
     assert f"no known place are kept, 1: '{name}'" in checkpoint.notes[0]
     rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
     assert read_model(tmp_path / "output") == pruned(read_model(source), [0, 1, 2, 4, 5])
+
+
+def test_a_shape_of_300_000_dimensions_is_not_shown_whole(source: Path) -> None:
+    path = source / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header, size = json.loads(content[8:end]), len(content) - end
+    header["adapters.5.scale"] = {"dtype": "U8", "shape": [0] * 300_000, "data_offsets": [size, size]}
+    raw = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + content[end:])
+    refused(source, r"'adapters.5.scale', \[0, 0, .*….* 0, 0\], is not declared")
 
 
 def test_a_tied_model_with_another_head_is_kept_as_it_is(source: Path, tmp_path: Path, rewritten_weights: Callable[..., Path]) -> None:
