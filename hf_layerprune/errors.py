@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+TOKENS = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}")  # names such as hf_layerprune are shorter, and have more underscores
+SIGNATURES = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>)]+")  # what a signed address lets one do is in its query
+
 
 class LayerPruneError(Exception):
     """The root of every error that this package raises on purpose; the command line prints it and exits with 1."""
@@ -84,8 +87,13 @@ def first_line(error: BaseException) -> str:
     return (str(said) or type(error).__name__)[:300].rstrip(".")
 
 
+def redacted(text: str, *secrets: object) -> str:
+    """A text without the given secrets, anything that looks like a token of the Hub, and the queries of addresses."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if isinstance(secret, str) and secret else text
+    return SIGNATURES.sub(r"\1?***", TOKENS.sub("***", text))
+
+
 def reason_without_secrets(error: BaseException, token: str | bool | None) -> str:
     """The first line of an error, without anything that is, or looks like, a token or a signed address."""
-    text = first_line(error)
-    text = text.replace(token, "***") if isinstance(token, str) and token else text
-    return re.sub(r"hf_\w{6,}|\?\S+", "***", text)
+    return re.sub(r"\?\S+", "***", redacted(first_line(error), token))

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hf_layerprune.checkpoint.redacted_log import redacted_log
 from hf_layerprune.errors import SourceError, hub_refusal, reason_without_secrets, shown
 
 
 @contextmanager
 def hub_errors(repo: str, revision: str | None, local_files_only: bool, token: str | bool | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises within the block into SourceError about the repository `repo`."""
+    """Turn what huggingface_hub raises within the block into SourceError about the repository `repo`, and keep secrets out of logs."""
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repo}"
     try:
-        yield
+        with redacted_log(token if isinstance(token, str) else None):
+            yield
     except errors.GatedRepoError as error:
         raise SourceError(f"{repo} is gated: accept its terms at {page}, then log in (hf auth login).") from error
     except errors.RepositoryNotFoundError as error:

@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _fail(error: Exception, debug: bool) -> None:
-    from hf_layerprune.publishing.refusals import redacted
+    from hf_layerprune.errors import redacted
 
     secrets = _secrets()
     if debug:

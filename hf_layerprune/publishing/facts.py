@@ -162,6 +162,9 @@ def _card(path: Path, license: str | None) -> dict[str, Any]:
     """What the source's own card says of licence, language and task, the licence replaced where a person named another."""
     record = read_json(path, "source record") if path.is_file() else {}
     card = {key: value for key, value in record.items() if key in CARD_KEYS and _short(value)}
+    names = card.get("license")
+    if any(name.strip().casefold() == "unknown" for name in ([names] if isinstance(names, str) else names or [])):
+        card = {key: value for key, value in card.items() if not key.startswith("license")}  # an admission, no licence
     if license is not None:
         if not license.strip():
             raise PublishError("the licence is empty. Name one as the Hub spells it, such as --license apache-2.0, or leave it out.")

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class Target:
     id: str
     head: str
     private: bool
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
 
     @cached_property
     def repo(self) -> RemoteRepo:
@@ -167,6 +167,10 @@ def find_target(api: HfApi, request: Request) -> Target | None:
         info = api.model_info(request.repo, revision=request.revision)
     except errors.GatedRepoError:
         raise
+    except errors.RevisionNotFoundError as error:
+        if not request.to_pull_request:
+            raise
+        raise PublishError(f"{request.repo} has no pull request {request.revision}. Open one with --create-pr.") from error
     except errors.RepositoryNotFoundError:
         _check_new(api, request)
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -11,19 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from hf_layerprune.checkpoint.hub_errors import transport_error
-from hf_layerprune.errors import LayerPruneError, PublishError, SourceError
+from hf_layerprune.checkpoint.redacted_log import redacted_log
+from hf_layerprune.errors import LayerPruneError, PublishError, SourceError, redacted
 
 AGAIN = "Push again: what was sent is kept, and only the rest is sent."
 LOG_IN = "Log in (hf auth login) with a token that may write, or set HF_TOKEN"
-TOKENS = re.compile(r"\b(?:hf|api_org)_\w{6,}")
-SIGNATURES = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>)]+")  # what a signed address lets one do is in its query
-
-
-def redacted(text: str, *secrets: object) -> str:
-    """A text without the given secrets, anything that looks like a token of the Hub, and the queries of addresses."""
-    for secret in secrets:
-        text = text.replace(secret, "***") if isinstance(secret, str) and secret else text
-    return SIGNATURES.sub(r"\1?***", TOKENS.sub("***", text))
 
 
 def current_token(token: str | bool | None) -> str | None:
@@ -41,7 +32,7 @@ def push_errors(repo: str, token: str | bool | None, again: str = AGAIN) -> Iter
     """
     secret = current_token(token)
     try:
-        with _redacted_log(secret):
+        with redacted_log(secret):
             yield
     except _raised_by_a_push() as error:
         root = _root(error)
@@ -132,21 +123,3 @@ def _root(error: BaseException) -> BaseException:
 def _first_line(error: BaseException, secret: str | None) -> str:
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return redacted(text, secret)[:300].rstrip(".")
-
-
-@contextmanager
-def _redacted_log(secret: str | None) -> Iterator[None]:
-    """huggingface_hub logs each retry with its address, which may be a signed one."""
-
-    def clean(record: logging.LogRecord) -> bool:
-        record.msg, record.args = redacted(record.getMessage(), secret), ()
-        return True
-
-    handlers = [*logging.getLogger("huggingface_hub").handlers]
-    for handler in handlers:
-        handler.addFilter(clean)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(clean)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -13,7 +14,7 @@ from hf_layerprune.artifacts.files import dump_json, read_bounded
 from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.checkpoint.side_files import README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
-from hf_layerprune.publishing.card import MAX_CARD_BYTES, merge_card, our_parts, write_card
+from hf_layerprune.publishing.card import MAX_CARD_BYTES, card_facts, merge_card, our_parts, render_card, write_card
 from hf_layerprune.publishing.contents import CARD_RECORD, Item
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.merge import own_text, taken_keys
@@ -52,7 +53,10 @@ class LocalCard:
         if there is not None:
             (self.place / README).write_bytes(there)
         text = write_card(folder, self.place / README, license=license, control=control, repo=repo).read_text(encoding="utf-8")
-        self.renewed = there is not None and our_parts(there.decode("utf-8")) != our_parts(text)
+        if there is not None:
+            figures = frozenset(path.name for path in (self.place / RECORDS).glob("*.png"))
+            here = render_card(replace(card_facts(folder, license=license, control=control), figures=figures))  # as `card` writes it
+            self.renewed = our_parts(there.decode("utf-8")) not in (our_parts(text), our_parts(here))
         return text
 
 

@@ -12,9 +12,10 @@ from hub_state import Account
 from loopback_hub import LoopbackHub
 from pushing import CARD, OTHER, REPO, TOKEN, pruned_folder, pushing_hub
 
-from hf_layerprune.errors import PublishError, UsageError
+from hf_layerprune.checkpoint.remote import RemoteRepo
+from hf_layerprune.errors import PublishError, UsageError, reason_without_secrets, redacted
+from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.push import push
-from hf_layerprune.publishing.refusals import redacted
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +246,15 @@ def test_a_huge_record_on_the_hub_is_not_read(hub: LoopbackHub, folder: Path, mo
     refused(folder, r"^me/tiny-5L/layerprune/manifest\.json: .* bytes, at most 10 are read")
 
 
+@pytest.mark.parametrize("licence", ["unknown", "Unknown", "[mit, unknown]"])
+def test_a_source_that_says_its_licence_is_unknown(hub: LoopbackHub, tmp_path: Path, licence: str) -> None:
+    folder = pruned_folder(tmp_path, card=f"---\nlicense: {licence}\n---\n")
+    refused(folder, r"the licence of owner/tiny is not known, so this may not be published")
+    assert nothing_sent(hub)
+    push(folder, REPO, token=TOKEN, license="unknown", say=lambda line: None)  # a person may say so
+    assert "license: unknown\n" in hub.repos[REPO].files()["README.md"].decode()
+
+
 def test_texts_that_would_break_a_card(hub: LoopbackHub, tmp_path: Path) -> None:
     """A hostile licence from a source's card reaches the Hub as one YAML text."""
     card = "---\nlicense: other\nlicense_name: |\n  a: b\n  ---\n  <script>alert(1)</script>\n---\n"
@@ -262,3 +272,15 @@ def test_secrets() -> None:
     text = f"'Bearer {TOKEN}' abc https://s3.example/x?X-Amz-Signature=abc&y=1 'https://x/y?z' hf_api secret"
     assert redacted(text, "secret", None) == "'Bearer ***' abc https://s3.example/x?*** 'https://x/y?***' hf_api ***"
     assert OTHER not in redacted(OTHER)
+    for name in ("/src/hf_layerprune/model.safetensors", "python -m hf_layerprune push", "me/hf_models", "hf_models_of_everybody_in_2026"):
+        assert redacted(name) == name
+        assert reason_without_secrets(OSError(name), None) == name
+
+
+def test_no_token_is_in_a_repr() -> None:
+    assert TOKEN not in repr(Target("a/b", "c" * 40, False, TOKEN)) + repr(RemoteRepo("a/b", "c" * 40, token=TOKEN))
+
+
+def test_a_missing_pull_request_is_no_branch_to_create(hub: LoopbackHub, folder: Path) -> None:
+    hub.add(REPO)
+    refused(folder, rf"^{REPO} has no pull request refs/pr/9\. Open one with --create-pr\.$", revision="refs/pr/9")
