@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, shown
 
 MAX_JSON_BYTES = 64 << 20
 MAX_DEPTH = 64
@@ -90,8 +90,8 @@ def parse_json(content: bytes, where: str, what: str) -> dict[str, Any]:
     """Parse a JSON object strictly: UTF-8 (a byte-order mark is accepted), no NaN, no duplicate key, nested 64 deep at most."""
     try:
         value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = {RecursionError: "nested too deep", MemoryError: "it takes more memory than there is"}.get(type(error), str(error))
         raise ArtifactError(f"{where}: not a valid {what}: {reason}.") from error
     if not isinstance(value, dict):
         raise ArtifactError(f"{where}: not a valid {what}: expected a JSON object, got {type(value).__name__}.")
@@ -123,7 +123,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice!r} stands there twice")
+        raise ValueError(f"the key {shown(twice)} stands there twice")
     return result
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.files import parse_json
-from hf_layerprune.checkpoint.remedies import to_read
+from hf_layerprune.checkpoint.remedies import MEMORY, to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADERS_BYTES = 256 << 20  # of all weight files of a checkpoint, whose headers are held together
 MAX_METADATA_BYTES = 1 << 20
+# A bracket can cost seventy times its own byte once it is parsed. A tensor has three, in fifty bytes at least; names may hold some.
+BYTES_A_BRACKET = 8
 AGAIN = "The file is damaged or incomplete; download it again."
 
 DTYPE_BITS: Mapping[str, int] = {
@@ -65,12 +68,14 @@ def read_header(path: Path) -> Header:
 def parse_header(read: Callable[[int], bytes], size: int, path: Path) -> Header:
     """As `read_header`, of a file of `size` bytes whose next bytes, as many as asked for, `read` gives."""
     length = _header_length(read(8), size, path)
-    raw = read(length)
-    entries = _parse(raw, path)
-    metadata = _metadata(entries.pop("__metadata__", None), path)
     data_start = 8 + length
-    spans = {name: _span(name, entry, data_start, path) for name, entry in entries.items()}
-    tensors = dict(sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)))
+    try:
+        entries = _parse(read(length), path)
+        metadata = _metadata(entries.pop("__metadata__", None), path)
+        spans = {name: _span(name, entry, data_start, path) for name, entry in entries.items()}
+        tensors = dict(sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)))
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: a header of {length:,} bytes takes more memory than there is. {MEMORY}") from error
     _check_layout(tensors, data_start, size, path)
     return Header(tensors, metadata, data_start, size)
 
@@ -87,6 +92,8 @@ def _header_length(prefix: bytes, size: int, path: Path) -> int:
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     if raw[:1] != b"{":
         raise CheckpointError(f"{path}: the header begins with {raw[:1]!r}, expected '{{'. This is no safetensors file, or it is damaged.")
+    if (brackets := raw.count(b"[") + raw.count(b"{")) > len(raw) // BYTES_A_BRACKET + MAX_METADATA_BYTES:
+        raise CheckpointError(f"{path}: the header has {brackets:,} brackets in {len(raw):,} bytes, which no tensors need. {AGAIN}")
     try:
         return parse_json(raw, str(path), "safetensors header")
     except ArtifactError as error:

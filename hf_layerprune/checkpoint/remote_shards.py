@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,16 +11,15 @@ from typing import Any
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.checkpoint.fingerprint import SAMPLE_BYTES, Bytes, Ranges, sampled_ranges
-from hf_layerprune.checkpoint.header import Header, parse_header
+from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, parse_header
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import RemoteFile
-from hf_layerprune.checkpoint.shards import is_whole
+from hf_layerprune.checkpoint.shards import TOO_MANY_HEADERS, CheckHeader, is_whole
 from hf_layerprune.checkpoint.source import DESCRIPTION, ResolvedSource, resolve
 from hf_layerprune.errors import CheckpointError, UsageError
 
 FIRST_BYTES = 192 << 10  # most headers and the first block behind them: one request instead of three
-MAX_BYTES = 256 << 20  # of all shards' headers and blocks, which are held together
 THREADS = 8
 
 
@@ -33,38 +33,52 @@ class RemoteShards:
         self.repo = repo
         self._folder = folder
         self._samples: dict[str, dict[tuple[int, int], Bytes]] = {}
+        self._room = MAX_HEADERS_BYTES  # for the blocks as well, which are held with the headers
+        self._lock = threading.Lock()
 
     def names(self) -> Collection[str]:
         return [name for name in self.repo.files if "/" not in name]
 
-    def headers(self, names: Sequence[str], remedy: str) -> dict[str, Header]:
+    def headers(self, names: Sequence[str], remedy: str, check: CheckHeader = lambda name, header: None) -> dict[str, Header]:
         if missing := [name for name in names if name not in self.repo.files]:
             raise CheckpointError(
                 f"{self.repo.where(missing[0])} is missing at commit {self.repo.commit[:7]}. "
                 "The repository is incomplete: tell its owner, or name another --revision."
             )
+        found: dict[str, Header] = {}
         pool = ThreadPoolExecutor(THREADS)
         try:
-            return dict(zip(names, pool.map(self._header, names), strict=True))
+            for name, header in zip(names, pool.map(self._header, names), strict=True):
+                check(name, header)
+                found[name] = header
         finally:
             pool.shutdown(cancel_futures=True)
+        return found
 
     def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
         return [self._samples[name][part] for part in ranges]
 
     def _header(self, name: str) -> Header:
-        beginning = _Beginning(self.repo, self.repo.files[name])
+        beginning = _Beginning(self.repo, self.repo.files[name], self._take_room)
         header = parse_header(beginning.read, beginning.file.size, Path(self.repo.where(name)))
         self._samples[name] = {(begin, end): beginning.part(begin, end) for begin, end in sampled_ranges(header)}
         return moved(header, self._folder / name)
 
+    def _take_room(self, name: str, count: int) -> None:
+        """Reserve room for bytes before they are asked for: several threads ask at once."""
+        with self._lock:
+            self._room -= count
+            if self._room < 0:
+                raise CheckpointError(f"{self.repo.where(name)}: {TOO_MANY_HEADERS} Name another repository.")
+
 
 class _Beginning:
-    """The first bytes of a remote file, held and extended as far as they are asked for."""
+    """The first bytes of a remote file, held and extended as far as they are asked for. take_room: called before bytes are fetched."""
 
-    def __init__(self, repo: RemoteRepo, file: RemoteFile) -> None:
+    def __init__(self, repo: RemoteRepo, file: RemoteFile, take_room: Callable[[str, int], None]) -> None:
         self.file = file
         self._repo = repo
+        self._take_room = take_room
         self._held = bytearray()
         self._at = 0
 
@@ -79,15 +93,13 @@ class _Beginning:
 
     def part(self, begin: int, end: int) -> Bytes:
         """Any bytes; those that are not held are asked for, and not kept."""
-        held = end <= len(self._held)
-        return bytes(self._held[begin:end]) if held else b"".join(self._repo.read(self.file.name, begin, end))
+        if end <= len(self._held):
+            return bytes(self._held[begin:end])
+        self._take_room(self.file.name, end - begin)
+        return b"".join(self._repo.read(self.file.name, begin, end))
 
     def _extend(self, end: int) -> None:
-        if self._repo.received + end - len(self._held) > MAX_BYTES:
-            raise CheckpointError(
-                f"{self._repo.where(self.file.name)}: the headers of all shards are more than {MAX_BYTES:,} bytes, which no model needs. "
-                "Name another repository."
-            )
+        self._take_room(self.file.name, end - len(self._held))
         for block in self._repo.read(self.file.name, len(self._held), end):
             self._held += block
 

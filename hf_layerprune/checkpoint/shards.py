@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from hf_layerprune.checkpoint.fingerprint import Bytes, Ranges
 from hf_layerprune.checkpoint.folder import read_object, refuse_twins, regular_file, safe_name
-from hf_layerprune.checkpoint.header import Header, read_header
+from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, read_header
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError, shown
 
@@ -19,6 +20,9 @@ SINGLE = "model.safetensors"
 FETCH = "Fetch it again (hf download ID --local-dir FOLDER) or correct the folder."
 MAX_INDEX_BYTES = 64 << 20
 
+TOO_MANY_HEADERS = f"the headers of all shards are more than {MAX_HEADERS_BYTES:,} bytes, which no model needs."
+CheckHeader = Callable[[str, Header], None]  # of a weight file of this name
+
 
 class ShardReader(Protocol):
     """Where weight files are read from: a folder, or a repository on the Hub."""
@@ -26,8 +30,11 @@ class ShardReader(Protocol):
     def names(self) -> Collection[str]:
         """The files that lie beside config.json."""
 
-    def headers(self, names: Sequence[str], remedy: str) -> dict[str, Header]:
-        """The checked headers of weight files; CheckpointError, ending with `remedy` where one is missing."""
+    def headers(self, names: Sequence[str], remedy: str, check: CheckHeader = lambda name, header: None) -> dict[str, Header]:
+        """The headers of weight files, each proved and given to `check` before the next is asked for.
+
+        CheckpointError, ending with `remedy` where a file is missing, and where all together are more than MAX_HEADERS_BYTES.
+        """
 
     def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
         """The bytes of a weight file in each of some ranges; CheckpointError naming the file if it cannot be read."""
@@ -45,8 +52,15 @@ class LocalShards:
         except OSError as error:
             raise CheckpointError(f"{self.folder}: cannot list it: {error.strerror}. {to_read(error)}") from error
 
-    def headers(self, names: Sequence[str], remedy: str) -> dict[str, Header]:
-        return {name: read_header(regular_file(self.folder, name, remedy)) for name in names}
+    def headers(self, names: Sequence[str], remedy: str, check: CheckHeader = lambda name, header: None) -> dict[str, Header]:
+        found: dict[str, Header] = {}
+        held = 0
+        for name in names:
+            found[name] = header = read_header(regular_file(self.folder, name, remedy))
+            check(name, header)
+            if (held := held + header.data_start) > MAX_HEADERS_BYTES:
+                raise CheckpointError(f"{self.folder / name}: {TOO_MANY_HEADERS} Pass another checkpoint.")
+        return found
 
     def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
         try:
@@ -67,11 +81,15 @@ def read_shards(folder: Path, reader: ShardReader) -> dict[str, Header]:
     if not (folder / INDEX).exists():
         return reader.headers([SINGLE], FETCH)
     mapped = _weight_map(folder)
-    names = sorted(set(mapped.values()))
-    refuse_twins(names, f"{folder / INDEX}")
-    shards = reader.headers(names, _remedy(folder))
-    _check_places(shards, mapped, folder / INDEX)
-    return shards
+    placed: defaultdict[str, set[str]] = defaultdict(set)
+    for tensor, name in mapped.items():
+        placed[name].add(tensor)
+    refuse_twins(sorted(placed), f"{folder / INDEX}")
+
+    def check(name: str, header: Header) -> None:
+        _check_places(name, header.tensors.keys(), placed[name], mapped, folder / INDEX)
+
+    return reader.headers(sorted(placed), _remedy(folder), check)
 
 
 def is_whole(folder: Path) -> bool:
@@ -106,11 +124,11 @@ def _remedy(folder: Path) -> str:
     return FETCH
 
 
-def _check_places(shards: Mapping[str, Header], mapped: Mapping[str, Any], index: Path) -> None:
-    for name, header in shards.items():
-        if lost := [tensor for tensor, shard in mapped.items() if shard == name and tensor not in header.tensors]:
-            raise CheckpointError(f"{index}: {name} lacks tensors that the index places there, {some(lost)}. {FETCH}")
-        if twice := [tensor for tensor in header.tensors if mapped.get(tensor, name) != name]:
-            raise CheckpointError(f"{index}: {name} holds tensors that the index places in another shard, {some(twice)}. {FETCH}")
-        if unknown := header.tensors.keys() - mapped.keys():
-            raise CheckpointError(f"{index}: {name} holds tensors that the index does not name, {some(unknown)}. {FETCH}")
+def _check_places(name: str, found: Set[str], placed: Set[str], mapped: Mapping[str, str], index: Path) -> None:
+    """Compare the tensors of one shard with those that the index places there. No `-` of sets here: it goes through all of `mapped`."""
+    if lost := [tensor for tensor in placed if tensor not in found]:
+        raise CheckpointError(f"{index}: {name} lacks tensors that the index places there, {some(lost)}. {FETCH}")
+    if twice := [tensor for tensor in found if mapped.get(tensor, name) != name]:
+        raise CheckpointError(f"{index}: {name} holds tensors that the index places in another shard, {some(twice)}. {FETCH}")
+    if unknown := [tensor for tensor in found if tensor not in mapped]:
+        raise CheckpointError(f"{index}: {name} holds tensors that the index does not name, {some(unknown)}. {FETCH}")

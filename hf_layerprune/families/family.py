@@ -35,11 +35,11 @@ class Family:
     per_layer: keys of lists with one entry a layer, cut with the layers; layer_indices: keys of lists of layer numbers,
     renumbered with the layers; other_lists: paths within the text section of lists, and of objects with numbers for keys,
     that have nothing to do with layers, however long they are; deepstack: path of the vision taps, one for each of the first
-    decoder layers, whose features are added after that layer; vision_depth: path of the number of layers that the taps count; head: the tensor that a tied
-    config leaves out; embedding: the tensor it is then tied to; tied: path of the switch that ties them; required: keys that
-    must have this value where they are there at all, since with another one a layer's number decides what it is made of;
-    either_way: decoder tensors, by the rest of their names, whose last two dimensions some writers exchange, and which
-    transformers loads by their shape; tensors: all tensors of a checkpoint, by rule.
+    decoder layers, whose features are added after that layer; vision_depth: path of the number of layers that the taps
+    count; head: the tensor that a tied config leaves out; embedding: the tensor it is then tied to; tied: path of the switch
+    that ties them; required: keys that must have this value where they are there at all, since with another one a layer's
+    number decides what it is made of; either_way: decoder tensors, by the rest of their names, whose last two dimensions some
+    writers exchange, and which transformers loads by their shape; tensors: all tensors of a checkpoint, by rule.
     """
 
     model_type: str

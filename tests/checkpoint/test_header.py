@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -154,3 +157,49 @@ def test_absent_metadata_and_no_tensors(tmp_path: Path) -> None:
 def test_unreadable(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         read_header(tmp_path / "absent.safetensors")
+
+
+def test_brackets_are_counted_before_they_are_parsed(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", b'{"a":[' + b"[]," * 2_000_000 + b"[]]}")
+    tracemalloc.start()
+    with pytest.raises(
+        CheckpointError, match=r"x\.safetensors: the header has 2,000,003 brackets in 6,000,010 bytes, which no tensors need"
+    ):
+        read_header(path)
+    assert tracemalloc.get_traced_memory()[1] < 2 * path.stat().st_size
+    tracemalloc.stop()
+
+
+def test_the_shortest_entries_with_brackets_in_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: nothing is granted to this header but what its own length grants."""
+    monkeypatch.setattr("hf_layerprune.checkpoint.header.MAX_METADATA_BYTES", 0)
+    raw = json.dumps({f"[0][{number}]": tensor(0, 0, (0,), "U8") for number in range(20_000)}, separators=(",", ":"))
+    assert len(read_header(write(tmp_path / "x.safetensors", raw.encode())).tensors) == 20_000
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from hf_layerprune.checkpoint.header import read_header
+from hf_layerprune.errors import CheckpointError
+resource.setrlimit(resource.RLIMIT_DATA, (90 << 20, 90 << 20))
+try:
+    read_header(Path(sys.argv[1]))
+except CheckpointError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "length", "message"),
+    [
+        (b'{"a":[' + b'"ab",' * 4_000_000 + b"0]}", None, "not a valid safetensors header: it takes more memory than there is"),
+        (b"{", 99_000_000, "a header of 99,000,000 bytes takes more memory than there is. Close other programs"),
+    ],
+    ids=["to parse", "to read"],
+)
+def test_a_header_that_does_not_fit_into_memory(tmp_path: Path, header: bytes, length: int | None, message: str) -> None:
+    path = write(tmp_path / "x.safetensors", header, b"1234", length)
+    os.truncate(path, max(path.stat().st_size, length or 0) + 8)
+    done = subprocess.run([sys.executable, "-c", LITTLE_MEMORY, str(path)], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"{path}: ") and message in done.stderr and done.stderr.count("\n") == 1, done

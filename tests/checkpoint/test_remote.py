@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -186,9 +187,20 @@ def test_an_announced_length_is_not_allocated(publish: Any, length: int, message
 
 
 def test_all_headers_together_are_bounded(publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.MAX_BYTES", 400_000)
-    with pytest.raises(CheckpointError, match=r"the headers of all shards are more than 400,000 bytes"):
+    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.MAX_HEADERS_BYTES", 400_000)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: the headers of all shards are more than .* which no model needs"):
         headers(publish, weight_file({"__metadata__": {"x": "y" * 700_000}}))
+
+
+def test_headers_that_are_asked_for_at_once_are_bounded_too(publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight headers of 900 KB, of which the rests are asked for before the first of them arrives."""
+    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.MAX_HEADERS_BYTES", 3_000_000)
+    files = {f"{number}.safetensors": weight_file({"__metadata__": {"x": "y" * 900_000}}) for number in range(8)}
+    name, repo = publish(files, on_file=lambda path, ranges: ranges.startswith("bytes=0-") or time.sleep(0.5))
+    reader = RemoteShards(remote(name, repo), Path())
+    with pytest.raises(CheckpointError, match="the headers of all shards are more than"):
+        reader.headers(sorted(files), "")
+    assert 1_500_000 < reader.repo.received <= 3_000_000
 
 
 def test_a_server_that_ignores_ranges_is_not_read_to_the_end(publish: Any, own_hub: LoopbackHub) -> None:

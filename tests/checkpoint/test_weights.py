@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from independent import read_file
 from refusing import refused
 from tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors, write_weights
 
+from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.shards import LocalShards, read_shards
 
 LAYER = "model.language_model.layers"
 INDEX = "model.safetensors.index.json"
@@ -77,16 +80,60 @@ def test_tensor_in_the_index_only(sharded: Path) -> None:
     refused(sharded, f"{FIRST} lacks tensors that the index places there, 7: 'ghost.0', .* 'ghost.4', …")
 
 
-def test_tensor_in_a_shard_only(sharded: Path) -> None:
-    change_index(sharded, lambda index: index["weight_map"].pop("lm_head.weight"))
-    refused(sharded, "holds tensors that the index does not name, 1: 'lm_head.weight'")
+def listed(names: list[str]) -> str:
+    """How a refusal lists names: the first five, and how many there are."""
+    first = ", ".join(f"'{name}'" for name in sorted(names)[:5])
+    return f"{len(names)}: {first}{', …' if len(names) > 5 else '.'}"
 
 
-def test_tensor_in_two_shards(sharded: Path) -> None:
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_tensors_in_a_shard_only(sharded: Path, count: int) -> None:
+    names = list(read_file(sharded / SECOND)[0])[:count]
+    change_index(sharded, lambda index: [index["weight_map"].pop(name) for name in names] and None)
+    refused(sharded, f"{SECOND} holds tensors that the index does not name, {listed(names)}")
+
+
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_tensors_in_two_shards(sharded: Path, count: int) -> None:
     tensors = make_tensors(make_config(tied=False))
-    names = list(read_file(sharded / FIRST)[0])
-    write_safetensors(sharded / FIRST, {name: tensors[name] for name in [*names, "lm_head.weight"]})
-    refused(sharded, f"{FIRST} holds tensors that the index places in another shard, 1: 'lm_head.weight'")
+    own, others = list(read_file(sharded / FIRST)[0]), list(read_file(sharded / SECOND)[0])[:count]
+    write_safetensors(sharded / FIRST, {name: tensors[name] for name in [*own, *others]})
+    refused(sharded, f"{FIRST} holds tensors that the index places in another shard, {listed(others)}")
+
+
+def test_the_first_shard_that_is_refused_is_the_last_that_is_read(sharded: Path) -> None:
+    change_index(sharded, lambda index: index["weight_map"].update(ghost=FIRST))
+    (sharded / SECOND).write_bytes(b"not a header")
+    refused(sharded, f"{FIRST} lacks tensors that the index places there, 1: 'ghost'")
+
+
+def test_all_headers_together_are_bounded(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [int.from_bytes(path.read_bytes()[:8], "little") + 8 for path in sorted(sharded.glob("*.safetensors"))]
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.MAX_HEADERS_BYTES", sum(sizes))
+    Checkpoint.open(sharded, "tiny")
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.MAX_HEADERS_BYTES", sizes[0] + sizes[1] - 1)
+    refused(sharded, f"{SECOND}: the headers of all shards are more than .* which no model needs. Pass another checkpoint")
+
+
+class ManyShards(LocalShards):
+    """Weight files of thirty tensors without a byte, as many as the index names; they lie nowhere."""
+
+    def headers(self, names: Sequence[str], remedy: str, check: Any = None) -> dict[str, Header]:
+        found = {}
+        for name in names:
+            tensors = {f"{name}.{number}": TensorSpan(self.folder / name, "U8", (0,), 8, 8) for number in range(30)}
+            found[name] = Header(tensors, None, 8, 8)
+            check(name, found[name])
+        return found
+
+
+def test_many_shards_of_many_tensors(tmp_path: Path) -> None:
+    """Compared with the index in linear time."""
+    names = [f"{number}.safetensors" for number in range(3000)]
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {f"{name}.{number}": name for name in names for number in range(30)}}))
+    started = time.monotonic()
+    assert len(read_shards(tmp_path, ManyShards(tmp_path))) == 3000
+    assert time.monotonic() - started < 20
 
 
 def as_socket(path: Path) -> None:
