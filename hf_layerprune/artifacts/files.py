@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -15,6 +16,7 @@ from hf_layerprune.errors import ArtifactError, shown
 
 MAX_JSON_BYTES = 64 << 20
 MAX_DEPTH = 64
+NO_FSYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EISDIR)  # of folders, that is
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -40,7 +42,10 @@ def write_atomic(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             os.unlink(staging)
-    fsync_folder(path.parent)
+    try:
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise ArtifactError(f"{path}: written, but the disk did not confirm it: {error.strerror}. Check the disk.") from error
 
 
 def kept_folder(kind: str) -> Path:
@@ -59,13 +64,23 @@ def kept_folder(kind: str) -> Path:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames within a folder durable; file systems that cannot (some network ones) are left as they are."""
-    with suppress(OSError):
+    """Make renames within a folder durable; file systems that cannot (some network ones) are left as they are.
+
+    OSError as the system raises it where the disk fails.
+    """
+    try:
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, *NO_FSYNC):
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def read_bounded(path: Path, what: str, limit: int) -> bytes:

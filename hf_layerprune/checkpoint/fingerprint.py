@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from hf_layerprune.checkpoint.header import Header, TensorSpan
+from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError
 
 SAMPLE_BYTES = 64 << 10
@@ -55,7 +56,7 @@ def tensor_digest(tensors: Mapping[str, TensorSpan]) -> str:
                     digest.update(f"{name}\0".encode())
                     digest.update(os.pread(file.fileno(), min(4096, span.nbytes), span.begin))
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot read it: {error.strerror}.") from error
+            raise CheckpointError(f"{path}: cannot read it: {error.strerror}. {to_read(error)}") from error
     return digest.hexdigest()
 
 

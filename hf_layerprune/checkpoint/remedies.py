@@ -1,8 +1,13 @@
-"""What to do about an error of the operating system, as the last sentence of a message."""
+"""What people are told of an error: what to do about one of the operating system, and never the name of a hidden place."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hf_layerprune.errors import CheckpointError
 
 OPEN_FILES = "Close other programs or raise the limit of open files (ulimit -n)."
 MEMORY = "Close other programs: there is not enough memory."
@@ -43,3 +48,14 @@ def to_write(error: OSError) -> str:
 def to_read(error: OSError) -> str:
     """One sentence for an error that came while a source was read."""
     return READING.get(error.errno or 0, "Check the disk.")
+
+
+@contextmanager
+def told_as(hidden: Path, name: str) -> Iterator[None]:
+    """Within the block a CheckpointError about a hidden place names what that stands for."""
+    try:
+        yield
+    except CheckpointError as error:
+        if str(hidden) not in str(error):
+            raise
+        raise CheckpointError(str(error).replace(str(hidden), name)) from error

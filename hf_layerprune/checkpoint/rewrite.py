@@ -152,9 +152,6 @@ def _difference(files: Mapping[str, FileRecord], expected: Manifest) -> str | No
 
 def _check(staging: Path, checkpoint: Checkpoint, plan: PruningPlan, output: Path, *, weights: bool) -> None:
     """Prove what was written before anybody can see it: complete by its own config, and every tensor as in its source."""
-    try:
-        differences = compare(Checkpoint.open(staging, output.name), checkpoint, plan, weights=weights)
-    except CheckpointError as error:
-        raise CheckpointError(str(error).replace(str(staging), str(output))) from error
+    differences = compare(Checkpoint.open(staging, output.name), checkpoint, plan, weights=weights)
     if differences:
         raise CheckpointError(f"{output}: not written as planned: {differences[0]}. Nothing was left there; check disk and memory.")

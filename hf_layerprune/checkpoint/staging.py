@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 import signal
 import threading
@@ -14,53 +13,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from hf_layerprune.artifacts.files import fsync_folder, write_atomic
+from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.checkpoint.copying import write_file
 from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.lock import hold
-from hf_layerprune.checkpoint.remedies import WRITING, to_write
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
-from hf_layerprune.errors import CheckpointError, shown
-
-
-def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
-    """Refuse, before any work, an output that must not be written.
-
-    output: a name that does not exist, an empty folder or, with `overwrite`, a folder that a rewrite made. source: the folder
-    that is read, which the output may not be, hold, or lie in. CheckpointError for anything else.
-    """
-    if not output.name or output.name == ".." or re.search(r"[\x00-\x1f\x7f]", str(output)):
-        raise CheckpointError(f"output {shown(str(output))}: not a name for a new folder. Choose another name.")
-    if len(os.fsencode(output.name)) > 255:
-        raise CheckpointError(f"output {shown(output.name)}: the name has {len(os.fsencode(output.name))} bytes, at most 255 are possible.")
-    if not output.parent.is_dir():
-        raise CheckpointError(f"{output}: the folder {output.parent} does not exist. Create it first (mkdir -p).")
-    if output.is_symlink():
-        raise CheckpointError(f"{output} is a link. Name the folder itself.")
-    place, origin = output.resolve(), source.resolve()
-    if place == origin:
-        raise CheckpointError(f"{output} is the source itself, which is never written to. Choose another place.")
-    if origin in place.parents:
-        raise CheckpointError(f"{output} lies in the source {source}, which is never written to. Choose another place.")
-    if place in origin.parents:
-        raise CheckpointError(f"{output} holds the source {source}, which must not be replaced. Choose another place.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise CheckpointError(f"{output}: the folder {output.parent} is not writable. {WRITING[errno.EACCES]}")
-    if output.exists():
-        _check_existing(output, overwrite)
-
-
-def _check_existing(output: Path, overwrite: bool) -> None:
-    if not output.is_dir():
-        raise CheckpointError(f"{output} is a file. Choose another name for the output folder.")
-    if os.path.ismount(output):
-        raise CheckpointError(f"{output} is a mount point, which cannot be replaced in one step. Choose a folder within it.")
-    if not any(output.iterdir()):
-        return
-    ours = (output / RECORDS / MANIFEST).is_file()
-    if not ours:
-        raise CheckpointError(f"{output} exists, is not empty and was not made by hf-layerprune. Choose another name or empty it yourself.")
-    if not overwrite:
-        raise CheckpointError(f"{output} exists. Choose another name, or add --overwrite to replace it.")
+from hf_layerprune.checkpoint.output_place import check_existing, check_output
+from hf_layerprune.checkpoint.remedies import WRITING, to_write, told_as
+from hf_layerprune.errors import CheckpointError
 
 
 def hidden_beside(output: Path, part: str) -> Path:
@@ -82,6 +41,7 @@ def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 
     staging, replaced, marker = (hidden_beside(output, part) for part in ("staging", "replaced", "resume"))
     try:
         with ExitStack() as stack:
+            stack.enter_context(told_as(staging, str(output)))
             stack.enter_context(_ended_by_sigterm())
             stack.enter_context(hold(hidden_beside(output, "lock"), str(output)))
             _recover(output, staging, replaced, marker, identity)
@@ -89,12 +49,12 @@ def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 
             _check_space(output, needed - _size(staging))
             if identity is None:
                 stack.callback(_clear, staging, marker)
-            else:
-                write_atomic(marker, identity.encode())
+            elif not marker.exists():
+                write_file(marker, identity.encode())  # torn, it is no identity, and what lies beside it is cleared
+                fsync_folder(output.parent)
             staging.mkdir(exist_ok=identity is not None)
             yield staging
             _commit(output, staging, replaced, marker, overwrite=overwrite)
-            _clear(staging, marker)
     except OSError as error:
         left = "nothing was left there" if identity is None else "what was finished is kept for the next run"
         raise CheckpointError(f"{output}: writing it failed: {error.strerror or error}; {left}. {to_write(error)}") from error
@@ -104,18 +64,19 @@ def _recover(output: Path, staging: Path, replaced: Path, marker: Path, identity
     """Clean up after a run that was killed: while it wrote, after it exchanged the folders, or between two renames."""
     if replaced.exists() and not output.exists():
         os.rename(replaced, output)
-    kept = identity is not None and marker.is_file() and marker.read_text(errors="replace") == identity
-    for stale in (replaced,) if kept else (staging, replaced):
-        if stale.exists():
+    kept = identity is not None and marker.is_file() and marker.read_text(errors="replace") == identity and not staging.is_symlink()
+    for stale in (replaced,) if kept else (staging, replaced, marker):
+        if stale.is_dir() and not stale.is_symlink():
             shutil.rmtree(stale)
-    if not kept:
-        marker.unlink(missing_ok=True)
+        else:
+            stale.unlink(missing_ok=True)
 
 
-def _clear(staging: Path, marker: Path) -> None:
-    shutil.rmtree(staging, ignore_errors=True)
-    with suppress(OSError):
-        marker.unlink(missing_ok=True)
+def _clear(*places: Path) -> None:
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            place.unlink(missing_ok=True)
 
 
 def _size(folder: Path) -> int:
@@ -136,15 +97,35 @@ def _commit(output: Path, staging: Path, replaced: Path, marker: Path, *, overwr
     for folder, _, _ in os.walk(staging, topdown=False):
         fsync_folder(Path(folder))
     if os.path.lexists(output):
-        _check_existing(output, overwrite)
+        check_existing(output, overwrite)
     if not overwrite or not output.exists():
-        os.rename(staging, output)
+        _rename(staging, output)
     else:
         marker.unlink(missing_ok=True)  # what lies in staging after the exchange is nothing to go on with
         if not exchange(staging, output):
             _replace(output, staging, replaced)
-    fsync_folder(output.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        fsync_folder(output.parent)
+    except OSError as error:
+        whole = "it is there, whole, but making its name durable failed"
+        raise CheckpointError(f"{output}: {whole}: {error.strerror}; a power cut may undo it. {to_write(error)}") from error
+    finally:
+        _clear(staging, replaced, marker)
+
+
+def _rename(staging: Path, output: Path) -> None:
+    """Give the folder its name; an empty folder that has it makes way, also on a file system that renames onto none."""
+    try:
+        os.rename(staging, output)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        os.rmdir(output)  # refuses one that is not empty
+        try:
+            os.rename(staging, output)
+        except OSError:
+            os.mkdir(output)
+            raise
 
 
 def _replace(output: Path, staging: Path, replaced: Path) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hf_layerprune.artifacts.files import dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.files import dump_json, read_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.copying import HashedFile, Progress, hash_file, write_shard
+from hf_layerprune.checkpoint.copying import HashedFile, Progress, hash_file, write_file, write_shard
 from hf_layerprune.checkpoint.header import Header, read_header
 from hf_layerprune.checkpoint.layout import NewShard
+from hf_layerprune.checkpoint.remedies import told_as
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import is_listed
 from hf_layerprune.checkpoint.remote_shards import moved
@@ -56,13 +57,16 @@ class ShardStream:
         """Clear a staging folder of all but the shards that an earlier run finished, each proved by its size and sha256."""
         self._done = {}
         for shard in shards:
-            record = _record(staging, shard.name)
-            if record and (staging / shard.name).is_file() and hash_file(staging / shard.name) == record:
+            record, path = _record(staging, shard.name), staging / shard.name
+            if record and path.is_file() and not path.is_symlink() and hash_file(path) == record:
                 self._done[shard.name] = record
         # What is known is written down before anything is cleared: this may be killed too.
+        if (staging / HELD).is_symlink():
+            (staging / HELD).unlink()
         (staging / HELD).mkdir(exist_ok=True)
         for name, record in self._done.items():
-            _keep_record(staging, name, record)
+            if not (staging / HELD / f"{name}.json").exists():
+                _keep_record(staging, name, record)
         kept = {HELD, *self._done, *(f"{HELD}/{name}.json" for name in self._done)}
         for path in (*staging.iterdir(), *(staging / HELD).iterdir()):
             if path.relative_to(staging).as_posix() not in kept:
@@ -77,13 +81,14 @@ class ShardStream:
             if progress:
                 progress(sum(span.nbytes for span in shard.tensors.values()))
             return done
-        fetched = path.parent / HELD / "shard.safetensors"
+        fetched, origin = path.parent / HELD / "shard.safetensors", self._origin(shard)
         try:
-            self._fetch(self._origin(shard), fetched)
-            at_hand = replace(shard, tensors={name: replace(span, file=fetched) for name, span in shard.tensors.items()})
-            record = write_shard(path, at_hand, progress)
-            if self._verify:
-                _compare(path, at_hand)
+            with told_as(fetched, self._repo.where(origin)):
+                self._fetch(origin, fetched)
+                at_hand = replace(shard, tensors={name: replace(span, file=fetched) for name, span in shard.tensors.items()})
+                record = write_shard(path, at_hand, progress)
+                if self._verify:
+                    _compare(path, at_hand)
         finally:
             fetched.unlink(missing_ok=True)
         _keep_record(path.parent, shard.name, record)
@@ -125,7 +130,10 @@ def _record(staging: Path, name: str) -> FileRecord | None:
 
 
 def _keep_record(staging: Path, name: str, record: FileRecord) -> None:
-    write_atomic(staging / HELD / f"{name}.json", dump_json(asdict(record)))
+    """Torn by a kill, it is none, and the shard is fetched again."""
+    path = staging / HELD / f"{name}.json"
+    path.unlink(missing_ok=True)
+    write_file(path, dump_json(asdict(record)))
 
 
 def _compare(path: Path, shard: NewShard) -> None:

@@ -44,7 +44,7 @@ def apply(
     PLAN is a plan file, or a pruned model: its folder, its Hub id or ID@REVISION. That is then built again from SOURCE, and its
     weights are proved to be the same, byte for byte; of a healed model its pruned stage.
     """
-    from hf_layerprune.checkpoint.staging import check_output
+    from hf_layerprune.checkpoint.output_place import check_output
     from hf_layerprune.cli.given_plan import as_published, load_plan
     from hf_layerprune.cli.journey import show_next, statistics_record, write_pruned
     from hf_layerprune.cli.report import model_line

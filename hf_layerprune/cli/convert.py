@@ -43,8 +43,8 @@ def convert(
     The result loads with plain transformers. Its folder layerprune/ holds the plan, the statistics it was made from, and a
     manifest that proves every tensor.
     """
+    from hf_layerprune.checkpoint.output_place import check_output
     from hf_layerprune.checkpoint.shard_size import parse_size
-    from hf_layerprune.checkpoint.staging import check_output
     from hf_layerprune.cli.journey import (
         default_output,
         make_plan,

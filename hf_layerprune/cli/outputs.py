@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.errors import ArtifactError, shown
+from hf_layerprune.checkpoint.output_place import check_place
+from hf_layerprune.errors import ArtifactError
 
 if TYPE_CHECKING:
     from hf_layerprune.probing.probe_set import ProbeSet
@@ -15,17 +16,8 @@ if TYPE_CHECKING:
 
 
 def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], what: str, source: Path | None = None) -> None:
-    """ArtifactError unless a file can be written there: outside the folder `source`, new, or `what` and to be overwritten."""
-    if len(os.fsencode(output.name)) > 255:
-        raise ArtifactError(f"output {shown(output.name)}: the name has {len(os.fsencode(output.name))} bytes, at most 255 are possible.")
-    if output.is_symlink():
-        raise ArtifactError(f"{output}: is a link; name the file itself.")
-    if source and source.resolve() in output.resolve().parents:
-        raise ArtifactError(f"{output} lies in the source {source}, which is never written to. Choose another place.")
-    if not output.parent.is_dir():
-        raise ArtifactError(f"{output}: there is no folder {output.parent} to write into.")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise ArtifactError(f"{output}: the folder {output.parent} is not writable. Choose a folder that you may write to.")
+    """LayerPruneError unless a file can be written there: outside the folder `source`, new, or `what` and to be overwritten."""
+    check_place(output, "file", source)
     if not output.exists():
         return
     if not output.is_file():

@@ -13,8 +13,9 @@ from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.files import dump_json, write_atomic
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
+from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
-from hf_layerprune.checkpoint.staging import check_output, hidden_beside, staged_folder
+from hf_layerprune.checkpoint.staging import hidden_beside, staged_folder
 from hf_layerprune.errors import ArtifactError, EvaluationError
 
 REPORT, ANSWERS, OTHER_ANSWERS = "eval.json", "answers.jsonl", "answers-against.jsonl"
@@ -45,7 +46,7 @@ def finished(output: Path, key: str) -> EvalReport | None:
 def check_evaluation_output(output: Path, checkpoint: Checkpoint, overwrite: bool) -> None:
     """Refuse, before any work, a place that must not be written to, or an evaluation that is not to be replaced.
 
-    EvaluationError or CheckpointError, as `checkpoint.staging.check_output`.
+    EvaluationError or CheckpointError, as `checkpoint.output_place.check_output`.
     """
     own = is_ours(checkpoint) and output.resolve() == (checkpoint.path / RECORDS).resolve()
     if not own and not _holds_an_evaluation(output):

@@ -14,7 +14,8 @@ from hf_layerprune.artifacts.files import kept_folder, write_atomic
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
-from hf_layerprune.checkpoint.staging import check_output, hidden_beside
+from hf_layerprune.checkpoint.output_place import check_output
+from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import HealingError
 from hf_layerprune.figures.loss import LOSS, draw_loss

@@ -13,8 +13,9 @@ from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
-from hf_layerprune.checkpoint.staging import check_output, hidden_beside
+from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.healing.trained_layers import TrainedLayers, layers_to_train

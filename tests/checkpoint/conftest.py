@@ -57,3 +57,10 @@ def own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
     """A Hub that huggingface_hub in this process takes for the only one, with an empty cache."""
     with serve() as hub, only_hub(hub, tmp_path_factory.mktemp("cache")):
         yield hub
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """A folder that is read."""
+    (tmp_path / "origin" / "inner").mkdir(parents=True)
+    return tmp_path / "origin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import random
 import shutil
@@ -41,10 +42,11 @@ class Fault:
 
 
 def attempt(checkpoint: Checkpoint, output: Path, name: str, at: int | None, code: int = 0, lasting: bool = False, **options: Any) -> Fault:
-    """Rewrite with a fault in os.NAME; the fault is gone when this returns."""
-    fault = Fault(getattr(os, name), at, code, lasting)
+    """Rewrite with a fault in os.NAME, or that of another module; the fault is gone when this returns."""
+    module, attribute = (io, name.removeprefix("io.")) if name.startswith("io.") else (os, name)
+    fault = Fault(getattr(module, attribute), at, code, lasting)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, name, fault)
+        patch.setattr(module, attribute, fault)
         rewrite(checkpoint, make_plan(checkpoint, (1,)), output, **options)
     return fault
 
@@ -52,6 +54,7 @@ def attempt(checkpoint: Checkpoint, output: Path, name: str, at: int | None, cod
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FAULTS = [
     *(("open", code) for code in (errno.EACCES, errno.EMFILE, *FULL)),
+    *(("io.open", code) for code in (errno.EACCES, errno.EMFILE, errno.EIO)),  # where what was written is read back
     *(("write", code) for code in FULL),
     *(("pwrite", code) for code in FULL),
     *(("fsync", code) for code in FULL),
@@ -62,7 +65,9 @@ FAULTS = [
     ("scandir", errno.EMFILE),
     ("listdir", errno.EMFILE),
 ]
+REPLACING = [(name, code) for name in ("write", "fsync", "mkdir", "unlink", "rmdir") for code in (errno.ENOSPC, errno.EIO)]
 AT_EVERY_CALL = {(name, code) for name in ("write", "fsync", "rename") for code in (errno.ENOSPC, errno.EIO)}
+AT_EVERY_CALL |= {("open", errno.EMFILE), ("io.open", errno.EMFILE), ("mkdir", errno.ENOSPC), ("pwrite", errno.EIO)}
 REMEDIES = {*WRITING.values(), *READING.values(), "Check the disk."}
 
 
@@ -74,9 +79,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+NAMED = "it is there, whole, but making its name durable failed"
+
+
+def in_words(value: Any) -> str:
+    return errno.errorcode.get(value, str(value)) if isinstance(value, int) else str(value)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-@pytest.mark.parametrize(("name", "code"), FAULTS, ids=lambda value: errno.errorcode.get(value, value) if isinstance(value, int) else value)
+@pytest.mark.parametrize(("name", "code"), FAULTS, ids=in_words)
 def test_a_fault_at_every_step(tmp_path: Path, name: str, code: int, lasting: bool) -> None:
     source, output = make_checkpoint(tmp_path / "source", layers=4, shards=2), tmp_path / "output"
     checkpoint = Checkpoint.open(source, "tiny")
@@ -89,18 +101,51 @@ def test_a_fault_at_every_step(tmp_path: Path, name: str, code: int, lasting: bo
         try:
             attempt(checkpoint, output, name, at, code, lasting)
         except CheckpointError as error:
-            assert os.strerror(code) in str(error) and "\n" not in str(error) and str(error).endswith(tuple(REMEDIES))
-            assert str(error).startswith(
-                tuple(f"{path}{end}" for path in (output, source) for end in (": ", "/"))
-            ) and ".layerprune-" not in str(error), at
+            check_message(str(error), code, output, source)
+            if NAMED in str(error):  # the last step, after which nothing can be taken back
+                assert at >= calls - 1 and verify(output, checkpoint).ok
+                shutil.rmtree(output)
             # A cleaner who can open nothing cannot empty a folder: the hidden one then waits for the next run.
             left = {name for name in snapshot(tmp_path).keys() - before.keys() if not (lasting and name.startswith(".layerprune-"))}
             assert not left and snapshot(source) == snapshot_of_source, at
-        else:  # a fault that does no harm: a folder's fsync, which some file systems cannot do, or a look at an empty lock
-            assert name not in ("write", "rename") and verify(output, checkpoint).ok
+        else:  # a fault that does no harm: a folder that may not be opened, or a look at an empty lock
+            assert name not in ("write", "rename", "fsync") and verify(output, checkpoint).ok
             shutil.rmtree(output)
     rewrite(checkpoint, make_plan(checkpoint, (1,)), output)
     assert verify(output, checkpoint).ok and sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
+
+
+def check_message(said: str, code: int, *places: Path) -> None:
+    """One line that names a place that a person knows, what is wrong, and what to do."""
+    assert os.strerror(code) in said and "\n" not in said and said.endswith(tuple(REMEDIES))
+    assert said.startswith(tuple(f"{path}{end}" for path in places for end in (": ", "/"))) and ".layerprune-" not in said
+
+
+@pytest.mark.usefixtures("small_blocks", "exchanging")
+@pytest.mark.parametrize(("name", "code"), REPLACING, ids=in_words)
+def test_a_fault_at_every_step_of_a_replacement(tmp_path: Path, name: str, code: int) -> None:
+    """The old folder stays as it is until the new one, whole, has its name."""
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source", layers=4, shards=2), "tiny")
+    output = tmp_path / "output"
+    rewrite(checkpoint, make_plan(checkpoint, (2,)), output)
+    old = contents(output)
+    calls = attempt(checkpoint, output, name, None, overwrite=True).calls
+    new = contents(output)
+    assert calls > 1 and new != old
+    for at in range(1, calls + 1) if calls < 60 else (*range(1, calls, 15), calls - 1, calls):
+        rewrite(checkpoint, make_plan(checkpoint, (2,)), output, overwrite=True, verify=False)
+        try:
+            attempt(checkpoint, output, name, at, code, overwrite=True)
+        except CheckpointError as error:
+            check_message(str(error), code, output)
+            assert contents(output) == (new if NAMED in str(error) else old), at
+        else:
+            # The old folder or the lock stays for the next run, or the folder that was to be made is there.
+            assert name in ("unlink", "rmdir", "mkdir") and contents(output) == new, at
+        hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".layerprune-")]
+        assert not hidden or name in ("unlink", "rmdir"), at
+    rewrite(checkpoint, make_plan(checkpoint, (1,)), output, overwrite=True)
+    assert contents(output) == new and sorted(path.name for path in tmp_path.iterdir()) == ["output", "source"]
 
 
 def contents(folder: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
     "holds the source": (lambda here: None, "../here", ("holds the source",)),
     "link": (lambda here: (here / "out").symlink_to("source"), "out", ("is a link",)),
     "dangling link": (lambda here: (here / "out").symlink_to("nowhere"), "out", ("is a link",)),
-    "no parent": (lambda here: None, "no/out", ("does not exist",)),
+    "no parent": (lambda here: None, "no/out", ("there is no folder no. Create it",)),
     "long name": (lambda here: None, "x" * 256, ("256 bytes",)),
     "newline": (lambda here: None, "a\nb", ("not a name",)),
 }

@@ -1,0 +1,92 @@
+"""Where an output may go: a new name, or one that may be replaced, outside of the source whatever ways lead there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hf_layerprune.checkpoint.remedies import WRITING, to_write
+from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
+from hf_layerprune.errors import CheckpointError, shown
+
+
+def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
+    """Refuse, before any work, an output folder that must not be written.
+
+    output: a name that does not exist, an empty folder or, with `overwrite`, a folder that a rewrite made. source: the folder
+    that is read, which the output may not be, hold, or lie in. CheckpointError for anything else.
+    """
+    check_place(output, "folder", source)
+    if os.path.lexists(output):
+        check_existing(output, overwrite)
+
+
+def check_place(output: Path, kind: str, source: Path | None) -> None:
+    """CheckpointError where no output, a `kind` of "folder" or "file", can stand. source: the folder that is read, None for none."""
+    with _looked_at(output):
+        _check_place(output, kind, source)
+
+
+@contextmanager
+def _looked_at(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{output}: cannot look at it: {error.strerror or error}. {to_write(error)}") from error
+
+
+def _check_place(output: Path, kind: str, source: Path | None) -> None:
+    if not output.name or output.name == ".." or re.search(r"[\x00-\x1f\x7f]", str(output)):
+        raise CheckpointError(f"output {shown(str(output))}: not a name for a new {kind}. Choose another name.")
+    if long := next((part for part in output.parts if len(os.fsencode(part)) > 255), None):
+        raise CheckpointError(f"output {shown(long)}: the name has {len(os.fsencode(long))} bytes, at most 255 are possible.")
+    if not output.parent.is_dir():
+        raise CheckpointError(f"{output}: there is no folder {output.parent}. Create it first (mkdir -p).")
+    if output.is_symlink():
+        raise CheckpointError(f"{output} is a link. Name the {kind} itself.")
+    if source:
+        _check_apart(output, source)
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{output}: the folder {output.parent} is not writable. {WRITING[errno.EACCES]}")
+
+
+def _check_apart(output: Path, source: Path) -> None:
+    """Folders are compared, not their names: a second mount, or another case on some file systems, leads to the same one."""
+    place, origin = output.resolve(), source.resolve()
+    for clash, verb in (
+        (_same(place, origin), "is the source itself"),
+        (any(_same(parent, origin) for parent in place.parents), f"lies in the source {source}"),
+    ):
+        if clash:
+            raise CheckpointError(f"{output} {verb}, which is never written to. Choose another place.")
+    if any(_same(place, parent) for parent in origin.parents):
+        raise CheckpointError(f"{output} holds the source {source}, which must not be replaced. Choose another place.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    with suppress(OSError):  # one of them is not there
+        return os.path.samefile(one, other)
+    return False
+
+
+def check_existing(output: Path, overwrite: bool) -> None:
+    """CheckpointError unless what stands at `output` is an empty folder or, with `overwrite`, one that a rewrite made."""
+    with _looked_at(output):
+        _check_existing(output, overwrite)
+
+
+def _check_existing(output: Path, overwrite: bool) -> None:
+    if not output.is_dir():
+        raise CheckpointError(f"{output} is a file. Choose another name for the output folder.")
+    if os.path.ismount(output):
+        raise CheckpointError(f"{output} is a mount point, which cannot be replaced in one step. Choose a folder within it.")
+    if not any(output.iterdir()):
+        return
+    if not (output / RECORDS / MANIFEST).is_file():
+        raise CheckpointError(f"{output} exists, is not empty and was not made by hf-layerprune. Choose another name or empty it yourself.")
+    if not overwrite:
+        raise CheckpointError(f"{output} exists. Choose another name, or add --overwrite to replace it.")
