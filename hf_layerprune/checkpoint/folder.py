@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 from collections.abc import Iterable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.files import parse_json
+from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
 
@@ -41,7 +44,9 @@ def regular_file(folder: Path, name: str, remedy: str) -> Path:
         target = path.resolve(strict=True)
         mode = target.stat().st_mode
     except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, up to Python 3.12
-        state = "is a link that leads nowhere" if path.is_symlink() else "is missing"
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise CheckpointError(f"{folder}: {shown(name)} cannot be reached: {error.strerror}. {to_read(error)}") from error
+        state = "is a link that leads nowhere" if os.path.islink(path) else "is missing"
         raise CheckpointError(f"{folder}: {shown(name)} {state}. {remedy}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
@@ -59,7 +64,7 @@ def read_object(folder: Path, name: str, what: str, limit: int, remedy: str) -> 
             raise CheckpointError(f"{path}: {size:,} bytes is no {what}; at most {limit:,} are read. {remedy}")
         return parse_json(path.read_bytes(), str(path), what)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the {what}: {error.strerror}. {remedy}") from error
+        raise CheckpointError(f"{path}: cannot read the {what}: {error.strerror}. {to_read(error)}") from error
     except ArtifactError as error:
         raise CheckpointError(f"{error} {remedy}") from error
 

@@ -16,7 +16,7 @@ from hf_layerprune.checkpoint.folder import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, ShardReader, read_shards, some
-from hf_layerprune.checkpoint.side_files import list_side_files
+from hf_layerprune.checkpoint.side_files import RECORDS, list_side_files
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.families.facts import model_facts
 
@@ -57,7 +57,8 @@ class Checkpoint:
         facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader.parts)), where)
         notes = check_tensors(family, config, facts.layers, tensors, str(path))
         side_files, weights = list_side_files(path)
-        refuse_twins([*shards, *map(str, side_files), CONFIG], str(path))
+        folders = (side.parts[0] for side in side_files)  # our own is not carried along, and must not be mistaken for one that is
+        refuse_twins([RECORDS, *shards, *map(str, side_files), *folders, CONFIG], str(path))
         if left := set(weights) - shards.keys() - {INDEX}:
             notes += (f"weight files that are no part of the checkpoint are left out, {some(left)}",)
         return cls(path, config, family, facts, shards, tensors, side_files, notes)

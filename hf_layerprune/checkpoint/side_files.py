@@ -18,26 +18,40 @@ README = "README.md"
 # Weights in any format, and pickles such as optimizer states: they have the old depth and must not travel with the new model.
 WEIGHT_SUFFIXES = (
     ".safetensors", ".index.json", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx", ".tflite", ".npz",
+    ".distcp", ".ot",
 )  # fmt: skip
+MAX_FOLDERS = 64  # one in the other: no model needs as many
 
 
 def list_side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The side files of a checkpoint, relative to its folder, and the names of weight files, in any format.
 
     config.json, the model card, our own records and hidden files (.git, .cache of `hf download`, .gitattributes) are
-    neither. CheckpointError naming the first link out of the folder, device, pipe or name that is not portable.
+    neither. CheckpointError naming the first link out of the folder, device, pipe, name that is not portable or folder too deep.
     """
+    side, weights, refused = sort_files(folder)
+    for reason in refused.values():
+        raise CheckpointError(reason)
+    return side, weights
+
+
+def sort_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...], dict[str, str]]:
+    """As `list_side_files`, with what that refuses, and why, by name. CheckpointError if the folder cannot be listed."""
     side: list[Path] = []
     weights: list[str] = []
+    refused: dict[str, str] = {}
     try:
         for name, plain in _walk(folder, ""):
-            if name.endswith(WEIGHT_SUFFIXES):
+            if _is_weights(name):
                 weights.append(name)
             elif name not in (CONFIG, README):
-                side.append(_checked(folder, name, plain))
+                try:
+                    side.append(_checked(folder, name, plain))
+                except CheckpointError as error:
+                    refused[name] = str(error)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot list it: {error.strerror}. {to_read(error)}") from error
-    return tuple(side), tuple(weights)
+    return tuple(side), tuple(weights), refused
 
 
 def is_of_the_model(name: str) -> bool:
@@ -47,20 +61,31 @@ def is_of_the_model(name: str) -> bool:
     return name != README and parts[0] != RECORDS and not hidden
 
 
+def _is_weights(name: str) -> bool:
+    """Whether a file holds weights, by its name, however that is spelt, and be they set aside (model.safetensors.bak)."""
+    return name.lower().removesuffix(".bak").endswith(WEIGHT_SUFFIXES)
+
+
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, bool]]:
-    """The names of all files below a folder, in order, and whether each is a plain file: not a link, not even to a folder."""
+    """The names of all files below a folder, in order, and whether each is a plain file: not a link, not even to a folder.
+
+    A folder that lies too deep counts as a file that is none, its name with a slash at the end, and is not entered.
+    """
     with os.scandir(folder / prefix) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         if entry.name.startswith(".") or entry.name == "__pycache__" or prefix + entry.name == RECORDS:
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(folder, f"{prefix}{entry.name}/")
+            inner = f"{prefix}{entry.name}/"
+            yield from _walk(folder, inner) if inner.count("/") <= MAX_FOLDERS else ((inner, False),)
         else:
             yield prefix + entry.name, entry.is_file(follow_symlinks=False)
 
 
 def _checked(folder: Path, name: str, plain: bool) -> Path:
+    if name.endswith("/"):
+        raise CheckpointError(f"{folder}: the folder {shown(name)} is more than {MAX_FOLDERS} deep, which no model needs. Remove it.")
     if not safe_name(name):
         raise CheckpointError(f"{folder}: the file name {shown(name)} has a control character, backslash or drive. Rename or remove it.")
     if not plain:

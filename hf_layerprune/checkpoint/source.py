@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
+from hf_layerprune.checkpoint.cached_files import prove_cached
 from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.hub_errors import hub_errors
 from hf_layerprune.checkpoint.recognise import refuse_foreign
-from hf_layerprune.checkpoint.shards import INDEX
+from hf_layerprune.checkpoint.remedies import to_read
+from hf_layerprune.checkpoint.shards import INDEX, LocalShards
 from hf_layerprune.errors import SourceError, shown
 from hf_layerprune.families.facts import model_facts
 
@@ -54,7 +58,8 @@ def resolve(
     Hub, to raise there what would be refused later.
 
     Raises SourceError saying what to do if nothing is found, or what is found is no model; its `suggestion` is an id that
-    exists, where one does. FamilyError if the model is of no declared family, before its weights are fetched.
+    exists, where one does. FamilyError if the model is of no declared family, before its weights are fetched. CheckpointError
+    if the folder cannot be listed.
     """
     if subfolder is not None and not safe_name(subfolder):
         raise SourceError(f"subfolder {shown(subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
@@ -64,22 +69,33 @@ def resolve(
         raise SourceError("the source is empty. Pass a folder, mini or a Hub id (owner/name).")
     if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
         raise SourceError(f"{shown(source)}: too long to be a folder or a Hub id, or no text. Check what was passed.")
-    if folder.is_dir() or source == "mini":
+    kind = _kind(folder)
+    if kind == stat.S_IFDIR or source == "mini":
         if revision is not None:
             raise SourceError(f"{source}: only an id on the Hub has revisions. Leave out --revision, or name the repository.")
-        found = ResolvedSource(folder.resolve().name, folder / inner, None) if folder.is_dir() else _mini(inner)
-    elif folder.exists():
+        found = ResolvedSource(folder.resolve().name, folder / inner, None) if kind == stat.S_IFDIR else _mini(inner)
+    elif kind:
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
     elif is_hub_id(source):
         found = _from_hub(source, revision, inner, (tuple(small), weights), place, check)
     else:
         raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). Check the spelling.")
-    if not found.path.is_dir():
+    if _kind(found.path) != stat.S_IFDIR:
         if not inner:
             raise SourceError(f"{source} holds no {CONFIG}, so it is no model. Check the id.")
         raise SourceError(f"{source} has no folder {shown(inner)}. Check --subfolder.")
-    refuse_foreign(found.path, os.listdir(found.path), weights=weights)
+    refuse_foreign(found.path, LocalShards(found.path).names(), weights=weights)
     return found
+
+
+def _kind(path: Path) -> int | None:
+    """What lies at a path (stat.S_IFDIR, stat.S_IFREG, …), None for nothing; SourceError if it may not be looked at."""
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise SourceError(f"{path}: cannot look at it: {error.strerror}. {to_read(error)}") from error
 
 
 def _mini(inner: str) -> ResolvedSource:
@@ -97,16 +113,21 @@ def _from_hub(
     check: Callable[[ModelFacts], object],
 ) -> ResolvedSource:
     """Fetch a snapshot: the small files first, and the weights only once they have shown that it can be pruned."""
-    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 
     small, weights = wanted
+    offline = place["local_files_only"] or constants.is_offline_mode()
 
     def within(name: str) -> str:
         return f"{inner}/{name}" if inner else name
 
+    def anew(name: str) -> None:
+        hf_hub_download(repo, within(name), revision=commit, force_download=True, **place)
+
     def fetch(patterns: tuple[str, ...]) -> Path:
-        fetched = snapshot_download(repo, revision=commit, allow_patterns=list(map(within, patterns)), **place)
-        return Path(fetched) / inner
+        fetched = Path(snapshot_download(repo, revision=commit, allow_patterns=list(map(within, patterns)), **place)) / inner
+        prove_cached(fetched, patterns, f"{repo}/{inner}".rstrip("/"), None if offline else anew)
+        return fetched
 
     with hub_errors(repo, revision, place["local_files_only"], place["token"]):
         commit = HfApi().resolve_revision(repo, revision=revision, **place).resolved

@@ -18,7 +18,7 @@ from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
 from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files, sort_files
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
 READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
@@ -57,7 +57,7 @@ def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
     try:
         written = Checkpoint.open(folder, folder.name)
     except LayerPruneError as error:
-        return Verification((*differences, str(error)), len(manifest.files), 0)
+        return Verification(tuple(dict.fromkeys((*differences, str(error)))), len(manifest.files), 0)
     differences += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
     if source:
         differences += compare(written, source, plan, changed=frozenset(manifest.changed))
@@ -93,6 +93,8 @@ def compare(
     spans = [(written.tensors[new], source.tensors[old], new not in changed) for new, old in pairs]
     same = zip(pairs, same_tensors(spans), strict=True)
     differences += [f"tensor {shown(new)} is not the source's {shown(old)}" for (new, old), equal in same if not equal]
+    for name in sorted(set(list_side_files(written.path)[1]) - written.shards.keys() - {INDEX}):
+        differences.append(f"{shown(name)} is a weight file that is no part of the checkpoint")
     for path in sorted({*written.side_files, *source.side_files}):
         if not _same_file(written.path / path, source.path / path):
             differences.append(f"{shown(str(path))} is not the source's file")
@@ -113,12 +115,15 @@ def _descriptions(written: Checkpoint, source: Checkpoint) -> Iterator[str]:
 
 
 def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
-    side_files, weights = list_side_files(folder)
+    side_files, weights, refused = sort_files(folder)
+    yield from refused.values()
     config = {CONFIG} if (folder / CONFIG).exists() else set()
     found = config | {*weights, *(path.as_posix() for path in side_files)}
     for name in sorted(found - manifest.files.keys()):
         yield f"{shown(name)} is not in the manifest"
     for name, record in manifest.files.items():
+        if name in refused:
+            continue
         if name not in found or not (folder / name).is_file():
             yield f"{shown(name)} is missing"
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from refusing import refused
 from tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config
 
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.errors import FamilyError, SourceError
+from hf_layerprune.errors import CheckpointError, FamilyError, SourceError
 
 LAYER = "model.language_model.layers"
 
@@ -126,6 +127,12 @@ def test_folders_that_are_something_else(tmp_path: Path, names: list[str], messa
 
 # --- side files -----------------------------------------------------------------------------------------------------------
 
+
+def touch_below(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
 SIDES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "link out": ("vocab.json", lambda path: path.symlink_to("/etc/passwd"), "'vocab.json' is a link to '/etc/passwd', outside"),
     "linked folder": ("extra", lambda path: path.symlink_to("/etc"), "'extra' is a folder"),
@@ -138,6 +145,10 @@ SIDES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "not UTF-8": (os.fsdecode(b"\xff\xfe.json"), Path.touch, "has a control character, backslash or drive"),
     "twin": ("CHAT_TEMPLATE.jinja", Path.touch, "differ only in case"),
     "twin of the config": ("Config.json", Path.touch, "differ only in case"),
+    "twin of our folder": ("LAYERPRUNE/plan.json", touch_below, "'layerprune' and 'LAYERPRUNE' differ only in case. Rename one of them"),
+    "a file as our folder": ("LayerPrune", Path.touch, "'layerprune' and 'LayerPrune' differ only in case"),
+    "twin of a folder": ("Additional/merges.txt", touch_below, "'Additional' and 'additional' differ only in case"),
+    "65 folders": ("/".join("a" * 65) + "/x.txt", touch_below, "the folder 'a/a/.*a/' is more than 64 deep, which no model needs"),
 }
 
 
@@ -153,9 +164,43 @@ def test_link_within_the_folder(source: Path) -> None:
     assert Path("tokenizer.txt") in Checkpoint.open(source, "tiny").side_files
 
 
+def test_64_folders_one_in_the_other(source: Path) -> None:
+    touch_below(source / "/".join("a" * 64) / "x.txt")
+    assert Path("/".join("a" * 64), "x.txt") in Checkpoint.open(source, "tiny").side_files
+
+
+def test_1500_folders_one_in_the_other(source: Path) -> None:
+    """Deeper than Python recurses, and than a path can be long."""
+    here = os.getcwd()
+    os.chdir(source)
+    try:
+        for _ in range(1500):
+            os.mkdir("abcd")
+            os.chdir("abcd")
+    finally:
+        os.chdir(here)
+    with pytest.raises(CheckpointError, match=r"'abcd/abcd/.*/abcd/' is more than 64 deep"):
+        Checkpoint.open(source, "tiny")
+    subprocess.run(["rm", "-r", str(source)], check=True)  # which pytest cannot remove later
+
+
+STALE = (
+    "OPTIMIZER.PT",
+    "__0_0.distcp",
+    "consolidated.safetensors",
+    "model.safetensors.bak",
+    "model.safetensors.index.json.bak",
+    "old/model.onnx",
+    "optimizer.pt",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "rust_model.ot",
+)
+
+
 def test_what_is_no_side_file(source: Path) -> None:
     before = Checkpoint.open(source, "tiny").side_files
-    for name in ("optimizer.pt", "pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.safetensors", "old/model.onnx"):
+    for name in STALE:
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(b"stale")
     for name in (".git/HEAD", ".cache/huggingface/x.lock", "__pycache__/a.pyc", "layerprune/old.json", ".DS_Store"):
@@ -163,7 +208,7 @@ def test_what_is_no_side_file(source: Path) -> None:
         (source / name).write_bytes(b"hidden")
     checkpoint = Checkpoint.open(source, "tiny")
     assert checkpoint.side_files == before
-    assert "left out, 5: 'consolidated.safetensors', 'old/model.onnx', 'optimizer.pt'" in checkpoint.notes[0]
+    assert f"left out, {len(STALE)}: 'OPTIMIZER.PT', '__0_0.distcp', 'consolidated.safetensors'" in checkpoint.notes[0]
 
 
 def test_ten_thousand_side_files(source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from tiny_checkpoint import make_checkpoint, make_config
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.errors import SourceError
+from hf_layerprune.errors import CheckpointError, SourceError
 
 TOKEN = "hf_verysecrettoken1234"
 
@@ -79,6 +80,28 @@ def test_refused(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "adapter" / "adapter_config.json").touch()
     with pytest.raises(SourceError, match=message) as caught:
         resolve(name, **options)
+    assert "\n" not in str(caught.value)
+
+
+REFUSING: dict[str, tuple[str, int, str]] = {
+    "it may not be looked at": ("stat", errno.EACCES, "source: cannot look at it: Permission denied. Make it readable"),
+    "its disk fails": ("stat", errno.EIO, "source: cannot look at it: Input/output error. Check the disk"),
+    "it may not be listed": ("listdir", errno.EACCES, "source: cannot list it: Permission denied. Make it readable for you"),
+}
+
+
+@pytest.mark.parametrize(("call", "number", "message"), REFUSING.values(), ids=REFUSING)
+def test_a_folder_that_the_system_refuses(source: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, message: str) -> None:
+    original = getattr(os, call)
+
+    def refuse(path: Any, *rest: Any, **options: Any) -> Any:
+        if os.fspath(path) == str(source):
+            raise OSError(number, os.strerror(number))
+        return original(path, *rest, **options)
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        resolve(str(source))
     assert "\n" not in str(caught.value)
 
 

@@ -99,6 +99,11 @@ def forge(output: Path, name: str) -> None:
     edit(output / "layerprune/manifest.json", lambda value: value["files"].update({name: {"bytes": record.bytes, "sha256": record.sha256}}))
 
 
+def added(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\x80\x04.")
+
+
 FORGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "tensor": ("model-00002-of-00003.safetensors", flip, "tensor '.*' is not the source's '.*'"),
     "side file": ("LICENSE", flip, "'LICENSE' is not the source's file"),
@@ -123,6 +128,10 @@ FORGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda path: edit(path, lambda index: index["metadata"].update(total_size=1)),
         "model.safetensors.index.json holds more than the places and the size",
     ),
+    **{
+        name: (name, added, f"'{name}' is a weight file that is no part of the checkpoint")
+        for name in ("pytorch_model.bin", "model.pt", "extra.safetensors", "OPTIMIZER.PT", "sub/x.index.json")
+    },
     "new file": ("tokenizer.json", lambda path: path.write_text("{}"), "'tokenizer.json' is not the source's file"),
 }
 
@@ -138,6 +147,31 @@ def test_the_source_unmasks_a_forged_manifest(
     assert len(found.differences) == 1
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(found.differences[0])
+
+
+ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link out": (lambda path: path.symlink_to("/etc/passwd"), "is a link to '/etc/passwd', outside the checkpoint"),
+    "a pipe": (os.mkfifo, "is a pipe, socket or device, expected a regular file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "is a pipe, socket or device, expected a regular file"),
+    "a link that leads nowhere": (lambda path: path.symlink_to("absent"), "is a link that leads nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "extra.txt"])
+@pytest.mark.parametrize(("make", "message"), ODD_FILES.values(), ids=ODD_FILES)
+def test_what_is_no_file_is_one_difference_among_others(
+    output: Path, sharded: Path, make: Callable[[Path], object], message: str, name: str
+) -> None:
+    (output / name).unlink(missing_ok=True)
+    make(output / name)
+    flip(output / "chat_template.jinja")
+    flip(output / "model-00001-of-00003.safetensors")
+    for found in (verify(output), verify(output, Checkpoint.open(sharded, "tiny"))):
+        assert len(found.differences) == 3 and f"'{name}' {message}" in found.differences[0], found.differences
+        assert [difference.partition(" is ")[0] for difference in found.differences[1:]] == [
+            "'chat_template.jinja'",
+            "'model-00001-of-00003.safetensors'",
+        ]
 
 
 def test_wrong_source(output: Path, tmp_path: Path) -> None:
