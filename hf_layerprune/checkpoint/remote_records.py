@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.remote import RemoteRepo
+from hf_layerprune.checkpoint.remote_files import AGAIN, is_listed
 from hf_layerprune.checkpoint.side_files import RECORDS
 from hf_layerprune.errors import CheckpointError
 
@@ -30,4 +32,7 @@ def record_of(model: ResolvedSource | Checkpoint, name: str, limit: int, *, loca
         return None
     if file.size > limit:
         raise CheckpointError(f"{file.where}: {file.size:,} bytes is no record; at most {limit:,} are read.")
-    return repo.fetch(file.name)
+    path = repo.fetch(file.name)
+    if not is_listed(path, hash_file(path), file):
+        raise CheckpointError(f"{file.where}: was fetched as another file than the repository lists. {AGAIN}")
+    return path
