@@ -17,8 +17,10 @@ from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, ShardReader, read_shards, some
 from hf_layerprune.checkpoint.side_files import RECORDS, list_side_files
+from hf_layerprune.errors import FamilyError, LayerPruneError
 from hf_layerprune.families import Family, family_for
-from hf_layerprune.families.facts import model_facts
+from hf_layerprune.families.facts import is_depth, model_facts
+from hf_layerprune.families.lookup import find
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ class Checkpoint:
         config, where = read_config(path), str(path / CONFIG)
         family = family_for(config, where)
         # The config is checked before the shards are read: its message is the more useful one. The fingerprint follows.
-        model_facts(config, SourceRef(id, commit, ""), where)
+        try:
+            model_facts(config, SourceRef(id, commit, ""), where)
+        except FamilyError as error:
+            raise FamilyError(f"{error}{_count(family, config, path, reader)}") from error
         shards = read_shards(path, reader)
         tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
         facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader.parts)), where)
@@ -103,3 +108,15 @@ class Checkpoint:
         places = ((self.family.split(name), span) for name, span in self.tensors.items())
         kept = [span for place, span in places if place is None or place[0] not in drop]
         return sum(math.prod(span.shape) for span in kept), sum(span.nbytes for span in kept)
+
+
+def _count(family: Family, config: Mapping[str, Any], path: Path, reader: ShardReader) -> str:
+    """How many layers the tensors hold, as a sentence, where the config says nothing that could be a number of layers."""
+    if is_depth(find(config, f"{family.text}.{family.depth}")):
+        return ""
+    try:
+        shards = read_shards(path, reader)
+    except LayerPruneError:  # one fault at a time: the config's
+        return ""
+    places = (family.split(name) for header in shards.values() for name in header.tensors)
+    return f" The tensors hold {len({place[0] for place in places if place}):,} layers."

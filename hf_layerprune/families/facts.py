@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import FamilyError, UsageError, shown
@@ -82,8 +82,13 @@ def _check_required(family: Family, text: Mapping[str, Any], where: str) -> None
             )
 
 
+def is_depth(value: Any) -> TypeGuard[int]:
+    """Whether a value of a config can be the number of its decoder layers."""
+    return type(value) is int and MIN_LAYERS <= value <= MAX_MODULES
+
+
 def _depth(value: Any, path: str, where: str) -> int:
-    if type(value) is not int or not MIN_LAYERS <= value <= MAX_MODULES:
+    if not is_depth(value):
         raise FamilyError(f"{where}: {path!r} is {shown(value)}, expected a whole number from {MIN_LAYERS} to {MAX_MODULES:,}.")
     return value
 

@@ -43,15 +43,15 @@ def test_quantized(source: Path, method: str, place: str) -> None:
 
 
 CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], Any], str, type[LayerPruneError]]] = {
-    "depth absent": (lambda text: text.pop("num_hidden_layers"), "num_hidden_layers' is None, expected a whole number from 3", FamilyError),
-    "depth 0": (lambda text: text.update(num_hidden_layers=0), "num_hidden_layers' is 0, expected", FamilyError),
-    "depth 1": (lambda text: text.update(num_hidden_layers=1), "num_hidden_layers' is 1, expected", FamilyError),
-    "depth 2": (lambda text: text.update(num_hidden_layers=2), "num_hidden_layers' is 2, expected", FamilyError),
-    "depth negative": (lambda text: text.update(num_hidden_layers=-6), "num_hidden_layers' is -6, expected", FamilyError),
-    "depth 10^9": (lambda text: text.update(num_hidden_layers=10**9), "num_hidden_layers' is 1000000000, expected", FamilyError),
+    "depth absent": (lambda text: text.pop("num_hidden_layers"), "_layers' is None, expected .* hold 6 layers", FamilyError),
+    "depth 0": (lambda text: text.update(num_hidden_layers=0), "_layers' is 0, expected .* hold 6 layers", FamilyError),
+    "depth 1": (lambda text: text.update(num_hidden_layers=1), "_layers' is 1, expected .* hold 6 layers", FamilyError),
+    "depth 2": (lambda text: text.update(num_hidden_layers=2), "_layers' is 2, expected .* hold 6 layers", FamilyError),
+    "depth negative": (lambda text: text.update(num_hidden_layers=-6), "_layers' is -6, expected .* hold 6 layers", FamilyError),
+    "depth 10^9": (lambda text: text.update(num_hidden_layers=10**9), "_layers' is 1000000000, expected .* hold 6 layers", FamilyError),
     "depth 10,000": (lambda text: text.update(num_hidden_layers=10_000), "is 10000, but the tensors hold 6 layers", CheckpointError),
-    "depth text": (lambda text: text.update(num_hidden_layers="6"), "num_hidden_layers' is '6', expected", FamilyError),
-    "depth float": (lambda text: text.update(num_hidden_layers=6.0), "num_hidden_layers' is 6.0, expected", FamilyError),
+    "depth text": (lambda text: text.update(num_hidden_layers="6"), "_layers' is '6', expected .* hold 6 layers", FamilyError),
+    "depth float": (lambda text: text.update(num_hidden_layers=6.0), "_layers' is 6.0, expected .* hold 6 layers", FamilyError),
     "depth too small": (lambda text: text.update(num_hidden_layers=5), "is 5, but the tensors hold 6 layers: layer 5 is", CheckpointError),
     "depth too large": (lambda text: text.update(num_hidden_layers=7), "is 7, but the tensors hold 6 layers: layer 6 is", CheckpointError),
     "undeclared list": (
@@ -83,6 +83,14 @@ SIZES = {
 def test_numbers_of_4200_digits(source: Path, keys: tuple[str, ...]) -> None:
     (source / "config.json").write_text(json.dumps(make_config(**dict.fromkeys(keys, 10**4200))))
     refused(source, "is 1000.*, expected a whole number of at least 1 and below 2.63", FamilyError)
+
+
+def test_depth_absent_and_a_shard_too(sharded: Path) -> None:
+    """One fault at a time."""
+    (sharded / "config.json").write_text(json.dumps(make_config(tied=False, text_config__num_hidden_layers=None)))
+    refused(sharded, r"is None, expected .*10,000\. The tensors hold 6 layers\.$", FamilyError)
+    (sharded / "model-00002-of-00003.safetensors").unlink()
+    refused(sharded, r"is None, expected .*10,000\.$", FamilyError)
 
 
 def test_unknown_family_names_the_nearest(source: Path) -> None:

@@ -187,6 +187,7 @@ def test_an_impossible_depth(run_here: Run, here: Path, model: Path, arguments: 
     done = run_here(*(argument.format(model) for argument in arguments))
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {model / 'config.json'}: 'text_config.num_hidden_layers' is {depth}, expected a whole number from 3 to 10,000.\n"
+        f"error: {model / 'config.json'}: 'text_config.num_hidden_layers' is {depth}, expected a whole number from 3 to 10,000. "
+        "The tensors hold 16 layers.\n"
     )
     assert not list(here.iterdir())
