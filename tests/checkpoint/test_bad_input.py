@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 from independent import pruned, read_model, snapshot
 from refusing import refused
-from tiny_checkpoint import make_config, make_plan, make_tensors
+from tiny_checkpoint import SIDE_FILES, make_config, make_plan, make_tensors
 
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError, FamilyError, LayerPruneError, SourceError
 
 QUANTIZED: dict[str, dict[str, Any]] = {
@@ -235,6 +236,30 @@ def test_a_side_file_of_40_gb(source: Path, tmp_path: Path, monkeypatch: pytest.
     ):
         rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_300_side_files(source: Path, tmp_path: Path) -> None:
+    (source / "many").mkdir()
+    for number in range(300):
+        (source / "many" / f"{number}.txt").write_bytes(b"%d" % number)
+    checkpoint = Checkpoint.open(source, "tiny")
+    manifest = rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    assert [manifest.files[f"many/{number}.txt"].bytes for number in range(300)] == [len(str(number)) for number in range(300)]
+    assert len(manifest.files) == 300 + len(SIDE_FILES)  # of these the card and .gitattributes stay behind; config and weights are ours
+    found = verify(tmp_path / "output", checkpoint)
+    assert found.ok and found.files == len(manifest.files)
+
+
+def test_a_config_with_a_byte_order_mark_makes_a_model_without(source: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    (source / "config.json").write_bytes(b"\xef\xbb\xbf" + (source / "config.json").read_bytes())
+    checkpoint = Checkpoint.open(source, "tiny")
+    rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    assert verify(tmp_path / "output", checkpoint).ok
+    assert (tmp_path / "output/config.json").read_bytes().startswith(b"{")
+    model, info = AutoModelForImageTextToText.from_pretrained(tmp_path / "output", output_loading_info=True)
+    assert not any(info.values()) and len(model.model.language_model.layers) == 5
 
 
 def test_executables_lose_their_right_to_run(source: Path, tmp_path: Path) -> None:

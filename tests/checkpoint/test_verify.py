@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import errno
 import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,7 +240,7 @@ def test_after_an_interrupt_or_an_error_no_reader_goes_on(
         if next(calls) == 6:
             if not interrupted:
                 raise CheckpointError("reading failed")
-            _thread.interrupt_main()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         for _ in range(6000):
             time.sleep(0.01)
             yield memoryview(b"same")

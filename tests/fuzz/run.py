@@ -24,7 +24,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "checkpoint")]
 CORPUS = HERE / "corpus.tar.xz"
 OF_EACH_KIND = 3
-ODD = (None, True, 0, 1, -1, 2, 3, 4, 5, 2**31, 2**63, 2**64, 1.0, 1e999, "", "x", "../x", "/etc/passwd", "a\0", "\ud800", [], {}, [[]])
+NUMBERS = (0, 1, -1, 2, 3, 4, 5, 2**31, 2**63, 2**64, 10**4200, 1.0, 1e999)
+TEXTS = ("", "x", "../x", "/etc/passwd", "a\0", "\ud800", "x" * 5000)
+ODD = (None, True, *NUMBERS, *TEXTS, [], {}, [[]], [1] * 4, [0] * 10_000, {str(number): 1 for number in range(4)})
 
 
 def mutated(value: Any, rng: random.Random) -> Any:
