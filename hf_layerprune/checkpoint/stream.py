@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -120,13 +121,12 @@ class ShardStream:
 
 def _record(staging: Path, name: str) -> FileRecord | None:
     """What is recorded of a finished shard: in its own record or, from a run that died at the very end, in the manifest."""
-    try:
-        if (staging / RECORDS / MANIFEST).is_file():
-            return Manifest.load(staging / RECORDS / MANIFEST).files.get(name)
+    with suppress(LayerPruneError, KeyError, TypeError, ValueError):
         value = read_json(staging / HELD / f"{name}.json", "record of a shard")
         return FileRecord(int(value["bytes"]), str(value["sha256"]))
-    except (LayerPruneError, KeyError, TypeError, ValueError):
-        return None
+    with suppress(LayerPruneError):
+        return Manifest.load(staging / RECORDS / MANIFEST).files.get(name)
+    return None
 
 
 def _keep_record(staging: Path, name: str, record: FileRecord) -> None:

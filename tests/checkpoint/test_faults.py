@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from independent import pruned, read_model, snapshot
+from independent import snapshot
 from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint import copying, exchange
@@ -254,22 +253,6 @@ def start(tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
         return process
 
     return run
-
-
-def test_killed_at_any_moment(tmp_path: Path, start: Callable[[], subprocess.Popen[str]]) -> None:
-    """After SIGKILL there is no output or a whole one, the source is untouched, and the next run succeeds and cleans up."""
-    rng, before = random.Random(0), snapshot(tmp_path / "source")
-    for _ in range(6):
-        process = start()
-        time.sleep(rng.uniform(0, 0.35))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not (tmp_path / "output").exists() or verify(tmp_path / "output").ok
-    process = start()
-    assert process.communicate() and process.returncode == 0
-    assert snapshot(tmp_path / "source") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "plan.json", "source"]
-    assert read_model(tmp_path / "output") == pruned(read_model(tmp_path / "source"), [0, 1, 3, 5])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
