@@ -19,6 +19,7 @@ from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.provenance import earlier_records
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
@@ -243,7 +244,7 @@ class LayerPruner:
             overwrite=overwrite,
             max_shard_size=parse_size(max_shard_size),
             verify=verify,
-            records=self.records(),
+            records={**earlier_records(self.checkpoint.path, self.checkpoint.source, plan=True), **self.records()},
         )
 
     def records(self) -> dict[str, bytes]:

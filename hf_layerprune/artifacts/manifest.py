@@ -27,7 +27,8 @@ class Manifest:
     """files: every weight, config and side file by its path in the folder (records under `layerprune/` lie outside);
     tensors: for every tensor written, the name it has in the source; shard_policy: "source" (the source's boundaries) or
     the greatest shard size in bytes; writer: the version of the rewriter, which with source, plan and policy fixes the bytes;
-    changed: the tensors that a fine-tuning gave new values, sorted; all others are the source's, bit for bit.
+    changed: the tensors that a fine-tuning gave new values, sorted, an earlier fine-tuning of the source too; all others are the
+    source's, bit for bit.
     """
 
     source: SourceRef

@@ -3,27 +3,90 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import dump_json, read_json
+from hf_layerprune.artifacts.files import MAX_JSON_BYTES, dump_json, read_bounded, read_json
+from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.lineage import HEALED, PRUNED, SOURCE, Step, earlier_name, parse_lineage
+from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.side_files import README, RECORDS
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, README, RECORDS
 from hf_layerprune.errors import LayerPruneError
 
 PROVENANCE = "source.json"
 CARD_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")
 MAX_CARD_BYTES = 64 << 10
+MADE_BY: dict[str, Callable[[Path], object]] = {PLAN: PruningPlan.load, HEALING: HealingRecord.load}  # the records of one step
 
 
 def source_record(folder: Path, source: SourceRef) -> bytes:
-    """The content of source.json: the source's id, commit and fingerprint, and what its model card says in `CARD_KEYS`.
+    """The content of source.json: the source's id, commit and fingerprint, what its model card says in `CARD_KEYS`, and its lineage.
 
-    A pruned source has no card of ours to read; what was recorded of its own source is handed on.
+    A pruned source has no card of ours to read; what was recorded of its own source is handed on. A source that was not made with
+    hf-layerprune is its own lineage.
     """
     card = _card(folder) or _inherited(folder)
-    return dump_json({"format": 1, **vars(source), **{key: card[key] for key in CARD_KEYS if key in card}})
+    return dump_json({"format": 1, **vars(source), **{key: card[key] for key in CARD_KEYS if key in card}, **_lineage(folder, source)})
+
+
+def healed_record(folder: Path, source: SourceRef) -> bytes:
+    """The content of source.json for what was fine-tuned from `source`: what was recorded there, the lineage one step longer."""
+    try:
+        record = read_json(folder / RECORDS / PROVENANCE, "source record")
+    except LayerPruneError:
+        return source_record(folder, source)
+    return dump_json(record | _lineage(folder, source))
+
+
+def lineage_of(folder: Path, source: SourceRef) -> tuple[Step, ...]:
+    """How the checkpoint in a folder came about, oldest first and itself, named `source`, last, as far as its records say."""
+    records = folder / RECORDS
+    if not (records / MANIFEST).is_file():
+        return (Step(source, SOURCE),)
+    manifest = Manifest.load(records / MANIFEST)
+    return (*ancestors_of(records, manifest), Step(source, HEALED if manifest.changed else PRUNED))
+
+
+def ancestors_of(records: Path, manifest: Manifest) -> tuple[Step, ...]:
+    """The checkpoints before one that we made, oldest first, its manifest's source last; ArtifactError where source.json is damaged."""
+    path, plan = records / PROVENANCE, records / PLAN
+    found = parse_lineage(read_json(path, "source record").get("lineage"), str(path)) if path.is_file() else ()
+    if found:
+        return found
+    # Of a folder without a lineage its records still name the checkpoint before it, and of a healed one what that was pruned from.
+    first = PruningPlan.load(plan).source if manifest.changed and plan.is_file() else manifest.source
+    rest = () if first.fingerprint == manifest.source.fingerprint else (Step(manifest.source, PRUNED),)
+    return (Step(first, SOURCE), *rest)
+
+
+def earlier_records(folder: Path, source: SourceRef, *, plan: bool) -> dict[str, bytes]:
+    """How the checkpoint in a folder and those before it were made, as records for what is made of it, each named after its place in
+    the lineage. plan: its plan as well, which a healed one keeps as it is. What cannot be read is left out."""
+    found: dict[str, bytes] = {}
+    with suppress(LayerPruneError):
+        lineage = lineage_of(folder, source)
+        names = {name: (name, kind) for place in range(len(lineage)) for kind in MADE_BY for name in [earlier_name(kind, place)]}
+        if lineage[-1].how == HEALED:
+            names[earlier_name(HEALING, len(lineage) - 1)] = (HEALING, HEALING)
+        if plan and (places := [place for place, step in enumerate(lineage) if step.how == PRUNED]):
+            names[earlier_name(PLAN, places[-1])] = (PLAN, PLAN)
+        for name, (here, kind) in names.items():
+            with suppress(LayerPruneError):
+                MADE_BY[kind](folder / RECORDS / here)
+                found[name] = read_bounded(regular_file(folder, f"{RECORDS}/{here}", ""), "record", MAX_JSON_BYTES)
+    return found
+
+
+def _lineage(folder: Path, source: SourceRef) -> dict[str, Any]:
+    with suppress(LayerPruneError):  # as with a card: what cannot be read says nothing
+        if len(steps := lineage_of(folder, source)) > 1:
+            return {"lineage": [step.to_dict() for step in steps]}
+    return {}
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hf_layerprune.checkpoint.copying import copy_file, write_file, write_shard
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import plan_shards
-from hf_layerprune.checkpoint.provenance import PROVENANCE, source_record
+from hf_layerprune.checkpoint.provenance import PROVENANCE, earlier_records, healed_record
 from hf_layerprune.checkpoint.rewrite import WRITER, bytes_needed, copy_side_files, index_of
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
@@ -21,7 +21,7 @@ from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError
 
-CARRIED = (PLAN, STATISTICS, PROVENANCE)  # records that stay true; evaluations of the old weights do not
+CARRIED = (PLAN, STATISTICS)  # records that stay true; evaluations of the old weights do not
 
 
 def write_replaced(
@@ -43,8 +43,8 @@ def write_replaced(
             files[INDEX] = write_file(staging / INDEX, index_of(shards))
         files[CONFIG] = copy_file(checkpoint.path / CONFIG, staging / CONFIG)
         files.update(copy_side_files(checkpoint, staging))
-        names = _origins(checkpoint)
-        manifest = Manifest(checkpoint.source, WRITER, "source", dict(sorted(files.items())), names, tuple(sorted(replaced)))
+        names, changed = _origins(checkpoint, replaced)
+        manifest = Manifest(checkpoint.source, WRITER, "source", dict(sorted(files.items())), names, changed)
         _write_records(staging / RECORDS, checkpoint, manifest, records)
         written = Checkpoint.open(staging, output.name)
         wanted = {**checkpoint.tensors, **replaced}
@@ -57,21 +57,22 @@ def write_replaced(
     return manifest
 
 
-def _origins(checkpoint: Checkpoint) -> dict[str, str]:
-    """For every tensor its name in the first source: that of the pruned stage, or its own where nothing was pruned."""
+def _origins(checkpoint: Checkpoint, replaced: Mapping[str, TensorSpan]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """For every tensor its name in the first source: that of the pruned stage, or its own where nothing was pruned; and which are no
+    longer that source's, an earlier fine-tuning's among them."""
     path = checkpoint.path / RECORDS / MANIFEST
-    earlier = Manifest.load(path).tensors if path.is_file() else {}
-    return {name: earlier.get(name, name) for name in sorted(checkpoint.tensors)}
+    earlier = Manifest.load(path) if path.is_file() else None
+    names = {name: earlier.tensors.get(name, name) if earlier else name for name in sorted(checkpoint.tensors)}
+    return names, tuple(sorted({*replaced, *(earlier.changed if earlier else ())} & names.keys()))
 
 
 def _write_records(folder: Path, checkpoint: Checkpoint, manifest: Manifest, records: Mapping[str, bytes]) -> None:
     folder.mkdir()
     for path in _carried(checkpoint):
         copy_file(path, folder / path.name)
-    if not (folder / PROVENANCE).exists():
-        write_file(folder / PROVENANCE, source_record(checkpoint.path, checkpoint.source))
+    write_file(folder / PROVENANCE, healed_record(checkpoint.path, checkpoint.source))
     write_file(folder / MANIFEST, manifest.dump())
-    for name, content in records.items():
+    for name, content in {**earlier_records(checkpoint.path, checkpoint.source, plan=False), **records}.items():
         write_file(folder / name, content)
 
 

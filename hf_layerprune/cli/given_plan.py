@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, STATISTICS
 from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.provenance import PROVENANCE, ancestors_of
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN
 from hf_layerprune.checkpoint.remote_records import record_of
@@ -33,8 +35,8 @@ PLAN_ALONE = "Do not use it; to build from its plan without a proof, pass its la
 @dataclass(frozen=True)
 class GivenPlan:
     """records: what lies beside the plan; manifest: of the model that is to be built again, None for a plan alone and for a healed
-    model; compared: whether the weights themselves were found to be what that manifest says; healed: the fingerprint of what was
-    healed, None for a plan alone and for a model as it was pruned; name: how it is said."""
+    model; compared: whether the weights themselves were found to be what that manifest says; healed: the fingerprint of the
+    pruned stage of a healed one, None for a plan alone and for a model as it was pruned; name: how it is said."""
 
     plan: PruningPlan
     records: Mapping[str, bytes]
@@ -52,7 +54,7 @@ def load_plan(console: Console, named: str, local_files_only: bool) -> GivenPlan
     repo, revision = at_revision(named)
     if not os.path.isdir(named) and not on_the_hub(repo):
         return GivenPlan(PruningPlan.load(named), {}, None, False, None, named)
-    wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING)))
+    wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING, PROVENANCE)))
     found = resolve(repo, revision=revision, weights=False, small=wanted, local_files_only=local_files_only)
     folder = found.path / RECORDS
     if not (folder / PLAN).is_file():
@@ -61,9 +63,11 @@ def load_plan(console: Console, named: str, local_files_only: bool) -> GivenPlan
     healing = HealingRecord.load(folder / HEALING) if (folder / HEALING).is_file() else None
     if healing:
         console.note(f"note: {named} was healed after pruning: its pruned stage is built again; healing.json says the rest")
-    manifest = None if healing else Manifest.load(folder / MANIFEST)
+    written = Manifest.load(folder / MANIFEST)
+    manifest = None if healing else written
     name = repo + (f" @ {found.commit[:7]}" if found.commit else "")
-    healed = healing.checkpoint.fingerprint if healing else None
+    stages = [step.source.fingerprint for step in ancestors_of(folder, written) if step.how == PRUNED]
+    healed = (stages or [healing.checkpoint.fingerprint])[-1] if healing else None
     compared = manifest is not None and _compare(found, manifest, name, local_files_only)
     return GivenPlan(plan, _statistics(found, plan, local_files_only), manifest, compared, healed, name)
 
