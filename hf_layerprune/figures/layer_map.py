@@ -59,9 +59,30 @@ def _draw_change(ax: Any, statistics: LayerStatistics, theme: Theme) -> None:
 def _draw_scores(ax: Any, plan: PruningPlan, theme: Theme) -> None:
     known = [(layer, score) for layer, score in enumerate(plan.scores) if score is not None]
     colours = [theme.removed if layer in plan.drop else theme.kept for layer, _ in known]
-    ax.bar([layer for layer, _ in known], np.clip([score for _, score in known], -DRAWN, DRAWN), color=colours, width=0.7)
+    heights, scale = np.clip([score for _, score in known], -DRAWN, DRAWN), ""
+    free = [score for layer, score in known if layer not in plan.protected] or [0.0]
+    narrow = 0 < max(free) - min(free) < min(free) / 2  # drawn from 0 all bars would look the same
+    if narrow and heights.max() <= 1:  # similarities: what they lack to 1 tells them apart
+        scale, heights = "\n(not a linear axis)", -np.log10(np.maximum(1 - heights, 1e-12))
+        ticks = range(max(0, int(np.floor(heights.min()))), int(np.ceil(heights.max())) + 1)
+        ax.set_yticks(ticks, [f"{1 - 10.0**-tick:.{tick}f}" for tick in ticks])
+    if narrow:
+        scale, margin = scale or "\n(axis does not begin at 0)", 0.15 * float(heights.max() - heights.min())
+        ax.set_ylim(heights.min() - margin, heights.max() + margin)
+    ax.bar([layer for layer, _ in known], heights, color=colours, width=0.7)
     ax.axhline(0, color=theme.faint, lw=0.8, zorder=0)
-    ax.set_ylabel("score of the method")
+    ax.set_ylabel(f"score: {_which_go(plan)}{scale}", fontsize=9)
+
+
+def _which_go(plan: PruningPlan) -> str:
+    """Which scores go, as those of the free layers show."""
+    free = {layer: score for layer, score in enumerate(plan.scores) if score is not None and layer not in plan.protected}
+    gone, kept = ([score for layer, score in free.items() if (layer in plan.drop) is dropped] for dropped in (True, False))
+    if not gone or not kept:
+        return "of the method"
+    if min(gone) >= max(kept) or max(gone) <= min(kept):
+        return "the highest go" if min(gone) >= max(kept) else "the lowest go"
+    return "high ones go" if np.mean(gone) > np.mean(kept) else "low ones go"
 
 
 def _shade(ax: Any, plan: PruningPlan, theme: Theme) -> None:

@@ -15,7 +15,7 @@ from hf_layerprune.checkpoint.side_files import MANIFEST, README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, CardFacts, card_facts
 from hf_layerprune.publishing.figures import draw_figures, kept_figures
-from hf_layerprune.publishing.inert import Markdown, argument, for_output
+from hf_layerprune.publishing.inert import Markdown, for_output
 from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts
 from hf_layerprune.publishing.metadata import metadata, yaml_lines
 from hf_layerprune.publishing.sections import numbers, sections, thousands
@@ -118,5 +118,5 @@ def _template() -> Template:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, finalize=for_output, keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {"numbers": numbers, "thousands": thousands, "argument": argument, "ours": Markdown}
+    environment.filters |= {"numbers": numbers, "thousands": thousands, "ours": Markdown}
     return environment.from_string(files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8"))

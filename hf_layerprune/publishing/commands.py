@@ -1,112 +1,169 @@
-"""The commands that make a model again from its source and its records."""
+"""The commands that make a model again from the first checkpoint that its records name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport
+from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
+from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import STATISTICS
-from hf_layerprune.publishing.facts import CardFacts, hub_dataset
-from hf_layerprune.publishing.inert import argument, code
+from hf_layerprune.checkpoint.side_files import PLAN, RECORDS
+from hf_layerprune.publishing.chain import Made
+from hf_layerprune.publishing.facts import EVALUATION, CardFacts, hub_dataset
+from hf_layerprune.publishing.inert import NotShown, argument, place
+from hf_layerprune.strategies.layer_lists import format_layers
+from hf_layerprune.strategies.planning import MANUAL
+
+WIDTH = 100  # columns after which a command goes on in the next line
+AGAIN = "again"  # the folder of what a published card's commands make, whatever the reader has under the model's name
+
+
+def start_of(chain: tuple[Made, ...]) -> int:
+    """The place in a chain from which the records say how everything after it was made."""
+    return max((number for number, made in enumerate(chain) if number and made.record is None), default=0)
 
 
 def command_lines(facts: CardFacts) -> list[str]:
-    lines = []
-    healing, plan = facts.healing, facts.plan
-    if plan:
-        target = healing.checkpoint.id if healing else facts.name
-        lines.append(f"hf-layerprune apply {_source(facts)} layerprune/plan.json{_apply_options(facts)} -o {_folder(target)}")
-    if healing:
-        start = _folder(healing.checkpoint.id) if plan else _source(facts)
-        lines.append(f"hf-layerprune heal {start}{_heal_options(facts)} -o {_folder(facts.name)}")
-    lines.append(_verify(facts))
+    """The commands, long ones on several lines; a comment in place of one with an argument that cannot be written down."""
+    chain = facts.chain
+    start, folders = start_of(chain), _folders(facts)
+    lines: list[str] = []
+    for number, made in list(enumerate(chain))[start + 1 :]:
+        if made.plan and made.plan is facts.plan:
+            lines += _written(PLAN, partial(_plan, facts, number, folders))
+        lines += _written((made.record or PLAN).removeprefix(f"{RECORDS}/"), partial(_step, facts, number, folders))
+    lines += _written(PLAN, partial(_verify, facts, folders))
     if facts.evaluation:
-        lines.append(_evaluate(facts))
+        lines += _written(EVALUATION, partial(_evaluate, facts, folders))
+    if facts.repo and any(f"{RECORDS}/" in line for line in lines if not line.startswith("#")):
+        lines.insert(0, f"hf download {facts.repo} --include '{RECORDS}/*' --local-dir .")
     return lines
 
 
-def command_notes(facts: CardFacts) -> list[str]:
-    notes = []
-    if facts.plan and not facts.healing:
-        notes.append("`apply` makes the same bytes again: the weights get the sha256 that `layerprune/manifest.json` states.")
-    if facts.healing:
-        if facts.plan:
-            stage = code(facts.healing.checkpoint.fingerprint)
-            notes.append(f"`apply` makes the pruned stage again byte for byte, the one with the fingerprint {stage}.")
-        notes.append("`heal` repeats the fine-tuning; on other hardware or versions its weights come out slightly different.")
-        if any(source.get("rendered_math") and source.get("left_out") for source in facts.healing.data["sources"]):
-            notes.append("Problems that an evaluation asks were left out; name these evaluations again with `--exclude`.")
-    if facts.source.commit is None and facts.base_model != facts.source.id and facts.source.id != "mini":
-        notes.append(f"{code(facts.source.id)} was a folder on the disk of the person who made this; its fingerprint stands below.")
-    if lost := list(dict.fromkeys(_local(facts))):
-        notes.append(f"On the disk of the person who made this lay {', '.join(lost)}; the records have the sha256 of what was read there.")
-    return notes
+def _written(record: str, make: Callable[[], list[str]]) -> list[str]:
+    """A command broken into lines of bearable length; it is told by its record where the card cannot show it whole."""
+    try:
+        first, *rest = make()
+    except NotShown as error:
+        return [f"# A command is left out here: {error}; see {RECORDS}/{record}"]
+    lines = [first]
+    for part in rest:
+        if len(lines[-1]) + 1 + len(part) > WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"  {part}")
+        else:
+            lines[-1] += f" {part}"
+    return ["\n".join(lines)]
 
 
-def _local(facts: CardFacts) -> Iterator[str]:
-    """What the commands name and nobody else has: files of data and of questions, and a folder that was compared with."""
-    sources = facts.healing.data["sources"] if facts.healing else ()
-    yield from (code(source["origin"]) for source in sources if not hub_dataset(source) and source["spec"].split(",")[0] != "mini")
-    if report := facts.evaluation:
-        yield from (code(task["name"]) for task in report.tasks if not hub_dataset(task) and not str(task["name"]).startswith("mini-"))
-        other = report.against
-        if other and other.fingerprint != facts.source.fingerprint and other.id != "mini" and not is_hub_id(other.id):
-            yield code(other.id)
+def _folders(facts: CardFacts) -> list[str]:
+    """What the commands call each checkpoint of the chain: a folder of its own beside the others."""
+    found: list[str] = []
+    for made in facts.chain[:-1]:
+        name = made.source.id.rpartition("/")[2]
+        found.append(name if name not in found else f"{name}-{len(found)}")
+    last = AGAIN if facts.repo else facts.name
+    return [*found, last if last not in found else f"{last}-{len(found)}"]
 
 
-def _source(facts: CardFacts) -> str:
-    known = facts.source.id in ("mini", facts.base_model)
-    place = argument(facts.source.id) if known else _folder(facts.source.id)
-    return f"{place} --revision {argument(facts.source.commit)}" if facts.source.commit else place
+def _source(facts: CardFacts, number: int, folders: list[str]) -> str:
+    """A checkpoint of the chain as a command takes it: what was made before, else an id of the Hub at its commit, mini or a folder."""
+    made = facts.chain[number]
+    if number > start_of(facts.chain):
+        return place(folders[number])
+    known = made.source.id == "mini" or is_hub_id(made.source.id)
+    shown = argument(made.source.id) if known else place(made.source.id)
+    return f"{shown} --revision {argument(made.source.commit)}" if made.source.commit else shown
 
 
-def _folder(name: str) -> str:
-    text = argument(name)
-    return text if text.startswith("./") else f"./{text}"
+def _step(facts: CardFacts, number: int, folders: list[str]) -> list[str]:
+    made, before = facts.chain[number], _source(facts, number - 1, folders)
+    target = f"-o {place(folders[number])}"
+    if made.how == PRUNED:
+        own = made.record == f"{RECORDS}/{PLAN}"
+        plan = facts.repo if own and facts.repo else made.record
+        return [f"hf-layerprune apply {before} {plan}", *(_apply_options(facts) if own and not facts.repo else []), target]
+    assert made.healing is not None
+    return [f"hf-layerprune heal {before}", *_heal_options(made.healing), target]
 
 
-def _apply_options(facts: CardFacts) -> str:
-    statistics = f" --statistics layerprune/{STATISTICS}" if facts.statistics else ""
+def _apply_options(facts: CardFacts) -> list[str]:
+    statistics = [f"--statistics {RECORDS}/{STATISTICS}"] if facts.statistics else []
     policy = facts.manifest.shard_policy
-    return statistics + (f" --max-shard-size {policy:d}" if isinstance(policy, int) else "")
+    return statistics + ([f"--max-shard-size {policy:d}"] if isinstance(policy, int) else [])
 
 
-def _heal_options(facts: CardFacts) -> str:
-    healing = facts.healing
-    assert healing is not None
+def _plan(facts: CardFacts, number: int, folders: list[str]) -> list[str]:
+    """Chooses the layers again: from the statistics, of which a repository's are found by its name, or by a method that needs none."""
+    plan = facts.plan
+    assert plan is not None
+    if plan.statistics is None:
+        origin = _source(facts, number - 1, folders)
+    elif facts.statistics is None:
+        raise NotShown("the statistics that the layers were chosen by do not lie here")
+    else:
+        origin = facts.repo or f"{RECORDS}/{STATISTICS}"
+    return [f"hf-layerprune plan {origin}", *_plan_options(plan, facts.deepstack_layers), "-o plan.json"]
+
+
+def _plan_options(plan: PruningPlan, deepstack_layers: int) -> list[str]:
+    budget, default = plan.budget, {0, plan.layers - 1, *range(deepstack_layers)}
+    parts = [] if plan.strategy == MANUAL else [f"--method {argument(plan.strategy)}"]
+    parts += [f"--set {argument(f'{key}={_value(value)}')}" for key, value in plan.parameters.items()]
+    if budget.of == "layers":
+        parts += [f"--layers {format_layers(plan.drop)}", *(["--force"] if plan.forced else [])]
+    elif budget.of == "count" or budget.asked is None:
+        parts.append(f"--num-layers {budget.layers:d}")
+    else:
+        parts += [f"--budget {argument(budget.asked)}", *(["--budget-of all"] if budget.of == "all" else [])]
+    return parts + ([] if default == {*plan.protected} else [f"--protect {format_layers(plan.protected)}"])
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _heal_options(healing: HealingRecord) -> list[str]:
+    sources, chosen = healing.data["sources"], str(healing.trained.get("chosen_by"))
     parts = [f"--recipe {argument(healing.recipe['name'])}"]
-    if not facts.plan and healing.trained["layers"]:
-        parts.append(f"--tune-last {len(healing.trained['layers'])}")
-    parts += [f"--data {argument(source['spec'])}" for source in healing.data["sources"]]
+    parts += [f"--tune-last {len(healing.trained['layers'])}"] if chosen.startswith("the last ") else []
+    parts += [f"--data {argument(source['spec'])}" for source in sources]
     parts += [f"--set {argument(f'{key}={healing.recipe[key]}')}" for key in healing.overridden]
-    parts += ["--interlace-filter"] if any((source.get("filters") or {}).get("share") for source in healing.data["sources"]) else []
-    parts += ["--render-math"] if any(source.get("rendered_math") for source in healing.data["sources"]) else []
-    bad = _max_bad((source["bad"], source["available"]) for source in healing.data["sources"])
-    return " ".join(["", *parts, f"--seed {healing.seed:d}", *bad])
+    parts += ["--interlace-filter"] if any((source.get("filters") or {}).get("share") for source in sources) else []
+    parts += ["--render-math"] if any(source.get("rendered_math") for source in sources) else []
+    bad = _max_bad((source["bad"], source["available"]) for source in sources)
+    return [*parts, f"--seed {healing.seed:d}", *bad]
 
 
-def _verify(facts: CardFacts) -> str:
-    source = "" if facts.healing else f" --source {_source(facts)}"
-    return f"hf-layerprune verify {_folder(facts.name)}{source}"
+def _verify(facts: CardFacts, folders: list[str]) -> list[str]:
+    source = [] if facts.healing else [f"--source {_source(facts, len(folders) - 2, folders)}"]
+    return [f"hf-layerprune verify {place(folders[-1])}", *source]
 
 
-def _evaluate(facts: CardFacts) -> str:
+def _evaluate(facts: CardFacts, folders: list[str]) -> list[str]:
     report = facts.evaluation
     assert report is not None
-    against = [] if report.against is None else [f"--against {_other(facts, report.against)}"]
+    against = [] if report.against is None else [f"--against {_other(facts, report.against, folders)}"]
     tasks = [f"--tasks {argument(task.get('spec') or task['name'])}" for task in report.tasks]
     bad = [(report.row(str(task["name"])).bad, task["samples"] + task["bad"]) for task in report.tasks]
-    return " ".join(["hf-layerprune evaluate", _folder(facts.name), *against, *tasks, *_asked(report), *_max_bad(bad)])
+    return [f"hf-layerprune evaluate {place(folders[-1])}", *against, *tasks, *_asked(report), *_max_bad(bad)]
 
 
-def _other(facts: CardFacts, other: SourceRef) -> str:
-    """The model that was compared with, as --against takes it: an id of the Hub with its commit, mini, or a folder."""
-    source = facts.source if other.fingerprint == facts.source.fingerprint else other
+def _other(facts: CardFacts, other: SourceRef, folders: list[str]) -> str:
+    """The model that was compared with, as --against takes it: what was made before, an id of the Hub at its commit, mini or a folder."""
+    chain = facts.chain
+    number = next((number for number, made in enumerate(chain[:-1]) if made.source.fingerprint == other.fingerprint), None)
+    if number is not None and number > start_of(chain):
+        return place(folders[number])
+    source = other if number is None else chain[number].source
     if source.id != "mini" and not is_hub_id(source.id):
-        return _folder(source.id)
+        return place(source.id)
     return argument(f"{source.id}@{source.commit}" if source.commit else source.id)
 
 
@@ -130,3 +187,16 @@ def _max_bad(counts: Iterable[tuple[int, int]]) -> list[str]:
     """--max-bad where some task or data had more bad records of all than goes without it; the share in whole percent, rounded up."""
     share = max((math.ceil(100 * bad / every) for bad, every in counts if bad > every // 100), default=0)
     return [f"--max-bad {min(share, 99)}%"] if share else []
+
+
+def local_names(facts: CardFacts) -> Iterator[str]:
+    """What the commands name and nobody else has: files of data and of questions, and a folder that was compared with."""
+    healings = [made.healing for made in facts.chain[start_of(facts.chain) :] if made.healing]
+    sources = [source for healing in healings for source in healing.data["sources"]]
+    yield from (source["origin"] for source in sources if not hub_dataset(source) and source["spec"].split(",")[0] != "mini")
+    if report := facts.evaluation:
+        yield from (task["name"] for task in report.tasks if not hub_dataset(task) and not str(task["name"]).startswith("mini-"))
+        other = report.against
+        ours = {made.source.fingerprint for made in facts.chain}
+        if other and other.fingerprint not in ours and other.id != "mini" and not is_hub_id(other.id):
+            yield other.id

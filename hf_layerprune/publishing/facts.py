@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.files import read_json
 from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.lineage import HEALED, PRUNED
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
@@ -21,6 +22,7 @@ from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.families.facts import LINEAGE, model_facts
 from hf_layerprune.families.lookup import find
+from hf_layerprune.publishing.chain import Made, ancestors, healings
 from hf_layerprune.publishing.sizes import Sizes, sizes_of
 
 EVALUATION = "eval.json"
@@ -36,8 +38,9 @@ class CardFacts:
     that had; sizes: before and after; card: what source.json says of licence, language and task, the licence as a
     person named it where license_given; plan, statistics, healing,
     evaluation, control: the records, None where there is none; control, control_healing are those of the unpruned source
-    after the same fine-tuning; figures: names of the pictures that lie beside the card, under layerprune/;
-    repo: the id that it is pushed to, None for a card that stays with its folder.
+    after the same fine-tuning; before: the checkpoints before `source`, oldest first, it last; later: those from the pruned stage of
+    a healed model to what was healed last; both empty where there is nothing to tell; figures: names of the pictures that lie
+    beside the card, under layerprune/; repo: the id that it is pushed to, None for a card that stays with its folder.
     """
 
     name: str
@@ -57,6 +60,8 @@ class CardFacts:
     evaluation: EvalReport | None
     control: EvalReport | None = None
     control_healing: HealingRecord | None = None
+    before: tuple[Made, ...] = ()
+    later: tuple[Made, ...] = ()
     license_given: bool = False
     figures: frozenset[str] = frozenset()
     repo: str | None = None
@@ -68,10 +73,25 @@ class CardFacts:
         return str(found[0] if isinstance(found, list) else found) if found else None
 
     @property
+    def chain(self) -> tuple[Made, ...]:
+        """Every checkpoint from the first that the records name to this one, which is last."""
+        before = self.before or (Made(self.source),)
+        chain = [*before[:-1], replace(before[-1], source=self.source)]
+        if self.plan and self.healing:
+            first, *rest = self.later or (Made(self.healing.checkpoint, PRUNED),)
+            stages = [replace(first, plan=self.plan, record=f"{RECORDS}/{PLAN}"), *rest]
+            chain += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
+        own = SourceRef(self.name, None, self.sizes.fingerprint or "")
+        if self.healing:
+            return (*chain, Made(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
+        return (*chain, Made(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
+
+    @property
     def base_model(self) -> str | None:
         """The Hub id of what this was made from, or of what that says it was made from; None where neither is on the Hub."""
         inherited = self.card.get("base_model")
-        candidates = [self.source.id, *([inherited] if isinstance(inherited, str) else inherited or [])]
+        ancestors = [made.source.id for made in reversed(self.before)]
+        candidates = [self.source.id, *ancestors, *([inherited] if isinstance(inherited, str) else inherited or [])]
         return next((str(item) for item in candidates if is_hub_id(item)), None)
 
 
@@ -141,7 +161,16 @@ def _read(folder: Path, license: str | None) -> CardFacts:
         license_given=license is not None,
     )
     _check(folder, facts)
-    return facts
+    return _with_lineage(folder, facts)
+
+
+def _with_lineage(folder: Path, facts: CardFacts) -> CardFacts:
+    """The facts with what came before the source, and between the pruned stage and what was healed."""
+    made = ancestors(folder, facts.manifest)
+    places = [place for place, step in enumerate(made) if step.source.fingerprint == facts.source.fingerprint]
+    if not places:
+        raise PublishError(f"{folder / RECORDS / PLAN} is for none of the checkpoints that {PROVENANCE} names. Write the model again.")
+    return replace(facts, before=made[: places[-1] + 1], later=made[places[-1] + 1 :])
 
 
 def _optional(path: Path, load: Callable[[Path], Record]) -> Record | None:
@@ -207,10 +236,14 @@ def _with_control(facts: CardFacts, place: Path, evaluation: str, healing: str, 
     if tuned.checkpoint.fingerprint != facts.source.fingerprint:
         theirs = f"{shown(tuned.checkpoint.id)} with fingerprint {tuned.checkpoint.fingerprint[:12]}"
         raise PublishError(f"{place}: a control made from {theirs}, but this model was made from {facts.source.fingerprint[:12]}. {remedy}")
+    if (times := len(healings(facts.chain))) > 1:
+        raise PublishError(f"{facts.name} was healed {times} times, and a control is compared with one healing. {remedy}")
     if other := _differs(facts.healing, tuned):
         raise PublishError(f"{place}: not the same fine-tuning, {other} differs. Heal the source with the recipe and data of this model.")
-    if not facts.evaluation or _asked(report) != _asked(facts.evaluation):
+    if not facts.evaluation or _samples(report) != _samples(facts.evaluation):
         raise PublishError(f"{place}: evaluated on other samples than this model. Evaluate both on the same ones.")
+    if other := _asked_otherwise(report, facts.evaluation):
+        raise PublishError(f"{place}: evaluated with another {other} than this model. Evaluate both with the same options.")
     return replace(facts, control=report, control_healing=tuned)
 
 
@@ -223,5 +256,18 @@ def _differs(ours: HealingRecord, theirs: HealingRecord) -> str | None:
     return "the data" if ours.data.get("digest") != theirs.data.get("digest") else "the seed" if ours.seed != theirs.seed else None
 
 
-def _asked(report: EvalReport) -> list[tuple[Any, ...]]:
+def _samples(report: EvalReport) -> list[tuple[Any, ...]]:
     return [(task.get("name"), task.get("digest"), task.get("samples")) for task in report.tasks]
+
+
+def _asked_otherwise(ours: EvalReport, theirs: EvalReport) -> str | None:
+    """The first thing besides the samples in which two evaluations differ and that decides answers or scores."""
+    mine, other = _settings(ours), _settings(theirs)
+    return next((key.replace("_", " ") for key in mine if mine[key] != other[key]), None)
+
+
+def _settings(report: EvalReport) -> dict[str, Any]:
+    """What decides the answers and their scores; what an older report does not say was as it is by default."""
+    tasks, model = report.settings.get("tasks") or {}, report.settings.get("model", {})
+    dtype = report.environment.get("model", {}).get("dtype")
+    return {"scorer": tasks.get("scorer"), "max_new_tokens": tasks.get("max_new_tokens"), "dtype": dtype, "decoding": model.get("decoding")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import unicodedata
 
 MAX_TEXT = 200  # characters of a name that a card shows
+MAX_ARGUMENT = 1000  # characters of an argument of a command, which is of no use shortened
 PIPE = "<code>&#124;</code>"
 
 
@@ -50,10 +52,29 @@ def name(text: object) -> Markdown:
     return Markdown(shown) if harmless else code(text)
 
 
+class NotShown(ValueError):
+    """A text that a command needs and a card cannot show as it is."""
+
+
 def argument(text: object) -> Markdown:
-    """As one types it into a shell, within a fenced block."""
-    quoted = shlex.quote(plain(text))
-    return Markdown(f"./{quoted}" if quoted.startswith("-") else quoted)
+    """As one types it into a shell, within a fenced block: a shell reads the very text. NotShown if it is long or not printable."""
+    whole = str(text)
+    if len(whole) > MAX_ARGUMENT or not all(map(_visible, whole)):
+        raise NotShown("an argument of it is too long, or has characters that cannot be shown")
+    # To a shell a word with a piece of nothing in it is the same word; to a reader of HTML it is no comment any more.
+    return Markdown(shlex.quote(whole).replace("<!", "<''!").replace("->", "-''>"))
+
+
+def place(name: str) -> Markdown:
+    """A folder of this name as a command takes it, which no option is mistaken for."""
+    return argument(f"./{name}")
+
+
+def literal(text: str) -> Markdown:
+    """A text as Python reads it, on one line of a fenced block; one that nobody would type is cut."""
+    shown = json.dumps(text if len(text) <= MAX_ARGUMENT else plain(text), ensure_ascii=False)
+    escaped = (letter if _visible(letter) and letter not in "<>" else f"\\U{ord(letter):08x}" for letter in shown)
+    return Markdown("".join(escaped))
 
 
 def for_output(value: object) -> object:

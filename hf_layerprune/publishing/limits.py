@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hf_layerprune.publishing.facts import CardFacts
 
 PAPER = "[domain-aware paper](https://arxiv.org/abs/2603.20275)"
-# From tables 3, 5 and 6 of arXiv 2603.20275, as shared/reference/domain_aware_tables.json has them.
-FOUND = (
-    f"Reasoning suffers first. In the {PAPER}, removing 25 % of Qwen3-VL-4B's middle layers by the mixed ranking, with fine-tuning, took "
-    "NuminaMath from 73.49 to 28.11 (table 3), but RealWorldQA only from 71.50 to 68.50 (table 5).",
-    "A ranking by domain is not always the best one. On the 4B model at 10 %, CKA (40.24 on Snapask, 62.45 on NuminaMath) and even a "
-    f"random choice (37.09, 56.83) were ahead of all three domain-aware rankings (35.83 and 55.50 at most) in the {PAPER}, table 3.",
-    f"Fine-tuning changes a model too. The same fine-tuning alone, without pruning, took ChartQA on the 4B model from 84.00 to 35.12 "
-    f"({PAPER}, table 6).",
-)
+MATH = ("Snapask", "NuminaMath")
+# Of Qwen3-VL-4B in arXiv 2603.20275: accuracy in % by table, then by row: test set, method and share of the middle layers removed.
+# "dense" is the model as it is, "dense+sft" after the same fine-tuning alone; all other rows are fine-tuned after pruning.
+TABLES: Mapping[int, Mapping[tuple[str, str, str | None], float]] = {
+    3: {
+        ("NuminaMath", "dense", None): 73.49,
+        ("NuminaMath", "mixed", "0.25"): 28.11,
+        ("Snapask", "cka", "0.10"): 40.24,
+        ("Snapask", "random", "0.10"): 37.09,
+        ("Snapask", "math", "0.10"): 35.83,
+        ("Snapask", "nonmath", "0.10"): 33.54,
+        ("Snapask", "mixed", "0.10"): 33.23,
+        ("NuminaMath", "cka", "0.10"): 62.45,
+        ("NuminaMath", "random", "0.10"): 56.83,
+        ("NuminaMath", "math", "0.10"): 52.41,
+        ("NuminaMath", "nonmath", "0.10"): 55.50,
+        ("NuminaMath", "mixed", "0.10"): 54.42,
+    },
+    5: {("RealWorldQA", "dense", None): 71.50, ("RealWorldQA", "mixed", "0.25"): 68.50},
+    6: {("ChartQA", "dense", None): 84.00, ("ChartQA", "dense+sft", None): 35.12},
+}
+
+
+def found_lines() -> tuple[str, str, str]:
+    """What the papers found that concerns any pruned model; every number is one of `TABLES`."""
+
+    def number(table: int, test: str, method: str, budget: str | None = None) -> str:
+        return f"{TABLES[table][test, method, budget]:.2f}"
+
+    def ranked(method: str, on: str = "") -> str:
+        return ", ".join(number(3, test, method, "0.10") + (f" {on} {test}" if on else "") for test in MATH)
+
+    domain_aware = " and ".join(f"{max(TABLES[3][test, method, '0.10'] for method in ('math', 'nonmath', 'mixed')):.2f}" for test in MATH)
+    return (
+        f"Reasoning suffers first. In the {PAPER}, removing 25 % of Qwen3-VL-4B's middle layers by the mixed ranking, with fine-tuning, "
+        f"took NuminaMath from {number(3, 'NuminaMath', 'dense')} to {number(3, 'NuminaMath', 'mixed', '0.25')} (table 3), but RealWorldQA "
+        f"only from {number(5, 'RealWorldQA', 'dense')} to {number(5, 'RealWorldQA', 'mixed', '0.25')} (table 5).",
+        f"A ranking by domain is not always the best one. On the 4B model at 10 %, CKA ({ranked('cka', 'on')}) and "
+        f"even a random choice ({ranked('random')}) were ahead of all three domain-aware rankings ({domain_aware} at most) in the "
+        f"{PAPER}, table 3.",
+        "Fine-tuning changes a model too. The same fine-tuning alone, without pruning, took ChartQA on the 4B model from "
+        f"{number(6, 'ChartQA', 'dense')} to {number(6, 'ChartQA', 'dense+sft')} ({PAPER}, table 6).",
+    )
 
 
 def limit_lines(facts: CardFacts) -> list[str]:
-    lines = [*FOUND] if facts.plan else [FOUND[2]]
+    found = found_lines()
+    lines = [*found] if facts.plan else [found[2]]
     if facts.plan and not facts.healing:
         lines.append("It was not fine-tuned after layers were removed; both papers fine-tune before they measure.")
     lines.append(

@@ -11,14 +11,15 @@ from hf_layerprune.publishing.inert import Markdown
 def map_picture(facts: CardFacts) -> Markdown | None:
     if facts.plan is None or LAYER_MAP not in facts.figures:
         return None
-    removed = ", ".join(map(str, facts.plan.drop))
+    drop = facts.plan.drop
+    removed = f"{'layer' if len(drop) == 1 else 'layers'} {', '.join(map(str, drop))}"
     shown = (
         "How much each decoder layer changes what passes through it, on math and on general pictures"
         if facts.statistics
         else "The decoder layers"
     )
     return _picture(
-        LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed are layers {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
+        LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
     )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
-from hf_layerprune.publishing.commands import command_lines, command_notes
+from hf_layerprune.publishing.chain import healings
+from hf_layerprune.publishing.commands import command_lines
 from hf_layerprune.publishing.facts import CardFacts
-from hf_layerprune.publishing.inert import Markdown, code, name, plain
+from hf_layerprune.publishing.inert import Markdown, NotShown, argument, code, literal, name, place
 from hf_layerprune.publishing.limits import limit_lines
 from hf_layerprune.publishing.pictures import loss_picture, map_picture
 from hf_layerprune.publishing.quality import headline, quality_lines
+from hf_layerprune.publishing.story import lineage_lines, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
 
 
 def sections(facts: CardFacts) -> dict[str, Any]:
@@ -21,10 +21,10 @@ def sections(facts: CardFacts) -> dict[str, Any]:
     plan = facts.plan
     return {
         "title": name(facts.name),
-        "name": facts.name,
-        "place": facts.repo or facts.name,
-        "quoted_name": Markdown(json.dumps(plain(facts.repo or facts.name), ensure_ascii=False)),
-        "source": source_name(facts),
+        "title_lines": _marked(title_lines(facts)),
+        "served": _served(facts),
+        "quoted_name": literal(facts.repo or facts.name),
+        "source": named(facts.source),
         "plan": plan,
         "removed": _layers(plan.drop) if plan else None,
         "healing": facts.healing,
@@ -37,11 +37,9 @@ def sections(facts: CardFacts) -> dict[str, Any]:
         "healing_lines": _marked(healing_lines(facts)),
         "loss_figure": loss_picture(facts),
         "quality_lines": _marked(quality_lines(facts)),
-        "reproduce_intro": Markdown(
-            f"With hf-layerprune {version('hf-layerprune')}, which wrote this card, from this repository's records in `layerprune/`:"
-        ),
+        "reproduce_intro": _marked(reproduce_intro(facts)),
         "commands": _marked(command_lines(facts)),
-        "reproduce_notes": _marked(command_notes(facts)),
+        "reproduce_notes": _marked(reproduce_notes(facts)),
         "limit_lines": _marked(limit_lines(facts)),
         "licence_lines": _marked(licence_lines(facts)),
     }
@@ -61,15 +59,6 @@ def _layers(layers: Sequence[int]) -> Markdown:
     return Markdown(f"{'layer' if len(layers) == 1 else 'layers'} {numbers(layers)}")
 
 
-def source_name(facts: CardFacts) -> Markdown:
-    """The source with a link and its commit where it is on the Hub."""
-    source = facts.source
-    shown = code(source.id)
-    if facts.base_model == source.id:
-        shown = Markdown(f"[{shown}](https://huggingface.co/{source.id})")
-    return Markdown(f"{shown} (commit {code(source.commit)})" if source.commit else shown)
-
-
 def size_rows(facts: CardFacts) -> list[tuple[Markdown, ...]]:
     sizes, dropped = facts.sizes, facts.sizes.dropped
     return [
@@ -85,27 +74,13 @@ def _row(label: str, before: int | None, after: int | None) -> tuple[Markdown, .
     return tuple(map(Markdown, (label, *numbers, change)))
 
 
-def origin_lines(facts: CardFacts) -> list[str]:
-    """How one can be sure of the rest."""
-    if facts.plan is None:
-        return []
-    if facts.healing:
-        changed, total = len(facts.manifest.changed), len(facts.manifest.tensors)
-        return [
-            f"Of the {total:,} tensors, {changed:,} were trained afterwards; the other {total - changed:,} are the source's, bit for bit."
-        ]
-    return [
-        f"All {len(facts.manifest.tensors):,} tensors are the source's, bit for bit; `layerprune/manifest.json` names each one's origin."
-    ]
-
-
 def how_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
     lines = [
         f"Method: {code(plan.strategy)}" + (f", {_parameters(plan)}" if plan.parameters else "") + ".",
         f"Scores: {code(plan.score_meaning)}.",
     ]
     lines.append(f"Budget: {_budget(plan.budget, plan.layers)}.")
-    lines.append(f"Protected: {_layers(plan.protected)}." if plan.protected else "Protected: no layer.")
+    lines.append(f"Protected: {_protected(facts, plan)}.")
     if plan.forced:
         lines.append(f"Forced, protected and removed all the same: {_layers(plan.forced)}.")
     if plan.relaxed:
@@ -114,7 +89,8 @@ def how_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
     if plan.tune:
         lines.append(
             f"INTERLACE's sets, as layers of the source: to tune {numbers(plan.tune)}"
-            + (f", to freeze {numbers(plan.freeze)}." if plan.freeze else ".")
+            + (f", to freeze {numbers(plan.freeze)}" if plan.freeze else "")
+            + ("." if facts.healing else " (not used: not fine-tuned).")
         )
     if caution := _deepstack(facts, plan):
         lines.append(f"**Warning:** {caution}")
@@ -129,6 +105,18 @@ def _budget(budget: Budget, layers: int) -> str:
         return f"{count}, asked for as a number"
     of = f"the {layers - 2} layers between the first and the last" if budget.of == "middle" else f"all {layers} layers"
     return f"{code(budget.asked)} of {of}, rounded down: {count}"
+
+
+def _protected(facts: CardFacts, plan: PruningPlan) -> str:
+    """The layers that may not go, and why, as far as that follows from where they are."""
+    if not plan.protected:
+        return "no layer"
+    first, last = 0 in plan.protected, plan.layers - 1 in plan.protected
+    ends = " and ".join(word for word, there in (("the first", first), ("the last", last)) if there)
+    fed = [layer for layer in plan.protected if layer < facts.deepstack_layers]
+    reasons = [ends] if ends else []
+    reasons += [f"{_layers(fed)}, after which visual features are added (DeepStack)"] if len(fed) > first else []
+    return f"{_layers(plan.protected)}" + (f": {', and '.join(reasons)}" if reasons else "")
 
 
 def _parameters(plan: PruningPlan) -> str:
@@ -172,7 +160,8 @@ def probe_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
     return [
         *lines,
         "",
-        f"A pass is one picture with one of the paper's {len(statistics.subtasks)} prompts. Measured on {settings}.",
+        f"A pass is one picture with one of the paper's {len(statistics.subtasks)} prompts; left out are pictures that could not be used. "
+        f"Measured on {settings}.",
         f"Fingerprint of the probe set: {code(record.probe_set.get('fingerprint', 'none'))}.",
     ]
 
@@ -189,19 +178,36 @@ def healing_lines(facts: CardFacts) -> list[str]:
         if trained["layers"]
         else "adapters on every decoder layer, merged"
     )
+    times = len(healings(facts.chain))
+    last = [f"This is the last of {times} fine-tunings; what is known of the others stands under Lineage."] if times > 1 else []
     stage = "" if engine.get("zero_stage") is None else f", DeepSpeed ZeRO stage {engine['zero_stage']:d}"
     return [
+        *last,
         f"Recipe: {code(recipe['name'])} ({name(recipe['paper'])}); "
         + (f"other than in the paper: {changed}." if changed else "as published."),
         f"Trained: {trained['parameters']:,} parameters in {trained['tensors']:,} tensors: {what}.",
         f"{record.steps:,} steps of {recipe['batch_size']:,} samples, {_plural(recipe['epochs'], 'epoch')}, learning rate "
         f"{float(recipe['learning_rate']):g}, seed {record.seed:d}.",
         f"Loss, mean over the first and the last tenth of the steps: {_mean(loss[:tenth]):.4f} and {_mean(loss[-tenth:]):.4f} nats an "
-        "answer token.",
+        "answer token (natural logarithms; 0 is certain)." + _rise(facts, _mean(loss[:tenth]), _mean(loss[-tenth:])),
         f"Engine: {_plural(engine['processes'], 'process', 'processes')} on {name(engine['device'])}{stage}; {record.seconds:,.0f} s"
         + (", resumed after an interruption." if record.resumed else "."),
         "Versions: " + ", ".join(f"{name(key)} {name(value)}" for key, value in record.versions.items()) + ".",
     ]
+
+
+def _rise(facts: CardFacts, first: float, last: float) -> str:
+    """Why a loss may go up, where it did, and no layer was removed that it would have to make up for."""
+    if facts.plan or last < first:
+        return ""
+    return " That it did not fall is no fault: a model that was trained on such data before knows it already, and is moved away from there."
+
+
+def _served(facts: CardFacts) -> str:
+    try:
+        return argument(facts.repo) if facts.repo else place(facts.name)
+    except NotShown:
+        return "DIR"
 
 
 def licence_lines(facts: CardFacts) -> list[str]:
@@ -217,9 +223,8 @@ def licence_lines(facts: CardFacts) -> list[str]:
             f"The first ancestor had {facts.original_depth} decoder layers. The {facts.layers} layers of this model are its layers "
             f"{numbers(facts.original_layers)}."
         )
-    if facts.healing and facts.plan:
-        lines.append(f"Lineage: {source_name(facts)}, pruned to {code(facts.healing.checkpoint.id)}, healed to this model.")
-    lines.append(f"Fingerprint of the source: {code(facts.source.fingerprint)}.")
+    lines += lineage_lines(facts)
+    lines.append(f"Fingerprint of {code(facts.source.id)}, which this was made from: {code(facts.source.fingerprint)}.")
     return lines
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import click
 import pytest
+from card_commands import commands
 from data.dataset_hub import DatasetHub, DatasetRepo, serve_datasets
 from loopback_hub import Handler, LoopbackHub, Repo, serve
 from pushing import local_files
@@ -46,9 +47,9 @@ def test_it_writes_the_card_and_says_where(run_here: Run, folder: Path) -> None:
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in CARDS.glob("mini-*/README.md")))
 def test_the_commands_that_a_card_names_are_ones_that_we_have(name: str) -> None:
     text = (CARDS / name / "README.md").read_text()
-    commands = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("hf-layerprune ")]
-    assert {command for command, *_ in commands} >= {"verify", "evaluate"}
-    for command, *arguments in commands:
+    printed = [shlex.split(line)[1:] for line in commands(text)]
+    assert {command for command, *_ in printed} >= {"verify", "evaluate"}
+    for command, *arguments in printed:
         found = cli.get_command(click.Context(cli), command)
         assert found is not None
         found.make_context(command, arguments)
@@ -174,15 +175,16 @@ def test_the_commands_of_a_card_make_the_same_model_and_report_again(hub: tuple[
 
     models.repos[SOURCE].push({"README.md": b"moved"})
     shutil.copytree(first / "healed" / "layerprune", second / "layerprune", ignore=shutil.ignore_patterns("*.jsonl", "*.png"))
-    commands = [shlex.split(line)[1:] for line in card.splitlines() if line.startswith("hf-layerprune ")]
-    assert [command for command, *_ in commands] == ["apply", "heal", "verify", "evaluate"]
-    assert f"{LESSONS},count=8,revision={lessons}" in commands[1]
-    assert commands[3][1:] == [
+    printed = [shlex.split(line)[1:] for line in commands(card)]
+    assert [command for command, *_ in printed] == ["plan", "apply", "heal", "verify", "evaluate"]
+    assert f"{LESSONS},count=8,revision={lessons}" in printed[2]
+    assert printed[4][1:] == [
         *("./healed", "--against", f"{SOURCE}@{commit}", "--tasks", f"{QUESTIONS},revision={questions}", "--tasks", "mini-math"),
         *("--samples", "6", "--scorer", "relaxed", "--max-new-tokens", "16", "--seed", "1"),
     ]
-    for command in commands:
+    for command in printed:
         run(second, *command)
+    assert json.loads((second / "plan.json").read_text()) == json.loads((second / "layerprune" / "plan.json").read_text())
     before, after = (json.loads((place / "healed" / "layerprune" / "eval.json").read_text()) for place in (first, second))
     unlike = ("seconds", "environment")
     assert {**after, **{key: before[key] for key in unlike}} == before and before["against"]["commit"] == commit

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hf_layerprune.artifacts.model_facts import is_hub_id
+from hf_layerprune.artifacts.lineage import Step
+from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
@@ -117,6 +118,36 @@ def test_a_control_must_be_the_source_after_the_same_fine_tuning(records: Record
     edit(healing, lambda record: record["recipe"].update(learning_rate=1e-3))
     edit(control / "layerprune" / "eval.json", lambda report: report["tasks"][0].update(digest="0" * 64))
     with pytest.raises(PublishError, match="on other samples"):
+        card_facts(healed, control=control)
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"tasks": {"samples": 100, "seed": 0, "scorer": "relaxed"}}, "scorer"),
+        ({"tasks": {"samples": 100, "seed": 0, "max_new_tokens": 4}}, "max new tokens"),
+        ({"model": {"decoding": "sampled"}}, "decoding"),
+        ({}, "dtype"),
+    ],
+)
+def test_a_control_must_be_asked_in_the_same_way(records: Records, settings: dict[str, Any], what: str) -> None:
+    healed, control = records("mini-mixed-13L-interlace"), records("mini-interlace")
+
+    def change(report: dict[str, Any]) -> None:
+        report["settings"].update(settings)
+        report["environment"]["model"].update({} if settings else {"dtype": "bfloat16"})
+
+    edit(control / "layerprune" / "eval.json", change)
+    with pytest.raises(PublishError, match=rf"evaluated with another {what} than this model\. Evaluate both with the same options\."):
+        card_facts(healed, control=control)
+
+
+def test_a_model_healed_twice_has_no_control(records: Records) -> None:
+    healed, control = records("mini-mixed-13L-interlace"), records("mini-interlace")
+    facts = card_facts(healed)
+    steps = [Step(facts.source, "source"), Step(SourceRef("x", None, "0" * 64), "pruned"), Step(facts.manifest.source, "healed")]
+    edit(healed / "layerprune" / "source.json", lambda record: record.update(lineage=[step.to_dict() for step in steps]))
+    with pytest.raises(PublishError, match="was healed 2 times, and a control is compared with one healing"):
         card_facts(healed, control=control)
 
 

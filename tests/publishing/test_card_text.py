@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from card_commands import command
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
@@ -19,8 +22,8 @@ from markdown_it import MarkdownIt
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
-from hf_layerprune.publishing.inert import MAX_TEXT, argument, code, plain
-from hf_layerprune.publishing.merge import find_parts
+from hf_layerprune.publishing.inert import MAX_TEXT, NotShown, argument, code, literal, place, plain
+from hf_layerprune.publishing.merge import begin, end, find_parts
 
 HOSTILE = [
     "---",
@@ -50,6 +53,18 @@ HOSTILE = [
     "\ud800",
     "x" * 1_000_000,
 ]
+LIKE = [
+    "a->b.jsonl",
+    "x" * 1000,
+    "<!-- hf-layerprune:begin title -->",
+    "-->",
+    "'->'",
+    "<!'--",
+    "```",
+    "~~~",
+    "a'b\"c\\d",
+    "",
+]  # a marker, a fence, quotes
 PAGE = MarkdownIt("gfm-like", {"linkify": False, "html": True})
 TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40), st.lists(st.sampled_from(HOSTILE[:-1]), max_size=3).map("".join))
 ALLOWED_HTML = re.compile(
@@ -169,7 +184,35 @@ def test_a_name_without_a_pipe_is_a_plain_code_span() -> None:
 
 
 def test_an_argument_is_one_word_of_a_shell() -> None:
-    assert argument("$(rm -rf /)") == "'$(rm -rf /)'" and argument("--help") == "./--help" and argument("a b") == "'a b'"
+    assert argument("$(rm -rf /)") == "'$(rm -rf /)'" and place("--help") == "./--help" and argument("a b") == "'a b'"
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=1000) | st.sampled_from(["a->b.jsonl", "x" * 1000, *LIKE])
+)
+def test_an_argument_is_what_it_quotes(text: str) -> None:
+    assert shlex.split(argument(text)) == [text]
+    fenced = f"```sh\nhf-layerprune heal {argument(text)}\n```\n"
+    assert [token.type for token in PAGE.parse(fenced)] == ["fence"]
+    assert find_parts(begin("a") + fenced + end("a")) and "<!--" not in fenced and "-->" not in fenced
+
+
+@pytest.mark.parametrize("text", ["x" * 1001, "a\nb", "a\tb", "\u202eb", "\x00", "\ud800"])
+def test_an_argument_that_cannot_be_shown_is_told_by_its_record(facts: CardFacts, text: str) -> None:
+    with pytest.raises(NotShown):
+        argument(text)
+    assert facts.healing and facts.evaluation
+    healing = replace(facts.healing, data={**facts.healing.data, "sources": [{**facts.healing.data["sources"][0], "spec": text}]})
+    asked = replace(facts.evaluation, tasks=({**facts.evaluation.tasks[0], "spec": text}, *facts.evaluation.tasks[1:]))
+    card = render_card(replace(facts, healing=healing, evaluation=asked))
+    left = [line for line in card.splitlines() if line.startswith("# A command is left out here: an argument of it is too long, or")]
+    assert [line.rpartition(" ")[2] for line in left] == ["layerprune/healing.json", "layerprune/eval.json"]
+    assert "hf-layerprune heal" not in card and "hf-layerprune evaluate" not in card and "hf-layerprune apply" in card
+
+
+@given(text=st.text(max_size=300))
+def test_a_literal_is_what_it_quotes(text: str) -> None:
+    assert ast.literal_eval(literal(text)) == text and "\n" not in literal(text) and not {*"<>"} & {*literal(text)}
 
 
 def test_the_card_is_valid_on_the_hub(facts: CardFacts, tmp_path: Path) -> None:
@@ -199,7 +242,7 @@ def test_a_base_model_is_named_only_where_it_is_on_the_hub(facts: CardFacts) -> 
     assert metadata(folder)["base_model"] == qwen.id
     assert "base_model" not in metadata(facts)
     card = render_card(replace(facts, source=qwen))
-    assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in card
+    assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in command(card, "apply")
 
 
 def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
@@ -220,8 +263,9 @@ def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
     name, results = model_index_to_eval_results(said["model-index"])
     assert eval_results_to_model_index(name, results) == said["model-index"]
     card = render_card(both)
-    assert f" --data math.jsonl,count=5 --data me/lessons,subset=a,count=5,revision={commit} " in card
-    assert f" --tasks me/questions,subset=b,split=test,revision={commit} --tasks mini-general --samples 100 --seed 0\n" in card
+    assert f" --data math.jsonl,count=5 --data me/lessons,subset=a,count=5,revision={commit} " in command(card, "heal")
+    tasks = f" --tasks me/questions,subset=b,split=test,revision={commit} --tasks mini-general --samples 100 --seed 0"
+    assert command(card, "evaluate").endswith(tasks)
     assert "On the disk of the person who made this lay `math.jsonl`; the records have the sha256" in card
 
 
@@ -233,8 +277,7 @@ def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> No
     tasks = tuple({**task, "bad": 3, "samples": 97} for task in facts.evaluation.tasks)
     rows = tuple(replace(row, bad=3) for row in facts.evaluation.rows)
     card = render_card(replace(facts, evaluation=replace(facts.evaluation, settings=settings, against=other, tasks=tasks, rows=rows)))
-    (line,) = (line for line in card.splitlines() if line.startswith("hf-layerprune evaluate "))
-    assert line.endswith(
+    assert command(card, "evaluate").endswith(
         f" --against you/other@{'d' * 40} --tasks mini-math --tasks mini-general "
         "--scorer relaxed --max-new-tokens 64 --seed 3 --dtype bfloat16 --allow-fewer --max-bad 3%"
     )
@@ -242,11 +285,10 @@ def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> No
     few, many = ({**facts.healing.data["sources"][0], "bad": bad, "available": 300} for bad in (3, 7))
     for sources, words in (([few], " --seed 0 -o "), ([few, many], " --seed 0 --max-bad 3% -o ")):
         healing = replace(facts.healing, data={**facts.healing.data, "sources": sources})
-        (line,) = re.findall(r"^hf-layerprune heal .*\n", render_card(replace(facts, healing=healing)), re.MULTILINE)
-        assert words in line
+        assert words in command(render_card(replace(facts, healing=healing)), "heal")
     folder = replace(facts.evaluation, against=SourceRef("thesis", None, "0" * 64))
     card = render_card(replace(facts, evaluation=folder))
-    assert " --against ./thesis " in card and "On the disk of the person who made this lay `thesis`;" in card
+    assert " --against ./thesis " in command(card, "evaluate") and "On the disk of the person who made this lay `thesis`;" in card
 
 
 def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> None:
@@ -254,7 +296,9 @@ def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> N
     assert facts.evaluation and facts.control
     for row, control in zip(facts.evaluation.rows, facts.control.rows, strict=True):
         line = next(line for line in card.splitlines() if line.startswith("|") and f"`{row.name}`" in line)
-        assert row.cell.replace(" ", "\xa0") in line and facts.evaluation.verdict(row) in line and f"| {row.model.samples} |" in line
+        difference = f"{row.difference:+.2f},\xa0{row.relative:+.1f}\xa0%"
+        p = f"p\xa0=\xa0{facts.evaluation.corrected[row.task, row.subtask]:.3f}"
+        assert f"| {difference} | not\xa0significant, {p} |" in line and f"| {row.model.samples} |" in line
         assert line.endswith(f"{control.model.accuracy:.2f}\xa0±\xa0{control.model.error:.2f} |")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from card_commands import command
 from hub_state import Account
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -64,16 +66,16 @@ def python(hub: LoopbackHub, tmp_path: Path) -> Command:
 def compared(report: EvalReport, card: str, commit: str) -> None:
     """The card has the source's column beside the model's, as the report has both, and model-index the model's accuracies."""
     assert report.against and (report.against.id, report.against.commit) == (SOURCE, commit)
-    assert "| accuracy in % | samples | source | this model | as the paper writes it (points, %) | verdict |\n" in card
+    assert "| accuracy in % | samples | source | this model | difference (points, relative) | verdict |\n" in card
     for row in report.rows:
         assert row.other
         accuracies = " | ".join(f"{tally.accuracy:.2f}\xa0±\xa0{tally.error:.2f}" for tally in (row.other, row.model))
-        cell = row.cell.replace(" ", "\xa0")
-        assert f"| {row.model.samples} | {accuracies} | {cell} | {report.verdict(row)} |\n" in card
+        assert f"| {row.model.samples} | {accuracies} | {row.difference:+.2f},\xa0{row.relative:+.1f}\xa0% | " in card
     _, results = model_index_to_eval_results(ModelCard(card).data.to_dict()["model-index"])
     found = {result.dataset_name: result.metric_value for result in results}
     assert found == {task: round(report.row(task).model.accuracy, 2) for task in ("mini-math", "mini-general")}
-    assert f" --against {SOURCE}@{commit} --tasks mini-math --tasks mini-general --samples 10 --seed 0\n" in card
+    evaluate = command(card, "evaluate")
+    assert evaluate.endswith(f" --against {SOURCE}@{commit} --tasks mini-math --tasks mini-general --samples 10 --seed 0")
 
 
 def test_journey(hub: LoopbackHub, python: Command, tmp_path: Path) -> None:
@@ -106,9 +108,22 @@ def test_journey(hub: LoopbackHub, python: Command, tmp_path: Path) -> None:
     found = json.loads(python("-c", STRANGER, HEALED))
     assert found == {"layers": 14, "bad": [0, 0], "logits": [1, 5]}
 
-    assert f"proved  its weight files have the sha256 of those of {SHORT}" in run(f"apply {SOURCE} {SHORT} -o again")
-    run(f"apply {SOURCE} {HEALED} -o stage")
     published = hub.repos[SHORT].files()
+    printed = [command(published["README.md"].decode(), name) for name in ("plan", "apply", "verify")]
+    assert printed == [
+        f"hf-layerprune plan {SOURCE} --revision {commit} --layers 4,9 -o plan.json",
+        f"hf-layerprune apply {SOURCE} --revision {commit} {SHORT} -o ./again",
+        f"hf-layerprune verify ./again --source {SOURCE} --revision {commit}",
+    ]
+    said = [run(line.removeprefix("hf-layerprune ")) for line in printed]
+    assert f"proved  its weight files have the sha256 of those of {SHORT} @ " in said[1]
+    assert (tmp_path / "plan.json").read_bytes() == published["layerprune/plan.json"]
     assert local_files(tmp_path / "again").items() <= published.items()
-    assert (tmp_path / "stage" / WEIGHTS).read_bytes() == published[WEIGHTS] != there[WEIGHTS]
+    shutil.rmtree(tmp_path / "short")  # the other card's commands make it again
+    assert command(card, "apply") == f"hf-layerprune apply {SOURCE} --revision {commit} {HEALED} -o ./short"
+    assert f"proved  it has the fingerprint of what was healed into {HEALED} @ " in run(
+        command(card, "apply").removeprefix("hf-layerprune ")
+    )
+    assert (tmp_path / "short" / WEIGHTS).read_bytes() == published[WEIGHTS] != there[WEIGHTS]
+    assert command(card, "heal").startswith("hf-layerprune heal ./short --recipe interlace --data mini,count=16 ")
     assert "nothing was sent" in run(f"push healed {HEALED}")
