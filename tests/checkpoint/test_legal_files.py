@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import struct
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from independent import alignment_faults, pruned, read_model
+from safetensors import deserialize
 from tiny_checkpoint import make_config, make_plan, make_tensors
 
+from hf_layerprune.checkpoint.completeness import FLOATS
 from hf_layerprune.checkpoint.header import DTYPE_BITS
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
@@ -48,7 +51,18 @@ def write(path: Path, tensors: dict[str, tuple[str, list[int], bytes]], metadata
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"".join(data for _, _, data in tensors.values()))
 
 
-@settings(max_examples=20, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+def of_a_float_type(rng: random.Random, shape: list[int]) -> tuple[str, list[int], bytes]:
+    dtype = rng.choice(FLOATS)
+    return dtype, shape, rng.randbytes(math.prod(shape) * DTYPE_BITS[dtype] // 8)
+
+
+def by_safetensors(folder: Path) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    """Shape and bytes of all tensors, as the format's own library reads them."""
+    found = [entry for path in sorted(folder.glob("*.safetensors")) for entry in deserialize(path.read_bytes())]
+    return {name: (tuple(entry["shape"]), bytes(entry["data"])) for name, entry in found}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
     extra=extra_tensors(),
@@ -62,9 +76,8 @@ def test_kept_tensors_are_identical(
     tmp_path_factory: Any, seed: int, extra: Any, shards: int, metadata: Any, drop: Any, limit: Any, tied: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("legal")
-    config = make_config(tied=tied)
-    tensors = {name: ("BF16", list(array.shape), array.tobytes()) for name, array in make_tensors(config).items()} | extra
-    rng = random.Random(seed)
+    config, rng = make_config(tied=tied), random.Random(seed)
+    tensors = extra | {name: of_a_float_type(rng, list(array.shape)) for name, array in make_tensors(config).items()}
     order = rng.sample(sorted(tensors), len(tensors))
     (folder / "source").mkdir()
     (folder / "source" / "config.json").write_text(json.dumps(config))
@@ -82,4 +95,5 @@ def test_kept_tensors_are_identical(
     assert read_model(folder / "output") == pruned(read_model(folder / "source"), sorted({*range(6)} - drop))
     assert not any(alignment_faults(path) for path in (folder / "output").glob("*.safetensors"))
     assert verify(folder / "output", checkpoint).ok
+    assert by_safetensors(folder / "output") == {name: (shape, data) for name, (_, shape, data) in read_model(folder / "output").items()}
     shutil.rmtree(folder)

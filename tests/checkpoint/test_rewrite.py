@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from independent import alignment_faults, pruned, read_file, read_model, snapshot
@@ -19,7 +20,7 @@ from transformers import AutoModelForImageTextToText
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.rewrite import WRITER, rewrite
 from hf_layerprune.errors import CheckpointError
 
 DROPS = [(2,), (0,), (5,), (1, 3, 4), (0, 1, 5)]
@@ -55,6 +56,21 @@ def test_layout(sharded: Path, tmp_path: Path) -> None:
         assert metadata == {"format": "pt"} and (len(tensors) == 1 or sum(len(data) for _, _, data in tensors.values()) <= 20_000)
     assert json.loads((tmp_path / "same/layerprune/manifest.json").read_text())["shard_policy"] == "source"
     assert json.loads((tmp_path / "many/layerprune/manifest.json").read_text())["shard_policy"] == 20_000
+
+
+WRITTEN = {  # by a version of the writer, what it makes of one source and one plan; another layout is another version
+    ("hf-layerprune rewrite 2", None): "eabf1edd190781d063fafdb6e06ab21557206b13148be4951cf3aa9494c390a1",
+    ("hf-layerprune rewrite 2", 50_000): "c1c3ff1d4a7f045218affeff63316c02f1fef1d6147b24475de1a4c0a1e6c369",
+}
+
+
+@pytest.mark.parametrize("limit", [None, 50_000])
+def test_bytes_belong_to_the_version_of_the_writer(source: Path, tmp_path: Path, limit: int | None) -> None:
+    tensors = {name: np.arange(tensor.size, dtype=np.uint16).reshape(tensor.shape) for name, tensor in make_tensors(make_config()).items()}
+    write_safetensors(source / "model.safetensors", tensors)
+    run(source, tmp_path / "output", (3,), max_shard_size=limit)
+    weights = b"".join(path.read_bytes() for path in sorted((tmp_path / "output").glob("model*")))
+    assert hashlib.sha256(weights).hexdigest() == WRITTEN[WRITER, limit]
 
 
 def test_source_boundaries_are_kept(sharded: Path, tmp_path: Path) -> None:
@@ -260,7 +276,7 @@ import sys
 from pathlib import Path
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.rewrite import WRITER, rewrite
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.checkpoint.verify import verify
 source = Checkpoint.open(resolve(sys.argv[1]).path, "tiny")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measured import MEASURED
 from tiny_checkpoint import make_config
 
 from hf_layerprune.families import family_for
@@ -23,16 +24,6 @@ from hf_layerprune.families.tensors import expected_tensors
 LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 28, 2048, 6144, 151_936
 ONE_LAYER = 2 * (2 * 2048 * 2048 + 2 * 1024 * 2048 + 3 * HIDDEN * INTERMEDIATE + 2 * HIDDEN + 2 * 128)  # bytes, by hand
 MEMORY = 300_000_000
-MEASURED = """
-import atexit, json, re, sys
-from pathlib import Path
-def report():  # not ru_maxrss: a child begins with that of the process that forked it
-    peak = 1024 * int(re.search(r"VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1])
-    print(json.dumps({"peak": peak, "torch": sorted({"torch", "transformers"} & set(sys.modules))}), file=sys.stderr)
-atexit.register(report)
-from hf_layerprune.cli.main import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")

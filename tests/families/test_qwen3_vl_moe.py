@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from measured import MEASURED
 from tiny_checkpoint import make_plan, make_tensors, write_weights
 from tiny_moe import config_235b_a22b, moe_checkpoint, moe_config
 
@@ -200,26 +201,17 @@ def test_235b_is_indexed_and_planned_from_its_headers(tmp_path: Path) -> None:
 
 
 def test_dry_run_of_235b(tmp_path: Path) -> None:
-    """floor(0.25 x 92) = 23 layers; first, last and the three that receive DeepStack features stay."""
+    """floor(0.25 x 92) = 23 layers; first, last and the three that receive DeepStack features stay. Memory does not follow the size."""
     source = tmp_path / "Qwen3-VL-235B-A22B"
     source.mkdir()
     write_sparse(source, config_235b_a22b())
-    command = [
-        sys.executable,
-        "-m",
-        "hf_layerprune",
-        "convert",
-        str(source),
-        "--method",
-        "random",
-        "--budget",
-        "0.25",
-        "--dry-run",
-        "--json",
-    ]
+    arguments = ["convert", str(source), "--method", "random", "--budget", "0.25", "--dry-run", "--json"]
     environment = os.environ | {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "HF_HOME": str(tmp_path / "hf")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", MEASURED, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stderr.splitlines()[-1])
+    assert measured["torch"] == [] and measured["peak"] < 100_000_000, measured
     plan = json.loads(done.stdout)["plan"]
     assert (len(plan["drop"]), len(plan["keep"])) == (23, 71)
     assert plan["protected"] == [0, 1, 2, 93] and not set(plan["protected"]) & set(plan["drop"])
