@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from durability import check_durable
 from independent import snapshot
 from poor_file_system import refuse_if_direct, refusing
 from tiny_checkpoint import make_checkpoint, make_plan
@@ -120,39 +121,13 @@ def test_interrupted_twice(tmp_path: Path, pause: float) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks up the names of open files in /proc")
 @pytest.mark.parametrize("replacing", [False, True], ids=["new", "overwrite"])
-def test_all_is_durable_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replacing: bool) -> None:
-    """Every file and folder of the output is fsynced after its last write and before the rename, the parent after it."""
+def test_all_is_durable_before_it_gets_its_name(tmp_path: Path, replacing: bool) -> None:
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source", shards=2), "tiny")
-    output, steps = tmp_path / "output", []
+    output = tmp_path / "output"
     if replacing:
         rewrite(checkpoint, make_plan(checkpoint, (2,)), output)
-
-    def recorded(name: str, place: Callable[..., str]) -> None:
-        owner = staging if name == "exchange" else os
-        function = getattr(owner, name)
-
-        def call(*args: Any, **options: Any) -> Any:
-            where = place(*args)
-            result = function(*args, **options)
-            steps.append((name, where))
-            return result
-
-        monkeypatch.setattr(owner, name, call)
-
-    for name in ("write", "fsync"):
-        recorded(name, lambda handle, *rest: os.readlink(f"/proc/self/fd/{handle}"))
-    for name in ("rename", "exchange"):
-        recorded(name, lambda one, other: f"{one} {other}")
-    rewrite(checkpoint, make_plan(checkpoint, (1,)), output, overwrite=replacing)
-    monkeypatch.undo()
-    [turn] = [at for at, (name, _) in enumerate(steps) if name in ("rename", "exchange")]
-    assert steps[turn][0] == ("exchange" if replacing else "rename") and steps[turn][1].endswith(f" {output}")
-    stage = steps[turn][1].split(" ")[0]
-    for path in [output, *output.rglob("*")]:
-        name = str(path).replace(str(output), stage, 1)
-        done = [step for step, where in steps[:turn] if where == name]
-        assert done[-1:] == ["fsync"], name
-    assert ("fsync", str(tmp_path)) in steps[turn:]
+    turn = check_durable(output, lambda: rewrite(checkpoint, make_plan(checkpoint, (1,)), output, overwrite=replacing))
+    assert turn == ("exchange" if replacing else "rename")
 
 
 # --- file systems that lack something -------------------------------------------------------------------------------------

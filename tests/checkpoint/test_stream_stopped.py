@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from durability import check_durable
 from independent import pruned, read_model
 from killing import die_at, in_a_fork
 from loopback_hub import LoopbackHub
@@ -77,6 +79,11 @@ def test_killed(own_hub: LoopbackHub, folder: Path, tmp_path: Path, streamed: Ca
             kept.add(done)
         assert read_model(place / "output") == new and (there or left(place) == ["output"]), f"killed before step {step}"
     assert kept >= {0, 1, 2, 3, 4}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks up the names of open files in /proc")
+def test_durable_before_it_gets_its_name(tmp_path: Path, streamed: Callable[[Path], object]) -> None:
+    assert check_durable(tmp_path / "output", lambda: streamed(tmp_path / "output")) == "rename"
 
 
 CALLS = ("write", "fsync", "mkdir", "rename", "unlink", "open")

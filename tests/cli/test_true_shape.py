@@ -82,19 +82,37 @@ def test_at_random(environment: dict[str, str], here: Path, source: Path) -> Non
     shutil.rmtree(here / "out")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_stopped_while_writing_leaves_nothing(
-    environment: dict[str, str], here: Path, source: Path, number: signal.Signals, code: int
-) -> None:
+def converting(environment: dict[str, str], here: Path, source: Path) -> subprocess.Popen[str]:
+    """A conversion that has begun to write."""
     command = [sys.executable, "-m", "hf_layerprune", "convert", str(source), "--layers", "11", "-o", "out"]
     process = subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while not any(path.stat().st_size for path in here.glob(".layerprune-*.staging/*")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_while_writing_leaves_nothing(
+    environment: dict[str, str], here: Path, source: Path, number: signal.Signals, code: int
+) -> None:
+    process = converting(environment, here, source)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code and not list(here.iterdir())
     assert "Traceback" not in err
     if number == signal.SIGINT:
         assert err.strip() == "interrupted: nothing was written; run the same command again."
+
+
+@pytest.mark.parametrize("pause", [0, 0.03], ids=["at once", "a little later"])
+def test_interrupted_twice(environment: dict[str, str], here: Path, source: Path, pause: float) -> None:
+    """Cleaning up may be cut short: what is left has a hidden name, and no traceback is shown."""
+    process = converting(environment, here, source)
+    process.send_signal(signal.SIGINT)
+    time.sleep(pause)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
+    assert not [path for path in here.iterdir() if not path.name.startswith(".layerprune-")]
