@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +97,20 @@ def test_config_that_is_no_file(source: Path, make: Callable[[Path], None]) -> N
     refused(source, "'config.json' is (a folder|a pipe|a link that leads nowhere)")
 
 
+def test_a_config_that_cannot_be_reached(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a folder that may be listed and not entered: there, and not missing."""
+    stat = os.stat
+
+    def refuse(path: Any, *rest: Any, **options: Any) -> os.stat_result:
+        if os.fspath(path) == str(source / "config.json"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, *rest, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(CheckpointError, match=r"'config\.json' cannot be reached: Permission denied\. Make it readable"):
+        Checkpoint.open(source, "tiny")
+
+
 def test_family_errors_pass_through(source: Path) -> None:
     (source / "config.json").write_text(json.dumps(make_config(quantization_config={"quant_method": "awq"})))
     refused(source, "awq", FamilyError)
@@ -177,11 +193,12 @@ def test_1500_folders_one_in_the_other(source: Path) -> None:
         for _ in range(1500):
             os.mkdir("abcd")
             os.chdir("abcd")
+        os.chdir(here)
+        with pytest.raises(CheckpointError, match=r"'abcd/abcd/.*/abcd/' is more than 64 deep"):
+            Checkpoint.open(source, "tiny")
     finally:
         os.chdir(here)
-    with pytest.raises(CheckpointError, match=r"'abcd/abcd/.*/abcd/' is more than 64 deep"):
-        Checkpoint.open(source, "tiny")
-    subprocess.run(["rm", "-r", str(source)], check=True)  # which pytest cannot remove later
+        subprocess.run(["rm", "-r", str(source)], check=True)  # pytest, which recurses, could not remove it later
 
 
 STALE = (
