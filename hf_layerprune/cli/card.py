@@ -26,7 +26,8 @@ def card(console: Console, folder: Path, output: Path | None, license: str | Non
     """Say in the README.md of DIR what was removed, how, what it cost, how to use it and how to make it again.
 
     Every number comes from a record in DIR/layerprune; what was not measured is said to be. In a card that is there, only the
-    parts between hf-layerprune's markers and the metadata that it sets are written anew.
+    parts between hf-layerprune's markers and the metadata that it sets are written anew. DIR may be a copy that
+    `hf download --local-dir` made; the Hub's cache is left as it is, and needs -o.
     """
     from hf_layerprune.publishing.card import card_facts, metadata, write_card
     from hf_layerprune.publishing.figures import figures_note

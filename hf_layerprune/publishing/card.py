@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -61,16 +63,28 @@ def write_card(
     try:
         if place.is_file():
             card = merge_card(_read(place), card)
-        if beside:
-            (place.parent / RECORDS).mkdir(exist_ok=True)
-        for name, content in beside.items():
-            write_atomic(place.parent / RECORDS / name, content)
-        write_atomic(place, card.encode("utf-8", "replace"))
+        _write(place, card, beside)
     except OSError as error:
         raise PublishError(f"{place}: writing it failed: {error.strerror or error}. Choose another place with -o.") from error
     except LayerPruneError as error:
         raise PublishError(f"{place}: {error}" if str(place) not in str(error) else str(error)) from error
     return place
+
+
+def _write(place: Path, card: str, beside: Mapping[str, bytes]) -> None:
+    """The card last, so that it shows nothing that is not there; where that fails, a folder that was made for it goes."""
+    records = place.parent / RECORDS
+    made = bool(beside) and not records.exists()
+    try:
+        if made:
+            records.mkdir()
+        for name, content in beside.items():
+            write_atomic(records / name, content)
+        write_atomic(place, card.encode("utf-8", "replace"))
+    except BaseException:
+        if made:
+            shutil.rmtree(records, ignore_errors=True)
+        raise
 
 
 def _control_records(facts: CardFacts) -> dict[str, bytes]:

@@ -73,8 +73,8 @@ def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _datasets(facts: CardFacts) -> list[str]:
-    """The Hub datasets that it was healed on."""
-    sources = facts.healing.data.get("sources", []) if facts.healing else []
+    """The Hub datasets that it, or what it was made from, was healed on."""
+    sources = [source for made in facts.chain if made.healing for source in made.healing.data.get("sources", [])]
     return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
 
 

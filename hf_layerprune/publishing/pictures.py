@@ -19,7 +19,7 @@ def map_picture(facts: CardFacts) -> Markdown | None:
         else "The decoder layers"
     )
     return _picture(
-        LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
+        facts, LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
     )
 
 
@@ -27,9 +27,17 @@ def loss_picture(facts: CardFacts) -> Markdown | None:
     if facts.healing is None or LOSS not in facts.figures:
         return None
     loss = facts.healing.curve["loss"]
-    return _picture(LOSS, LOSS_DARK, f"The loss over {len(loss)} steps, from {loss[0]:.3f} at the first to {loss[-1]:.3f} at the last.")
+    return _picture(
+        facts, LOSS, LOSS_DARK, f"The loss over {len(loss)} steps, from {loss[0]:.3f} at the first to {loss[-1]:.3f} at the last."
+    )
 
 
-def _picture(light: str, dark: str, words: str) -> Markdown:
-    source = f'<source media="(prefers-color-scheme: dark)" srcset="layerprune/{dark}">'
+def _picture(facts: CardFacts, light: str, dark: str, words: str) -> Markdown:
+    """The Hub looks for the `src` of a picture in the repository; nobody promises that for a `srcset`, so that is given in full."""
+    there = f"layerprune/{dark}"
+    if facts.repo:
+        from huggingface_hub import constants
+
+        there = f"{constants.ENDPOINT}/{facts.repo}/resolve/main/{there}"
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{there}">'
     return Markdown(f'<picture>\n  {source}\n  <img src="layerprune/{light}" alt="{words}">\n</picture>')

@@ -218,5 +218,10 @@ def test_a_card_that_cannot_be_written_is_refused_in_one_line(records: Callable[
     with pytest.raises(PublishError, match="No space left on device"):
         write_card(folder)
     assert not (folder / "README.md").exists()
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.raises(PublishError, match="No space left on device"):
+        write_card(folder, elsewhere / "card.md")
+    assert [*elsewhere.iterdir()] == []
     with pytest.raises(PublishError, match=r"no folder .* to write into"):
         write_card(folder, folder / "none" / "card.md")

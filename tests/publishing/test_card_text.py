@@ -23,6 +23,7 @@ from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
 from hf_layerprune.publishing.inert import MAX_TEXT, NotShown, argument, code, literal, place, plain
+from hf_layerprune.publishing.limits import TABLES, found_lines
 from hf_layerprune.publishing.merge import begin, end, find_parts
 
 HOSTILE = [
@@ -300,6 +301,44 @@ def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> N
         p = f"p\xa0=\xa0{facts.evaluation.corrected[row.task, row.subtask]:.3f}"
         assert f"| {difference} | not\xa0significant, {p} |" in line and f"| {row.model.samples} |" in line
         assert line.endswith(f"{control.model.accuracy:.2f}\xa0±\xa0{control.model.error:.2f} |")
+
+
+def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
+    card = render_card(facts)
+    assert "`mini` is the model of four million parameters that is part of hf-layerprune; its tasks are its own.\n" in card
+    assert "`mini-math` 96.00\xa0±\xa01.96 (+1.00, +1.1\xa0%; 100 samples)" in card
+    assert "Protected: layers 0, 1, 2 and 15: the first and the last, and layers 0, 1 and 2, after which visual features are added" in card
+    assert "Not significant does not mean equal: as few as 20 samples show large differences only." in card
+    assert "At 0 and at 100 % it is 0 by its formula" in card and "nats an answer token (natural logarithms; 0 is certain)." in card
+    assert "It trained 787,712 parameters in layers 12, 13, 14 and 15; this model 590,784 parameters in layers 5, 6 and 10." in card
+    assert facts.control_healing and facts.healing and facts.plan
+    alike = replace(facts, control_healing=replace(facts.control_healing, trained=facts.healing.trained))
+    assert "It trained" not in render_card(alike)
+    rising = replace(facts.healing, curve={**facts.healing.curve, "loss": (0.1, 0.2)})
+    assert "That it did not fall" not in render_card(replace(facts, healing=rising))
+    dense = render_card(replace(facts, plan=None, healing=rising, control=None, control_healing=None, later=()))
+    assert "That it did not fall is no fault: a model that was trained on such data before knows it already" in dense
+    marked = replace(facts.plan, tune=(4,), freeze=(0,))
+    alone = replace(facts, plan=marked, healing=None, control=None, control_healing=None, later=())
+    assert "to tune 4, to freeze 0 (not used: not fine-tuned).\n" in render_card(alone)
+    assert "to tune 4, to freeze 0.\n" in render_card(replace(facts, plan=marked))
+    one = replace(facts.plan, drop=(6,), keep=tuple(sorted({*range(16)} - {6})), budget=replace(facts.plan.budget, layers=1))
+    shown = render_card(replace(facts, plan=one, figures=frozenset({"layer-map.png"})))
+    assert "general pictures; removed: layer 6 of 16." in shown
+
+
+def test_a_published_cards_dark_figures_are_found_from_anywhere(facts: CardFacts) -> None:
+    """The Hub finds the `src` of a picture in the repository; of a `srcset` that is not known."""
+    shown = render_card(replace(facts, figures=frozenset({"layer-map.png"}), repo="me/short"))
+    assert 'srcset="https://huggingface.co/me/short/resolve/main/layerprune/layer-map-dark.png"' in shown
+    assert 'src="layerprune/layer-map.png"' in shown
+
+
+def test_every_number_of_the_papers_stands_in_their_tables() -> None:
+    lines = " ".join(found_lines())
+    numbers = {float(text) for text in re.findall(r"\b\d+\.\d\d\b", lines)}
+    assert len(numbers) == 12 and numbers <= {value for table in TABLES.values() for value in table.values()}
+    assert {int(text) for text in re.findall(r"table (\d)", lines)} == TABLES.keys()
 
 
 def test_what_was_not_measured_is_said_to_be(facts: CardFacts) -> None:

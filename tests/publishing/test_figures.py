@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_layerprune.figures.layer_map import draw_map
+from hf_layerprune.figures.layer_map import _which_go, draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
 from hf_layerprune.publishing import figures
@@ -77,6 +77,30 @@ CURVES = {
 @pytest.mark.parametrize("losses", CURVES.values(), ids=CURVES)
 def test_any_curve_is_drawn(losses: Sequence[float]) -> None:
     assert pixels(draw_loss(losses, LIGHT)).shape == pixels(draw_loss(losses, DARK)).shape
+
+
+@pytest.mark.parametrize("scores", [(0.99, 0.999, 1.0), (0.5, 0.5, 0.5), (7.0, 7.5, 8.0), (1.0, 1.0, 1.0), (-1.0, 0.5, 1.0)])
+def test_scores_near_each_other_are_drawn_apart(facts: CardFacts, scores: tuple[float, ...]) -> None:
+    """Of a similarity near 1 it is what lacks to 1 that tells layers apart; a lone score far below is a bar too."""
+    assert facts.plan
+    plan = replace(facts.plan, scores=(-0.5, *(scores * 5)))
+    picture = pixels(draw_map(plan, None, LIGHT))
+    heights = {int((picture[:, column] == colour(LIGHT.kept)).all(-1).sum()) for column in range(100, 700)} - {0}
+    assert len({height // 4 for height in heights}) >= len(set(scores)) or len(set(scores)) == 1
+
+
+def test_which_scores_go_is_said(facts: CardFacts) -> None:
+    assert facts.plan
+    drop = facts.plan.drop
+
+    def said(*scores: float) -> str:
+        assert facts.plan
+        return _which_go(replace(facts.plan, scores=scores))
+
+    first = [1.0 if layer in drop else 0.0 for layer in range(16)]
+    assert said(*first) == "the highest go" and said(*(-score for score in first)) == "the lowest go"
+    first[8] = 2.0
+    assert said(*first) == "high ones go" and said(*(-score for score in first)) == "low ones go"
 
 
 def test_scores_that_no_axis_can_hold_are_drawn_too(facts: CardFacts) -> None:
