@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hf_layerprune.errors import CheckpointError
+from hf_layerprune.errors import LayerPruneError
 
 OPEN_FILES = "Close other programs or raise the limit of open files (ulimit -n)."
 MEMORY = "Close other programs: there is not enough memory."
@@ -52,10 +52,10 @@ def to_read(error: OSError) -> str:
 
 @contextmanager
 def told_as(hidden: Path, name: str) -> Iterator[None]:
-    """Within the block a CheckpointError about a hidden place names what that stands for."""
+    """Within the block an error about a hidden place names what that stands for."""
     try:
         yield
-    except CheckpointError as error:
+    except LayerPruneError as error:
         if str(hidden) not in str(error):
             raise
-        raise CheckpointError(str(error).replace(str(hidden), name)) from error
+        raise type(error)(str(error).replace(str(hidden), name)) from error

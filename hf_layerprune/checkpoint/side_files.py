@@ -42,7 +42,7 @@ def sort_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...], dict[st
     refused: dict[str, str] = {}
     try:
         for name, plain in _walk(folder, ""):
-            if _is_weights(name):
+            if is_weights(name):
                 weights.append(name)
             elif name not in (CONFIG, README):
                 try:
@@ -61,7 +61,7 @@ def is_of_the_model(name: str) -> bool:
     return name != README and parts[0] != RECORDS and not hidden
 
 
-def _is_weights(name: str) -> bool:
+def is_weights(name: str) -> bool:
     """Whether a file holds weights, by its name, however that is spelt, and be they set aside (model.safetensors.bak)."""
     return name.lower().removesuffix(".bak").endswith(WEIGHT_SUFFIXES)
 

@@ -20,7 +20,7 @@ from hf_layerprune.checkpoint.provenance import PROVENANCE, ancestors_of
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN
 from hf_layerprune.checkpoint.remote_records import record_of
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, WEIGHT_SUFFIXES, is_of_the_model, list_side_files
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, is_of_the_model, is_weights, list_side_files
 from hf_layerprune.checkpoint.source import ResolvedSource, resolve
 from hf_layerprune.checkpoint.verify import described
 from hf_layerprune.cli.console import Console
@@ -124,7 +124,7 @@ def _refuse_difference(manifest: Manifest, there: Iterable[str], record: Callabl
 
 
 def _is_loaded(file: str) -> bool:
-    return file == ADAPTER or (file.endswith(WEIGHT_SUFFIXES) and is_of_the_model(file))
+    return file == ADAPTER or (is_weights(file) and is_of_the_model(file))
 
 
 def _published(repo: RemoteRepo, name: str) -> FileRecord:

@@ -21,7 +21,7 @@ from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import WRITER, rewrite
-from hf_layerprune.errors import CheckpointError
+from hf_layerprune.errors import CheckpointError, FamilyError
 
 DROPS = [(2,), (0,), (5,), (1, 3, 4), (0, 1, 5)]
 
@@ -269,6 +269,14 @@ def test_transformers_loads_what_was_planned(tmp_path: Path, shards: int, tied: 
     with torch.no_grad():
         assert torch.equal(whole(input_ids=tokens, use_cache=False).logits, short(input_ids=tokens, use_cache=False).logits)
     assert short.generate(tokens, max_new_tokens=3, do_sample=False).shape == (2, 13)
+
+
+def test_what_is_refused_in_the_output_is_named_as_the_output(tmp_path: Path) -> None:
+    """A list that nobody declared fits the new depth by chance."""
+    source = make_checkpoint(tmp_path / "source", text_config__odd=[1, 2, 3, 4, 5])
+    with pytest.raises(FamilyError, match=f"^{tmp_path}/output/config.json: 'text_config.odd' has 5 entries, as many as there are layers"):
+        run(source, tmp_path / "output", (3,))
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 CONVERSION = """
