@@ -79,7 +79,7 @@ def test_any_curve_is_drawn(losses: Sequence[float]) -> None:
     assert pixels(draw_loss(losses, LIGHT)).shape == pixels(draw_loss(losses, DARK)).shape
 
 
-@pytest.mark.parametrize("scores", [(0.99, 0.999, 1.0), (0.5, 0.5, 0.5), (7.0, 7.5, 8.0), (1.0, 1.0, 1.0), (-1.0, 0.5, 1.0)])
+@pytest.mark.parametrize("scores", [(0.99, 0.999, 1.0), (0.5, 0.5, 0.5), (7.0, 7.5, 8.0), (1.0, 1.0, 1.0), (-1.0, 0.5, 2.0)])
 def test_scores_near_each_other_are_drawn_apart(facts: CardFacts, scores: tuple[float, ...]) -> None:
     """Of a similarity near 1 it is what lacks to 1 that tells layers apart; a lone score far below is a bar too."""
     assert facts.plan
