@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -21,6 +21,7 @@ else:
     Server = object
 
 REPO = r"([^/]+/[^/]+)"
+TASKS = ("image-text-to-text", "text-generation", "visual-question-answering", "image-to-text")
 LICENCES = {
     "apache-2.0",
     "mit",
@@ -34,6 +35,43 @@ LICENCES = {
     "llama3.1",
     "gemma",
 }
+
+
+def objections(metadata: dict[str, Any]) -> Iterator[str]:
+    """What the Hub says against a card's metadata: types, and the names that it knows."""
+
+    def texts(value: object) -> list[Any]:
+        found = value if isinstance(value, list) else [value]
+        return found if found and all(isinstance(item, str) for item in found) else []
+
+    if not {*(texts(metadata.get("license", "unknown")) or [""])} <= LICENCES:
+        yield '"license" must be one of [apache-2.0, mit, ...]'
+    if not all(isinstance(metadata.get(key, ""), str) for key in ("library_name", "license_name", "base_model_relation")):
+        yield "a name must be a string"
+    if "tags" in metadata and not (isinstance(metadata["tags"], list) and texts(metadata["tags"])):
+        yield '"tags" must be an array of strings'
+    if "language" in metadata and not (
+        (codes := texts(metadata["language"])) and all(re.fullmatch("[a-z]{2,3}|multilingual", code) for code in codes)
+    ):
+        yield '"language" must only contain lowercase ISO 639 codes'
+    if metadata.get("pipeline_tag", TASKS[0]) not in TASKS:
+        yield f'"pipeline_tag" must be one of [{", ".join(TASKS)}]'
+    for key in ("base_model", "datasets"):
+        if key in metadata and not (texts(metadata[key]) and all(re.fullmatch(REPO, item) for item in texts(metadata[key]))):
+            yield f'"{key}" with value {str(metadata[key])[:40]} is not valid. Use a model id from https://hf.co/models.'
+    yield from (f'"model-index" is wrong: {error!r}' for error in index_errors(metadata.get("model-index", [])))
+
+
+def index_errors(index: Any) -> Iterator[Exception]:
+    try:
+        for model in index:
+            assert isinstance(model["name"], str), "no name"
+            for result in model["results"]:
+                assert result["task"]["type"] in TASKS, "unknown task"
+                assert all(isinstance(result["dataset"][key], str) for key in ("name", "type")), "no dataset"
+                assert all(isinstance(metric["type"], str) and isinstance(metric["value"], float) for metric in result["metrics"])
+    except (AssertionError, LookupError, TypeError) as error:
+        yield error
 
 
 class Writing(Server):
@@ -176,8 +214,7 @@ class Writing(Server):
 
         front = re.match(r"---\n(.*?\n)---\n", content, re.DOTALL)
         try:
-            licence = (yaml.safe_load(front[1] if front else "") or {}).get("license", "unknown")
-            wrong = [] if licence in LICENCES else ['"license" must be one of [apache-2.0, mit, ...]']
+            wrong = [*objections(yaml.safe_load(front[1] if front else "") or {})]
         except yaml.YAMLError as error:
             wrong = [str(error)]
         self.answer({"errors": [{"message": message} for message in wrong], "warnings": []}, 400 if wrong else 200)

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -106,6 +107,9 @@ def test_pruned_after_healing(done: Callable[[str], str], here: Path) -> None:
     assert f"for the very weights with the fingerprint `{weights}`: where `heal` gave others, `apply` refuses them." in card
     assert "--tune-last 2" in command(card, "heal") and "apply ./h1 layerprune/plan-2.json -o ./p2" in card
     assert "hf-layerprune plan ./p2 --method random --set seed=3 --num-layers 1 -o plan.json\n" in card
+    published = render_card(replace(card_facts(here / "p3"), repo="me/p3"))
+    assert "```sh\nhf download me/p3 --include 'layerprune/*' --local-dir .\nhf-layerprune heal mini " in published
+    assert "hf-layerprune apply ./p2 me/p3 -o ./again\nhf-layerprune verify ./again --source ./p2\n" in published
     made = fingerprint(here / "p3")
     assert fingerprint(again(done, here, "p3")) == made
 

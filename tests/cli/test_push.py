@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from hub_state import Fault
 from loopback_hub import LoopbackHub
+from publishing.test_push_faults import FAULTS
 from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, pushing_hub, same_model
 
 Done = subprocess.CompletedProcess[str]
@@ -110,6 +112,20 @@ def test_no_token_is_shown(
     assert last.startswith(f"error: {REPO}: ") and ("Traceback" in done.stderr) == debug
     assert TOKEN not in done.stderr and "signed" not in done.stderr
     assert not [path for path in here_files(folder) if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_hub_that_fails_and_the_same_command_again(hub: LoopbackHub, folder: Path, run_here: Run, name: str) -> None:
+    hub.faults = [Fault(**vars(FAULTS[name][0]))]
+    done = run_here("push", "tiny-5L", REPO, "-q")
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = [
+        line for line in done.stderr.splitlines() if line and not re.search("Retrying in|thrown while requesting|^Rate limited", line)
+    ]  # that is huggingface_hub
+    assert len(lines) == 1 and re.search(FAULTS[name][1], lines[0]) and lines[0].startswith(f"error: {REPO}: ")
+    hub.faults.clear()
+    again = run_here("push", "tiny-5L", REPO, "-q")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "") and same_model(hub, folder)
 
 
 def here_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from card_commands import command
+from hub_writing import objections
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
@@ -233,6 +234,23 @@ def test_the_card_is_valid_on_the_hub(facts: CardFacts, tmp_path: Path) -> None:
     assert {result.dataset_name: result.metric_value for result in results} == {
         task["name"]: round(facts.evaluation.row(task["name"]).model.accuracy, 2) for task in facts.evaluation.tasks
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("tags", value) for value in ("pruned", [1], [["a"]])],
+        *[("language", value) for value in ("English", ["en", 7], {"en": "en"})],
+        *[("pipeline_tag", value) for value in ("talking", 7)],
+        *[("base_model", value) for value in ("mini", ["a/b", 7])],
+        *[("model-index", [{"name": "a", "results": [value]}]) for value in ({}, 7, {"task": {"type": "image-text-to-text"}})],
+        *[("license", value) for value in ("free", ["mit", "free"])],
+    ],
+)
+def test_metadata_of_other_types_would_not_be_valid_on_the_hub(facts: CardFacts, key: str, value: Any) -> None:
+    """The loopback Hub refuses what the Hub does, so that what it takes means something."""
+    found = metadata(facts)
+    assert [*objections(found)] == [] and [*objections(found | {key: value})]
 
 
 def test_a_base_model_is_named_only_where_it_is_on_the_hub(facts: CardFacts) -> None:

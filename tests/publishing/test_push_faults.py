@@ -23,7 +23,7 @@ from hf_layerprune.publishing.hub import time_limits
 from hf_layerprune.publishing.push import Pushed, push
 
 AGAIN = r"Push again: what was sent is kept, and only the rest is sent\."
-COMMIT, PUT, YAML = "POST .*/commit/", "PUT /lfs/", "POST /api/validate-yaml"
+COMMIT, PUT, YAML, INFO = "POST .*/commit/", "PUT /lfs/", "POST /api/validate-yaml", f"GET /api/models/{REPO}$"
 HTML = b"<html>Bad Gateway</html>"
 RATE = {"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}
 
@@ -45,6 +45,12 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "verify": (Fault("POST /lfs/verify", 400), r"does not take it \(400.*\)\. Correct that, then push again\."),
     "yaml": (Fault(YAML, 400), r"does not take the metadata of README\.md: it does not say why\. Correct it"),
     "yaml-502": (Fault(YAML, 502, times=9, body=HTML), rf"the Hub answered with error 502\. Wait some minutes\. {AGAIN}"),
+    "409-commit": (Fault(COMMIT, 409), rf"another change is under way there \(409\)\. Wait a minute\. {AGAIN}"),
+    "404-batch": (Fault("POST .*/batch", 404), r"does not find it \(404\): it was renamed or removed"),
+    "412-preupload": (Fault("POST .*/preupload/", 412), r"somebody changed it meanwhile \(412\), so nothing was published\."),
+    "429-put": (Fault(PUT, 429, {"Retry-After": "9"}, times=99), rf"fewer requests \(429\)\. Wait 9 seconds\. {AGAIN}"),
+    "401-put": (Fault(PUT, 401), r"did not accept the token, or hides the repository from it \(401\)\. Log in "),
+    "500-info": (Fault(INFO, 500, times=99), rf"the Hub answered with error 500\. Wait some minutes\. {AGAIN}"),
     "yaml-502-later": (Fault(YAML, 502, times=9, skip=1, body=HTML), rf"the Hub's answer is none that .* can read.*{AGAIN}"),
 }  # fmt: skip
 
@@ -92,6 +98,18 @@ def test_refused_and_pushed_again(hub: LoopbackHub, folder: Path, pushed: Callab
     hub.puts.clear()
     pushed()
     assert whole(hub, folder) and not finished & {*hub.puts}, "what was sent is not sent again"
+
+
+def test_a_listing_that_is_refused(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
+    """Before anything is sent: what is there cannot be compared."""
+    hub.add(REPO)
+    hub.faults = [Fault(LISTED, 403, times=99)]
+    with pytest.raises(PublishError, match=r"refuses this token \(403.*\)\. Use one that may write there"):
+        pushed()
+    assert not hub.puts and hub.repos[REPO].summaries == []
+    hub.faults.clear()
+    pushed()
+    assert whole(hub, folder)
 
 
 def test_what_was_published_stays_whole(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
