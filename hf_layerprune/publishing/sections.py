@@ -200,7 +200,7 @@ def _rise(facts: CardFacts, first: float, last: float) -> str:
     """Why a loss may go up, where it did, and no layer was removed that it would have to make up for."""
     if facts.plan or last < first:
         return ""
-    return " That it did not fall is no fault: a model that was trained on such data before knows it already, and is moved away from there."
+    return " It did not fall, as may be where a model was trained on such tasks before: it knew them, and is moved away from there."
 
 
 def _served(facts: CardFacts) -> str:

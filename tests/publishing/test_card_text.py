@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,8 @@ from markdown_it import MarkdownIt
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
-from hf_layerprune.publishing.inert import MAX_TEXT, NotShown, argument, code, literal, place, plain
 from hf_layerprune.publishing.limits import TABLES, found_lines
-from hf_layerprune.publishing.merge import begin, end, find_parts
+from hf_layerprune.publishing.merge import find_parts
 
 HOSTILE = [
     "---",
@@ -55,18 +52,6 @@ HOSTILE = [
     "\ud800",
     "x" * 1_000_000,
 ]
-LIKE = [
-    "a->b.jsonl",
-    "x" * 1000,
-    "<!-- hf-layerprune:begin title -->",
-    "-->",
-    "'->'",
-    "<!'--",
-    "```",
-    "~~~",
-    "a'b\"c\\d",
-    "",
-]  # a marker, a fence, quotes
 PAGE = MarkdownIt("gfm-like", {"linkify": False, "html": True})
 TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=40), st.lists(st.sampled_from(HOSTILE[:-1]), max_size=3).map("".join))
 ALLOWED_HTML = re.compile(
@@ -161,60 +146,6 @@ def test_known_hostile_text_is_inert(facts: CardFacts, text: str) -> None:
 @given(text=TEXTS)
 def test_any_text_is_inert(facts: CardFacts, text: str) -> None:
     check_inert(facts, text)
-
-
-@given(text=st.text(max_size=300))
-def test_a_code_span_shows_the_text_and_nothing_else(text: str) -> None:
-    (inline,) = PAGE.parseInline(f"a {code(text)} b")
-    assert inside(inline) == "text code_inline text "
-    shown = "".join(token.content for token in (inline.children or [])[1:-1] if token.type != "html_inline")
-    assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", plain(text))
-    assert len(plain(text)) <= MAX_TEXT + 40 and "\n" not in plain(text) and "<!--" not in plain(text) and "-->" not in plain(text)
-
-
-@given(text=st.text(st.sampled_from("\\\\|`<>b&;: ") | st.characters(), max_size=20))
-def test_a_code_span_in_a_table_is_one_cell(text: str) -> None:
-    tokens = PAGE.parse(f"| a | b | c |\n|---|---|---|\n| x | {code(text)} | z |\n")
-    cells = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
-    assert [inside(cell) for cell in cells] == ["text ", "code_inline ", "text "]
-    # GitHub takes a backslash for the escape of what follows before it looks for pipes, so that \\| ends a cell: none may be left.
-    assert "|" not in code(text)
-
-
-def test_a_name_without_a_pipe_is_a_plain_code_span() -> None:
-    assert code("a\\b") == "`a\\b`" and code("a`b") == "``a`b``" and code("a|b") == "`a`<code>&#124;</code>`b`"
-
-
-def test_an_argument_is_one_word_of_a_shell() -> None:
-    assert argument("$(rm -rf /)") == "'$(rm -rf /)'" and place("--help") == "./--help" and argument("a b") == "'a b'"
-
-
-@given(
-    text=st.text(st.characters(exclude_categories=("C", "Zl", "Zp")), max_size=1000) | st.sampled_from(["a->b.jsonl", "x" * 1000, *LIKE])
-)
-def test_an_argument_is_what_it_quotes(text: str) -> None:
-    assert shlex.split(argument(text)) == [text]
-    fenced = f"```sh\nhf-layerprune heal {argument(text)}\n```\n"
-    assert [token.type for token in PAGE.parse(fenced)] == ["fence"]
-    assert find_parts(begin("a") + fenced + end("a")) and "<!--" not in fenced and "-->" not in fenced
-
-
-@pytest.mark.parametrize("text", ["x" * 1001, "a\nb", "a\tb", "\u202eb", "\x00", "\ud800"])
-def test_an_argument_that_cannot_be_shown_is_told_by_its_record(facts: CardFacts, text: str) -> None:
-    with pytest.raises(NotShown):
-        argument(text)
-    assert facts.healing and facts.evaluation
-    healing = replace(facts.healing, data={**facts.healing.data, "sources": [{**facts.healing.data["sources"][0], "spec": text}]})
-    asked = replace(facts.evaluation, tasks=({**facts.evaluation.tasks[0], "spec": text}, *facts.evaluation.tasks[1:]))
-    card = render_card(replace(facts, healing=healing, evaluation=asked))
-    left = [line for line in card.splitlines() if line.startswith("# A command is left out here: an argument of it is too long, or")]
-    assert [line.rpartition(" ")[2] for line in left] == ["layerprune/healing.json", "layerprune/eval.json"]
-    assert "hf-layerprune heal" not in card and "hf-layerprune evaluate" not in card and "hf-layerprune apply" in card
-
-
-@given(text=st.text(max_size=300))
-def test_a_literal_is_what_it_quotes(text: str) -> None:
-    assert ast.literal_eval(literal(text)) == text and "\n" not in literal(text) and not {*"<>"} & {*literal(text)}
 
 
 def test_the_card_is_valid_on_the_hub(facts: CardFacts, tmp_path: Path) -> None:
@@ -333,9 +264,9 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     alike = replace(facts, control_healing=replace(facts.control_healing, trained=facts.healing.trained))
     assert "It trained" not in render_card(alike)
     rising = replace(facts.healing, curve={**facts.healing.curve, "loss": (0.1, 0.2)})
-    assert "That it did not fall" not in render_card(replace(facts, healing=rising))
+    assert "It did not fall" not in render_card(replace(facts, healing=rising))
     dense = render_card(replace(facts, plan=None, healing=rising, control=None, control_healing=None, later=()))
-    assert "That it did not fall is no fault: a model that was trained on such data before knows it already" in dense
+    assert "It did not fall, as may be where a model was trained on such tasks before: it knew them" in dense
     marked = replace(facts.plan, tune=(4,), freeze=(0,))
     alone = replace(facts, plan=marked, healing=None, control=None, control_healing=None, later=())
     assert "to tune 4, to freeze 0 (not used: not fine-tuned).\n" in render_card(alone)
