@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 
 def pytest_configure() -> None:
-    """Heed Ctrl-C: a shell starts background jobs with SIGINT ignored, which the processes that tests start and interrupt would inherit."""
+    """Heed Ctrl-C: a shell starts background jobs with SIGINT ignored, which the processes that tests start and interrupt would inherit.
+
+    Tests run side by side, one on a core: threads that wait for one another, of tests and of the processes that they start, would cost
+    many times what they save.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")

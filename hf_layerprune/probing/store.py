@@ -40,9 +40,12 @@ class StatisticsStore:
 
     def keep_finished(self, statistics: LayerStatistics) -> None:
         """For every later run; raises as `keep_partial` does."""
-        self._keep(statistics, self._finished)
-        with suppress(OSError):  # left there it does no harm: what is finished is looked for first
-            self._partial.unlink()
+        try:
+            self._keep(statistics, self._finished)
+        finally:
+            with suppress(OSError):  # left there it does no harm: what is finished is looked for first
+                if self._finished.exists():
+                    self._partial.unlink()
 
     def _keep(self, statistics: LayerStatistics, path: Path) -> None:
         try:

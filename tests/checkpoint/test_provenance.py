@@ -57,7 +57,7 @@ def test_card(tmp_path: Path, card: str, expected: dict[str, Any]) -> None:
     (tmp_path / "README.md").write_text(card, encoding="utf-8", newline="")
     started = time.monotonic()
     assert record(tmp_path) == expected
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # unfolded, the bombs would take hours
 
 
 def test_no_card(tmp_path: Path) -> None:
