@@ -19,7 +19,6 @@ from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.provenance import earlier_records
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
@@ -244,7 +243,7 @@ class LayerPruner:
             overwrite=overwrite,
             max_shard_size=parse_size(max_shard_size),
             verify=verify,
-            records={**earlier_records(self.checkpoint.path, self.checkpoint.source, plan=True), **self.records()},
+            records=self.records(),
         )
 
     def records(self) -> dict[str, bytes]:
@@ -290,11 +289,8 @@ class LayerPruner:
         from hf_layerprune.probing.probe import ProbedModel
 
         model = self._source_model.for_probing(self._dtype, device)
-        found = {
-            "device": model.device.type,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "attention": str(model.config._attn_implementation),
-        }
+        found = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
+        found["attention"] = str(model.config._attn_implementation)
         return ProbedModel(model, self.processor, decoder_layers(model, self.checkpoint.family), self.probe_settings(device) | found)
 
     def _planned(self) -> PruningPlan:

@@ -13,7 +13,7 @@ from hf_layerprune.checkpoint.copying import Progress, copy_file, write_file, wr
 from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import NewShard, kept_names, plan_shards
-from hf_layerprune.checkpoint.provenance import PROVENANCE, source_record
+from hf_layerprune.checkpoint.provenance import PROVENANCE, earlier_records, source_record
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import staged_folder
@@ -45,16 +45,17 @@ def rewrite(
 
     overwrite: replace a folder that a rewrite made; max_shard_size: bytes of tensors in a shard, None for the source's own
     boundaries; verify: read everything back and compare it with the source before the folder appears; records: more files
-    for `layerprune/`, by name; progress: called with the number of tensor bytes just written; stream: brings the source's shards, which
-    are not on this disk, and goes on where an interrupted run with the same source, plan and writer ended; expected: the
-    manifest of the same rewrite by somebody else. Memory does not grow with the model.
+    for `layerprune/`, by name, beside those that tell how the source was made; progress: called with the number of tensor
+    bytes just written; stream: brings the source's shards, which are not on this disk, and goes on where an interrupted run
+    with the same source, plan and writer ended; expected: the manifest of the same rewrite by somebody else. Memory does not
+    grow with the model.
 
     Raises ArtifactError if the plan is for another checkpoint, CheckpointError if the output may not be written, the disk
     fails or is too small, or what was written is not what was planned or expected. Then nothing is left behind, of a stream
     only what the next run goes on from.
     """
     plan = _checked(plan, checkpoint)
-    records = _checked_records(records or {})
+    records = {**earlier_records(checkpoint.path, checkpoint.source, plan=True), **_checked_records(records or {})}
     if stream and max_shard_size is not None:
         raise UsageError("--stream keeps the source's shards, one at a time: leave out --max-shard-size.")
     shards = plan_shards(checkpoint, plan.keep, max_shard_size)

@@ -11,7 +11,6 @@ from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.artifacts.layer_map import removal_lines
 from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.provenance import earlier_records
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.stream import ShardStream
@@ -133,7 +132,7 @@ def write_pruned(
             overwrite=overwrite,
             max_shard_size=shard_size,
             verify=writing["verify"],
-            records={**earlier_records(checkpoint.path, checkpoint.source, plan=True), **records},
+            records=records,
             progress=bar.update,
             stream=ShardStream(repo, checkpoint.shards, verify=writing["verify"]) if repo else None,
             expected=expected,
