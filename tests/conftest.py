@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
+# The files that take longest begin first, so that no core waits for another at the end.
+LONGEST = ("test_notebook", "test_zero3", "test_killed", "test_card", "test_evaluate", "test_heal", "test_push_journey", "test_true_shape")
+
 
 def pytest_configure() -> None:
     """Heed Ctrl-C: a shell starts background jobs with SIGINT ignored, which the processes that tests start and interrupt would inherit.
@@ -16,3 +21,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
