@@ -188,10 +188,11 @@ def main() -> None:
         for cache in options.cache or ["warm"]:
             measured: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
             loads = [os.getloadavg()[0]]
-            for _ in range(options.rounds):
+            for number in range(1, options.rounds + 1):
                 for way, command in ways.items():
                     read = folder / ("kept.safetensors" if way.startswith("cp") else "source/model.safetensors")
                     measured[way].append(run(command, folder, cache == "cold", read))
+                    print(f"{cache}, round {number}, {way}: {measured[way][-1][0]:.1f} s", file=sys.stderr, flush=True)
                 loads.append(os.getloadavg()[0])
             load = f"load {min(loads):.1f} to {max(loads):.1f}"
             print(f"\n{options.shape}, {size / 1e9:.2f} GB written, {cache} cache, median of {options.rounds} rounds, {load}\n")
