@@ -8,7 +8,7 @@ import signal
 import pytest
 
 # The files that take longest begin first, so that no core waits for another at the end.
-LONGEST = ("test_notebook", "test_zero3", "test_killed", "test_card", "test_evaluate", "test_heal", "test_push_journey", "test_true_shape")
+LONGEST = ("test_notebook", "test_killed", "test_card", "test_evaluate", "test_heal", "test_push_journey", "test_true_shape", "test_zero3")
 
 
 def pytest_configure() -> None:

@@ -40,7 +40,7 @@ def home(tmp_path: Path) -> Path:
 def hf(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     offline = {"HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
-    return subprocess.run([str(HF), *arguments], env=kept | offline, cwd=home, capture_output=True, text=True, timeout=120)
+    return subprocess.run([str(HF), *arguments], env=kept | offline, cwd=home, capture_output=True, text=True, timeout=600)
 
 
 def test_help(home: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "prune_mini.ipynb"
-MINUTES = 10
+MINUTES = 40
 
 
 @pytest.fixture(scope="module")

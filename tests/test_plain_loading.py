@@ -28,7 +28,7 @@ def load_elsewhere(folder: Path, inputs: dict[str, torch.Tensor], cwd: Path) -> 
     torch.save(inputs, cwd / "inputs.pt")
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-I", str(LOADER), str(folder), str(cwd / "inputs.pt")]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -36,7 +36,7 @@ def statistics(environment: dict[str, str], tmp_path_factory: pytest.TempPathFac
     """Those of mini over two pictures a domain, measured by the command itself; the cache holds them from then on too."""
     folder = tmp_path_factory.mktemp("probed")
     command = [sys.executable, "-m", "hf_layerprune", "probe", "mini", "--samples", "2", "-o", "statistics.safetensors"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return folder / "statistics.safetensors"
 
@@ -55,7 +55,7 @@ def run(environment: dict[str, str], here: Path) -> Run:
 
     def call(*arguments: object, **variables: str) -> Done:
         command = [sys.executable, "-m", "hf_layerprune", *map(str, arguments)]
-        return subprocess.run(command, cwd=here, env=environment | variables, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=here, env=environment | variables, capture_output=True, text=True, timeout=900)
 
     return call
 
@@ -74,7 +74,7 @@ def run_without_torch(environment: dict[str, str], here: Path) -> Run:
 
     def call(*arguments: object) -> Done:
         command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
-        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=900)
 
     return call
 

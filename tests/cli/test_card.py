@@ -160,7 +160,7 @@ def test_the_commands_of_a_card_make_the_same_model_and_report_again(hub: tuple[
         place.mkdir(exist_ok=True)
         environment = kept | network | {"PYTHONPATH": package, "HF_HOME": str(place / ".home")}
         command = [sys.executable, "-c", COMMAND, *arguments]
-        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, (arguments, done.stderr)
         return done.stdout
 

@@ -151,7 +151,7 @@ def on_a_terminal(environment: dict[str, str], here: Path, *arguments: str) -> s
     except OSError:  # how Linux says that the other end is closed
         pass
     os.close(ours)
-    assert process.wait(timeout=60) == 0, content
+    assert process.wait(timeout=300) == 0, content
     return content.decode()
 
 
@@ -168,7 +168,7 @@ def test_a_reader_that_went_away(environment: dict[str, str], here: Path) -> Non
     ours, theirs = os.pipe()
     os.close(ours)
     command = [sys.executable, "-m", "hf_layerprune", "strategies"]
-    done = subprocess.run(command, cwd=here, env=environment, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(command, cwd=here, env=environment, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=300)
     os.close(theirs)
     assert (done.returncode, done.stderr) == (1, "")
 
@@ -186,7 +186,7 @@ def test_any_encoding_of_stdout(
         ["convert", "mini", "--layers", "5", "-o", os.fsdecode(b"out \xf0\x9f\x98\x80 \xff")],  # the last byte is no UTF-8
     ):
         command = [sys.executable, "-m", "hf_layerprune", *arguments, *flags]
-        done = subprocess.run(command, cwd=here, env=environment | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=60)
+        done = subprocess.run(command, cwd=here, env=environment | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=300)
         assert (done.returncode, done.stderr) == (0, b""), arguments
         if flags:
             assert json.loads(done.stdout)["output"] == arguments[-1] if "-o" in arguments else json.loads(done.stdout)

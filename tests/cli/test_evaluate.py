@@ -86,7 +86,7 @@ def test_killed_and_interrupted_runs_go_on(environment: dict[str, str], here: Pa
     second = start(environment, here, home)
     wait_for_answers(second, home, done + 4)
     second.send_signal(signal.SIGINT)
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=300)
     assert second.returncode == 130 and "Traceback" not in err
     assert err.splitlines()[0].startswith(f"going on with an interrupted evaluation of mini: {done} of {2 * SAMPLES} are answered")
     assert err.splitlines()[-1] == "interrupted: what was answered is kept; run the same command again and it goes on from there."

@@ -24,7 +24,7 @@ HEAVY = {"torch", "transformers", "numpy", "PIL", "huggingface_hub", "safetensor
 
 def ask(environment: dict[str, str], *arguments: str) -> tuple[str, float, set[str]]:
     command = [sys.executable, "-c", HELP, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     seconds, modules = json.loads(done.stderr.splitlines()[-1])
     return done.stdout, seconds, set(modules)

@@ -34,7 +34,7 @@ def run(hub: LoopbackHub, environment: dict[str, str], here: Path, tmp_path: Pat
     def call(*arguments: str, **options: object) -> Done:
         command = [sys.executable, "-m", "hf_layerprune", *arguments]
         kept = {"stdin": subprocess.DEVNULL, "capture_output": True} | options
-        return subprocess.run(command, cwd=here, env=environment | network, text=True, timeout=300, **kept)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(command, cwd=here, env=environment | network, text=True, timeout=900, **kept)  # type: ignore[call-overload,no-any-return]
 
     return call
 

@@ -144,7 +144,7 @@ def process(hub: LoopbackHub, here: Path, environment: dict[str, str], tmp_path:
 def test_a_retry_is_told_without_its_signed_address(hub: LoopbackHub, folder: Path, process: Callable[..., subprocess.Popen[str]]) -> None:
     hub.faults = [Fault("PUT /lfs/", 500)]
     started = process()
-    _, said = started.communicate(timeout=60)
+    _, said = started.communicate(timeout=300)
     assert started.returncode == 0 and "Retrying in 1s" in said and "/lfs/" in said
     assert "?***" in said and "signed" not in said and TOKEN not in said
 
@@ -157,7 +157,7 @@ def test_interrupted(hub: LoopbackHub, folder: Path, process: Callable[..., subp
         started.send_signal(signal.SIGINT)
 
     hub.faults = [Fault("PUT /lfs/", before=lambda: None), Fault("PUT /lfs/", before=interrupt), Fault("POST .*/commit/", slow=1.0)]
-    _, said = started.communicate(timeout=60)
+    _, said = started.communicate(timeout=300)
     assert started.returncode == 130 and TOKEN not in said
     assert said.endswith("interrupted: what was sent is kept; run the same command again and only the rest is sent.\n")
     kept = {*hub.objects}
@@ -165,7 +165,7 @@ def test_interrupted(hub: LoopbackHub, folder: Path, process: Callable[..., subp
     hub.faults.clear()
     hub.puts.clear()
     again = process()
-    assert again.communicate(timeout=60) and again.returncode == 0
+    assert again.communicate(timeout=300) and again.returncode == 0
     assert not kept & {*hub.puts} and len(hub.repos[REPO].summaries) == 1
     assert local_files(folder).items() <= hub.repos[REPO].files().items()
 
@@ -184,11 +184,11 @@ def test_an_interrupted_pull_request_is_named(
         time.sleep(0.5)
 
     hub.faults = [Fault(where, before=interrupt, skip=skip)] if skip else [Fault(where, after=interrupt)]
-    _, said = started.communicate(timeout=60)
+    _, said = started.communicate(timeout=300)
     named = "note: refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr.\n"
     assert (started.returncode, said.replace("\n\n", "\n")) == (code, named + ("interrupted: the pull request is kept.\n" * (code == 130)))
     hub.faults.clear()
     again = process("--revision", "refs/pr/1")
-    again.communicate(timeout=60)
+    again.communicate(timeout=300)
     assert again.returncode == 0 and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
     assert local_files(folder).items() <= hub.repos[REPO].files("refs/pr/1").items()

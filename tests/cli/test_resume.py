@@ -85,7 +85,7 @@ def test_interrupted_probe_says_how_to_go_on(
     process = start(environment, here, home, "-o", "out.safetensors")
     part = wait_for_part(process, home, 1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code and not list(here.iterdir()) and part.exists()
     assert [path.name for path in part.parent.iterdir()] == [part.name]
     assert "Traceback" not in err
@@ -98,7 +98,7 @@ def test_interrupted_without_a_cache(environment: dict[str, str], here: Path, ho
     assert process.stdout is not None and process.stdout.readline().startswith("mini")
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130 and not list(here.iterdir())
     assert err.strip() == "interrupted: nothing was written; run the same command again."
 

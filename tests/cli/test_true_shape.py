@@ -57,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def convert(environment: dict[str, str], here: Path, source: Path, *arguments: str) -> int:
     """Convert to `out` and return how many bytes of tensors went; memory and modules are checked."""
     command = [sys.executable, "-c", MEASURED, "convert", str(source), *arguments, "-o", "out", "--json"]
-    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     measured, said = json.loads(done.stderr.splitlines()[-1]), json.loads(done.stdout)
     assert measured["torch"] == [] and measured["peak"] < MEMORY, measured
@@ -99,7 +99,7 @@ def test_stopped_while_writing_leaves_nothing(
 ) -> None:
     process = converting(environment, here, source)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code and not list(here.iterdir())
     assert "Traceback" not in err
     if number == signal.SIGINT:
@@ -113,6 +113,6 @@ def test_interrupted_twice(environment: dict[str, str], here: Path, source: Path
     process.send_signal(signal.SIGINT)
     time.sleep(pause)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode in (130, -signal.SIGINT) and "Traceback" not in err, err
     assert not [path for path in here.iterdir() if not path.name.startswith(".layerprune-")]

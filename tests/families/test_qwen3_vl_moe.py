@@ -208,7 +208,7 @@ def test_dry_run_of_235b(tmp_path: Path) -> None:
     arguments = ["convert", str(source), "--method", "random", "--budget", "0.25", "--dry-run", "--json"]
     environment = os.environ | {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "HF_HOME": str(tmp_path / "hf")}
     command = [sys.executable, "-c", MEASURED, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stderr.splitlines()[-1])
     assert measured["torch"] == [] and measured["peak"] < 100_000_000, measured

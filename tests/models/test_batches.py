@@ -82,7 +82,7 @@ batch = encode_questions(processor, Image.new("RGB", (64, 64)), ["What?"], torch
 print(type(processor).__mro__[1].__name__, int(batch.visual.sum()))
 """
     where = {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], env=where, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], env=where, capture_output=True, text=True, timeout=600)
     assert done.stdout.split() == ["Qwen3VLProcessor", "16"], done.stderr
 
 

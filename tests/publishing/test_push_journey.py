@@ -55,7 +55,7 @@ def python(hub: LoopbackHub, tmp_path: Path) -> Command:
     environment = kept | network | {"PYTHONPATH": str(Path(hf_layerprune.__file__).parents[1]), "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
     def call(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr
         assert TOKEN not in done.stdout + done.stderr
         return done.stdout
