@@ -34,7 +34,7 @@ def start(environment: dict[str, str], here: Path, home: Path) -> subprocess.Pop
 
 def wait_for_answers(process: subprocess.Popen[str], home: Path, least: int) -> Path:
     """Wait until so many answers are kept; the process must still run."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 900
     while time.monotonic() < end and process.poll() is None:
         for path in home.rglob("*.jsonl"):
             if path.read_bytes().count(b"\n") > least:

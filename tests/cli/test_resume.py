@@ -29,7 +29,7 @@ def start(environment: dict[str, str], here: Path, home: Path, *arguments: str) 
 
 def wait_for_part(process: subprocess.Popen[str], home: Path, least: int) -> Path:
     """Wait until an unfinished statistics file holds at least so many pictures; the process must still run."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 900
     while time.monotonic() < end and process.poll() is None:
         for path in home.rglob("*.partial.safetensors"):
             if LayerStatistics.load(path).record.probe_set["done"] >= least:

@@ -86,7 +86,7 @@ def converting(environment: dict[str, str], here: Path, source: Path) -> subproc
     """A conversion that has begun to write."""
     command = [sys.executable, "-m", "hf_layerprune", "convert", str(source), "--layers", "11", "-o", "out"]
     process = subprocess.Popen(command, cwd=here, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not any(path.stat().st_size for path in here.glob(".layerprune-*.staging/*")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)

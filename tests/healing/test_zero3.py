@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
 
 def kill_when(child: subprocess.Popen[str], state: str, place: Path) -> None:
     """SIGKILL for the launcher and its processes, as soon as a state stands there."""
-    limit = time.monotonic() + 300
+    limit = time.monotonic() + 900
     while not list(place.glob(f".layerprune-*.healing/{state}")):
         assert child.poll() is None and time.monotonic() < limit, child.communicate()
         time.sleep(0.02)
