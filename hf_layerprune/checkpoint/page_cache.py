@@ -21,11 +21,9 @@ def is_cached(handle: int, begin: int, end: int) -> bool:
         window = mmap.mmap(handle, end - start, flags=mmap.MAP_PRIVATE, offset=start)  # none of its pages is touched
     except (OSError, ValueError):  # no memory to be mapped there, or a file that is shorter by now
         return True
-    with window:
-        pages = (ctypes.c_ubyte * -(-(end - start) // mmap.PAGESIZE))()
-        first = ctypes.c_char.from_buffer(window)
-        failed = ask(ctypes.addressof(first), end - start, pages)
-        del first  # the window cannot be closed before
+    pages = (ctypes.c_ubyte * -(-(end - start) // mmap.PAGESIZE))()
+    # The window ends with this call. Closing it by hand would fail where an interrupt comes while its address is held.
+    failed = ask(ctypes.addressof(ctypes.c_char.from_buffer(window)), end - start, pages)
     return bool(failed) or 2 * sum(page & 1 for page in pages) > len(pages)
 
 
