@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import cast
 
 from hf_layerprune.artifacts.manifest import FileRecord
 from hf_layerprune.checkpoint.header import TensorSpan
@@ -26,6 +26,7 @@ from hf_layerprune.errors import CheckpointError
 READ_BYTES = 4 << 20  # smaller requests leave the disk idle between them
 BLOCK_BYTES = 4 << 20  # a write to the disk: large enough to keep it busy; whole pages
 BLOCKS = 4  # one is filled, one written, one hashed, and one evens out their stalls: this bounds the memory
+HUGE_BYTES = 2 << 20  # a huge page, which the disk is handed in one piece; in pages of 4 KB a block is eight requests or more
 PAGE_BYTES = 4096  # what direct reading and writing is aligned to: no smaller than any disk's sector
 DECIDED_BYTES = 16 << 20  # after so many it is looked again whether a file is in the page cache, and read ahead into it if it is
 DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has no such thing, and nothing is read or written past the page cache
@@ -54,7 +55,7 @@ class HashedFile:
         # SimpleQueue, and no bounded Queue: an interrupt that arrives within Queue.put can leave its lock held for ever.
         self._to_write: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         self._to_hash: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._block, self._unmade = _memory(BLOCK_BYTES), BLOCKS - 1
         self._threads: list[threading.Thread] = []
 
@@ -73,7 +74,7 @@ class HashedFile:
         if not self._threads:  # a file of one block needs none
             for work in (self._write_blocks, self._hash_blocks):
                 self._start(threading.Thread(target=work, daemon=True))
-        self._to_write.put(memoryview(self._block))
+        self._to_write.put(self._block)
         if self._unmade and self._free.empty():
             self._unmade -= 1
             self._block = _memory(BLOCK_BYTES)
@@ -99,7 +100,7 @@ class HashedFile:
     def _hash_blocks(self) -> None:
         while (block := self._to_hash.get()) is not None:
             self._unless_failed(self._digest.update, block)
-            self._free.put(cast(mmap.mmap, block.obj))  # also after a failure: the caller waits for it
+            self._free.put(block)  # also after a failure: the caller waits for it
 
     def _unless_failed(self, work: Callable[[memoryview], object], block: memoryview) -> None:
         try:
@@ -136,7 +137,7 @@ class HashedFile:
             if error is None:
                 if self._failed:
                     raise self._failed
-                last = memoryview(self._block)[: self._filled]
+                last = self._block[: self._filled]
                 self._store(last)
                 self._digest.update(last)
                 os.fsync(self._handle)
@@ -157,7 +158,7 @@ def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False, s
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = size or READ_BYTES
-            memory = memoryview(_memory(size + 2 * PAGE_BYTES))
+            memory = _memory(size + 2 * PAGE_BYTES)
             direct, decided, possible = False, begin, bool(DIRECT)
             while begin < end:
                 if begin >= decided:
@@ -205,9 +206,14 @@ def _read(handle: int, memory: memoryview, begin: int, enough: int) -> memoryvie
     return memory[:count]
 
 
-def _memory(size: int) -> mmap.mmap:
-    """Memory of this process alone that begins at a page, as direct reading and writing want it."""
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _memory(size: int) -> memoryview:
+    """Memory of this process alone that begins at a page, as direct reading and writing want it, and where it can a huge one."""
+    memory = mmap.mmap(-1, size + HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if advice := getattr(mmap, "MADV_HUGEPAGE", None):
+        with suppress(OSError):
+            memory.madvise(advice)
+    begin = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE_BYTES
+    return memoryview(memory)[begin : begin + size]
 
 
 def _past_cache(handle: int, wanted: bool) -> bool:
