@@ -11,7 +11,7 @@ from pathlib import Path
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import CONFIG, shorten_config
-from hf_layerprune.checkpoint.copying import hash_file, read_blocks, same_blocks
+from hf_layerprune.checkpoint.copying import HUGE_BYTES, PAGE_BYTES, hash_file, read_blocks, same_blocks
 from hf_layerprune.checkpoint.fingerprint import canonical_json
 from hf_layerprune.checkpoint.folder import read_object
 from hf_layerprune.checkpoint.header import TensorSpan
@@ -22,7 +22,7 @@ from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_si
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
 READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
-COMPARED_BYTES = 1 << 20  # read at once of each of the two: this and READERS bound the memory
+COMPARED_BYTES = HUGE_BYTES - 2 * PAGE_BYTES  # read at once of each of the two, into one huge page: this and READERS bound the memory
 
 
 @dataclass(frozen=True)
