@@ -28,7 +28,7 @@ class Manifest:
     tensors: for every tensor written, the name it has in the source; shard_policy: "source" (the source's boundaries) or
     the greatest shard size in bytes; writer: the version of the rewriter, which with source, plan and policy fixes the bytes;
     changed: the tensors that a fine-tuning gave new values, sorted, an earlier fine-tuning of the source too; all others are the
-    source's, bit for bit.
+    source's, bit for bit; trained: those of them that the last fine-tuning changed, where an earlier one changed others, else empty.
     """
 
     source: SourceRef
@@ -37,13 +37,14 @@ class Manifest:
     files: Mapping[str, FileRecord]
     tensors: Mapping[str, str]
     changed: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         write_atomic(path, self.dump())
 
     def dump(self) -> bytes:
         value = {"format": MANIFEST_FORMAT, **asdict(self)}
-        return dump_json(value if self.changed else {key: item for key, item in value.items() if key != "changed"})
+        return dump_json({key: item for key, item in value.items() if item or key not in ("changed", "trained")})
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -53,7 +54,7 @@ class Manifest:
         try:
             files = {str(name): FileRecord(int(record["bytes"]), str(record["sha256"])) for name, record in value["files"].items()}
             tensors: dict[str, Any] = {str(name): str(origin) for name, origin in value["tensors"].items()}
-            changed = tuple(str(name) for name in value.get("changed", ()))
-            return cls(SourceRef(**value["source"]), str(value["writer"]), value["shard_policy"], files, tensors, changed)
+            healed = (tuple(str(name) for name in value.get(key, ())) for key in ("changed", "trained"))
+            return cls(SourceRef(**value["source"]), str(value["writer"]), value["shard_policy"], files, tensors, *healed)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ArtifactError(f"{path}: the manifest is damaged ({error!r}).") from error

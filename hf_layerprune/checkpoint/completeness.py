@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.shards import FETCH, some
-from hf_layerprune.errors import CheckpointError, shown
+from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
+from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
 from hf_layerprune.families import Family
 from hf_layerprune.families.facts import LINEAGE
 from hf_layerprune.families.lookup import find
@@ -17,12 +21,13 @@ from hf_layerprune.families.tensors import expected_tensors
 FLOATS = ("BF16", "F16", "F32", "F64")
 
 
-def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensors: Mapping[str, TensorSpan], where: str) -> tuple[str, ...]:
-    """Compare the tensors on disk with the family's rules; returns what a person should know, one sentence each.
+def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensors: Mapping[str, TensorSpan], path: Path) -> tuple[str, ...]:
+    """Compare the tensors of a checkpoint folder with the family's rules; returns what a person should know, one sentence each.
 
-    Raises CheckpointError naming `where`, the tensors and both counts when a layer or tensor is missing or surplus, a
+    Raises CheckpointError naming the folder, the tensors and both counts when a layer or tensor is missing or surplus, a
     shape or type is wrong, or a tensor that no rule names seems to depend on the depth.
     """
+    where = str(path)
     expected = expected_tensors(family, config, where)
     _check_layers(family, layers, expected.keys(), tensors, where)
     if missing := expected.keys() - tensors.keys():
@@ -39,10 +44,20 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
             asked = " or ".join(shown(list(layout)) for layout in layouts)
             raise CheckpointError(f"{where}: {shown(name)} is {found}, config.json asks for {asked} in {'/'.join(FLOATS)}. {FETCH}")
     if unknown := sorted(tensors.keys() - expected.keys()):
-        # A pruned model is judged by its ancestor's depth: what was harmless there could look stacked by chance in another.
-        _refuse_depth_bearing(unknown, tensors, find(config, f"{LINEAGE}.original_depth") or layers, family, where)
+        depth = find(config, f"{LINEAGE}.original_depth") or layers
+        _refuse_depth_bearing(unknown, tensors, depth, family, where)
+        if depth != layers:
+            # What came along from the ancestor looks stacked in another depth by chance alone; what came later need not.
+            _refuse_depth_bearing(sorted({*unknown} - _came_along(path)), tensors, layers, family, where)
         notes.append(f"tensors of no known place are kept, {some(unknown)}")
     return tuple(notes)
+
+
+def _came_along(path: Path) -> Set[str]:
+    """The tensors that the manifest of a pruned checkpoint names."""
+    with suppress(LayerPruneError):
+        return Manifest.load(path / RECORDS / MANIFEST).tensors.keys()
+    return frozenset()
 
 
 def _check_layers(family: Family, layers: int, expected: Any, tensors: Mapping[str, TensorSpan], where: str) -> None:

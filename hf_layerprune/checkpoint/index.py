@@ -60,7 +60,7 @@ class Checkpoint:
         shards = read_shards(path, reader)
         tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
         facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader.parts)), where)
-        notes = check_tensors(family, config, facts.layers, tensors, str(path))
+        notes = check_tensors(family, config, facts.layers, tensors, path)
         side_files, weights = list_side_files(path)
         folders = (side.parts[0] for side in side_files)  # our own is not carried along, and must not be mistaken for one that is
         refuse_twins([RECORDS, *shards, *map(str, side_files), *folders, CONFIG], str(path))

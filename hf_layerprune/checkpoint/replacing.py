@@ -44,7 +44,8 @@ def write_replaced(
         files[CONFIG] = copy_file(checkpoint.path / CONFIG, staging / CONFIG)
         files.update(copy_side_files(checkpoint, staging))
         names, changed = _origins(checkpoint, replaced)
-        manifest = Manifest(checkpoint.source, WRITER, "source", dict(sorted(files.items())), names, changed)
+        trained = () if replaced.keys() == set(changed) else tuple(sorted(replaced))
+        manifest = Manifest(checkpoint.source, WRITER, "source", dict(sorted(files.items())), names, changed, trained)
         _write_records(staging / RECORDS, checkpoint, manifest, records)
         written = Checkpoint.open(staging, output.name)
         wanted = {**checkpoint.tensors, **replaced}

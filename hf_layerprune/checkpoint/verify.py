@@ -59,9 +59,10 @@ def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
     except LayerPruneError as error:
         return Verification(tuple(dict.fromkeys((*differences, str(error)))), len(manifest.files), 0)
     differences += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
+    changed = manifest.trained if source and plan is None and manifest.trained else manifest.changed  # since the source, or its source
     if source:
-        differences += compare(written, source, plan, changed=frozenset(manifest.changed))
-    return Verification(tuple(differences), len(manifest.files), len(written.tensors), len(manifest.changed))
+        differences += compare(written, source, plan, changed=frozenset(changed))
+    return Verification(tuple(differences), len(manifest.files), len(written.tensors), len(changed))
 
 
 def _plan(folder: Path, manifest: Manifest, source: Checkpoint) -> PruningPlan | None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from independent import pruned, read_model, snapshot
 from refusing import refused
-from tiny_checkpoint import SIDE_FILES, make_config, make_plan, make_tensors
+from tiny_checkpoint import SIDE_FILES, make_config, make_plan, make_tensors, write_safetensors
 
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -140,6 +140,20 @@ def test_tensors_of_no_known_place(
     assert f"no known place are kept, 1: '{name}'" in checkpoint.notes[0]
     rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
     assert read_model(tmp_path / "output") == pruned(read_model(source), [0, 1, 2, 4, 5])
+
+
+def test_a_pruned_model_is_judged_by_both_depths(source: Path, tmp_path: Path, rewritten_weights: Callable[..., Path]) -> None:
+    """What came along from the ancestor of 6 layers has 5 entries by chance; what was added to the 5 that are left may have one a layer."""
+    rewritten_weights(make_tensors(make_config()) | {"router_scales": np.ones((5, 2), np.uint16)})
+    rewrite(Checkpoint.open(source, "tiny"), make_plan(Checkpoint.open(source, "tiny"), (3,)), tmp_path / "pruned")
+    assert "'router_scales'" in Checkpoint.open(tmp_path / "pruned", "tiny").notes[0]
+    tensors = {name: np.frombuffer(data, np.uint16).reshape(shape) for name, (_, shape, data) in read_model(tmp_path / "pruned").items()}
+    for name, shape, message in (("new_scales", (5, 2), "on the 5 layers"), ("other", (6, 2), "on the 6"), ("a.4.b", (2,), "on the 5")):
+        write_safetensors(tmp_path / "pruned/model.safetensors", tensors | {name: np.ones(shape, np.uint16)})
+        refused(tmp_path / "pruned", f"'{name}', .* seems to depend {message}")
+    (tmp_path / "pruned/layerprune/manifest.json").write_text("{}")
+    write_safetensors(tmp_path / "pruned/model.safetensors", tensors)
+    refused(tmp_path / "pruned", "'router_scales', .* seems to depend on the 5 layers")
 
 
 def test_a_shape_of_300_000_dimensions_is_not_shown_whole(source: Path) -> None:
