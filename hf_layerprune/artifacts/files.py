@@ -93,7 +93,8 @@ def read_bounded(path: Path, what: str, limit: int) -> bytes:
             raise ArtifactError(f"{path}: {status.st_size:,} bytes is no {what}; at most {limit:,} are read.")
         return path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot read the {what}: {error.strerror}.") from error
+        hint = " Check its name." if error.errno in (errno.ENOENT, errno.ENOTDIR) else ""
+        raise ArtifactError(f"{path}: cannot read the {what}: {error.strerror}.{hint}") from error
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

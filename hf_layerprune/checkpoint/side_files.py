@@ -9,7 +9,7 @@ from pathlib import Path
 from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.folder import regular_file, safe_name
 from hf_layerprune.checkpoint.remedies import to_read
-from hf_layerprune.errors import CheckpointError, shown
+from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
 RECORDS = "layerprune"  # the folder of our own records, and two of them
 PLAN, MANIFEST = "plan.json", "manifest.json"
@@ -21,6 +21,15 @@ WEIGHT_SUFFIXES = (
     ".distcp", ".ot",
 )  # fmt: skip
 MAX_FOLDERS = 64  # one in the other: no model needs as many
+
+
+def check_ours(folder: Path) -> None:
+    """ArtifactError if a folder, or what stands under its name, is not one that we made."""
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no folder of that name. Pass a folder that convert, apply or heal wrote.")
+    if not (folder / RECORDS / MANIFEST).is_file():
+        missing = f"no {RECORDS}/{MANIFEST}, so hf-layerprune did not make this folder"
+        raise ArtifactError(f"{folder}: {missing}. Pass one that convert, apply or heal wrote.")
 
 
 def list_side_files(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:

@@ -6,7 +6,9 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LI
 WEIGHT_FILES = ("model*.safetensors",)
 # What says what a repository is, without its tokenizer of many megabytes: the config, the index, and the marks of what is no model.
 DESCRIPTION = (CONFIG, INDEX, "adapter_config.json", "model_index.json", "dataset_info*.json", "dataset_dict.json")
+
+MAX_NEIGHBOURS = 1000  # folders that a mistyped name is compared with
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def resolve(
     elif is_hub_id(source):
         found = _from_hub(source, revision, inner, (tuple(small), weights), place, check)
     else:
-        raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). Check the spelling.")
+        raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). {_nearest(folder)}")
     if _kind(found.path) != stat.S_IFDIR:
         if not inner:
             raise SourceError(f"{source} holds no {CONFIG}, so it is no model. Check the id.")
@@ -96,6 +100,17 @@ def _kind(path: Path) -> int | None:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return None
         raise SourceError(f"{path}: cannot look at it: {error.strerror}. {to_read(error)}") from error
+
+
+def _nearest(missing: Path) -> str:
+    """What to do about a name that nothing has: the name that was meant, if one is near."""
+    from difflib import get_close_matches
+
+    names = []
+    with suppress(OSError):
+        names = [entry.name for entry in islice(os.scandir(missing.parent), MAX_NEIGHBOURS) if entry.is_dir()]
+    near = get_close_matches(missing.name, names + ["mini"] * (len(missing.parts) == 1), 1)
+    return f"Did you mean {shown(str(missing.with_name(near[0])))}?" if near else "Check the spelling."
 
 
 def _mini(inner: str) -> ResolvedSource:
@@ -136,5 +151,5 @@ def _from_hub(
         if path.is_dir():
             refuse_foreign(path, os.listdir(path), weights=False)
             check(model_facts(read_config(path), SourceRef(repo, commit, ""), f"{repo}/{CONFIG}"))
-            path = fetch((*small, *WEIGHT_FILES)) if weights else path
+            path = fetch(WEIGHT_FILES) if weights else path
     return ResolvedSource(repo, path, commit, tuple(name for name in DESCRIPTION if name not in known and (path / name).is_file()))

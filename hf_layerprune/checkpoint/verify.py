@@ -18,7 +18,7 @@ from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
 from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, list_side_files, sort_files
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, check_ours, list_side_files, sort_files
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
 READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
@@ -47,6 +47,7 @@ def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
     healed checkpoint is what was healed, or what that was pruned from. Differences are returned, not raised;
     ArtifactError if the folder has no manifest, or no plan to compare with the source by, that can be read.
     """
+    check_ours(folder)
     manifest = Manifest.load(folder / RECORDS / MANIFEST)
     differences = list(_against_manifest(folder, manifest))
     if CONFIG not in manifest.files:  # an adapter: files, and no checkpoint

@@ -17,9 +17,9 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
 from hf_layerprune.checkpoint.config import CONFIG, read_config
 from hf_layerprune.checkpoint.provenance import CARD_KEYS, PROVENANCE
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
+from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, check_ours
 from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
+from hf_layerprune.errors import ArtifactError, LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.families.facts import LINEAGE, model_facts
 from hf_layerprune.families.lookup import find
 from hf_layerprune.publishing.chain import Made, ancestors, healings
@@ -112,10 +112,10 @@ def card_facts(folder: Path, *, license: str | None = None, control: Path | None
     some. PublishError if the folder is none of ours, or its records are damaged or of different models.
     """
     folder = Path(folder)
-    if not (folder / RECORDS / MANIFEST).is_file():
-        raise PublishError(
-            f"{folder}: no {RECORDS}/{MANIFEST}, so hf-layerprune did not make this folder. Pass one that convert, apply or heal wrote."
-        )
+    try:
+        check_ours(folder)
+    except ArtifactError as error:
+        raise PublishError(str(error)) from error
     try:
         facts = _read(folder, license)
         if control is not None:

@@ -49,8 +49,6 @@ class Request:
 
 def publishable(folder: Path, license: str | None, control: Path | None) -> CardFacts:
     """The facts of a folder that is ours and whose licence is known; PublishError otherwise."""
-    if not folder.is_dir():
-        raise PublishError(f"{folder}: no folder of that name. Pass a folder that convert, apply or heal wrote.")
     facts = card_facts(folder, license=license, control=control)
     if not facts.license:
         raise PublishError(

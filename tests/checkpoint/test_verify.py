@@ -181,7 +181,7 @@ def test_wrong_source(output: Path, tmp_path: Path) -> None:
 
 def test_no_manifest(output: Path) -> None:
     shutil.rmtree(output / "layerprune")
-    with pytest.raises(ArtifactError, match=r"manifest\.json: cannot read the manifest"):
+    with pytest.raises(ArtifactError, match=r"no layerprune/manifest\.json, so hf-layerprune did not make this folder\. Pass one that"):
         verify(output)
 
 
