@@ -158,7 +158,7 @@ def read_blocks(path: Path, begin: int, end: int, *, past_cache: bool = False, s
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = size or READ_BYTES
-            memory = _memory(size + 2 * PAGE_BYTES)
+            memory = _memory(min(size, end - begin) + 2 * PAGE_BYTES)
             direct, decided, possible = False, begin, bool(DIRECT)
             while begin < end:
                 if begin >= decided:
@@ -207,9 +207,9 @@ def _read(handle: int, memory: memoryview, begin: int, enough: int) -> memoryvie
 
 
 def _memory(size: int) -> memoryview:
-    """Memory of this process alone that begins at a page, as direct reading and writing want it, and where it can a huge one."""
+    """Memory of this process alone that begins at a page, as direct reading and writing want it: at a huge one where there is that much."""
     memory = mmap.mmap(-1, size + HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if advice := getattr(mmap, "MADV_HUGEPAGE", None):
+    if size >= HUGE_BYTES and (advice := getattr(mmap, "MADV_HUGEPAGE", None)):
         with suppress(OSError):
             memory.madvise(advice)
     begin = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE_BYTES

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import mmap
 import os
 import re
 import threading
@@ -239,3 +240,18 @@ def test_the_memory_is_the_processes_own() -> None:
     mapped = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     [line] = [one for one in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) (\S+)", smaps, re.M) if int(one[0], 16) <= mapped < int(one[1], 16)]
     assert line[2] == "rw-p"
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="this system has no huge pages to ask for")
+@pytest.mark.parametrize("size", [4096, copying.HUGE_BYTES, copying.BLOCK_BYTES, copying.READ_BYTES + 2 * copying.PAGE_BYTES])
+def test_what_is_large_is_asked_for_in_huge_pages(size: int) -> None:
+    memory = copying._memory(size)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert len(memory) == size and address % (2 << 20 if size >= 2 << 20 else 4096) == 0
+    for span in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())[1:]:
+        begin, end = (int(part, 16) for part in span.split(" ", 1)[0].split("-"))
+        if begin <= address < end:
+            assert (" hg" in span) == (size >= 2 << 20)
+            break
+    else:
+        pytest.fail("the memory is nowhere")
