@@ -13,10 +13,13 @@ from loopback_hub import LoopbackHub, only_hub, serve
 from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.checkpoint.rewrite import rewrite
 
 TOKEN, OTHER = "hf_" + "me" * 17, "hf_" + "yo" * 17
 REPO = "me/tiny-5L"
+AGAIN = r"Push again: what was sent is kept, and only the rest is sent\."  # how an error ends after which that is so
+COMMIT, LISTED = "POST .*/commit/", "GET .*/tree/"
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n"
 
 
@@ -50,3 +53,8 @@ def same_model(hub: LoopbackHub, folder: Path, repo: str = REPO, ref: str = "mai
     there = {name: content for name, content in hub.repos[repo].files(ref).items() if name not in (".gitattributes", "README.md")}
     there.pop("layerprune/card.json", None)
     return there == {name: content for name, content in local_files(folder).items() if name != "README.md"}
+
+
+def whole(hub: LoopbackHub, folder: Path) -> bool:
+    """Whether the folder is on the Hub as it is, and what is there is what its manifest says."""
+    return same_model(hub, folder) and verify_remote(REPO, token=TOKEN).ok

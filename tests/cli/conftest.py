@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hub_models import PRUNED, SOURCE, content, put
+from loopback_hub import Files, LoopbackHub, only_hub, serve
 
 import hf_layerprune
 from hf_layerprune import LayerPruner
 from hf_layerprune.cli.main import main
+from hf_layerprune.mini import model_path
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -64,6 +67,7 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None
 from hf_layerprune.cli.main import main
+from hf_layerprune.mini import model_path
 main()
 """
 
@@ -120,3 +124,34 @@ def pruned(statistics: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pruner.prune(layers="4,9")
     pruner.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """mini as a model of somebody's."""
+    with serve() as server, only_hub(server, tmp_path_factory.mktemp("cache")):
+        put(server, SOURCE, content(model_path()))
+        yield server
+
+
+@pytest.fixture
+def published(hub: LoopbackHub, statistics: Path, here: Path, run_here: Run) -> Files:
+    """A model that was pruned of mini by its statistics and pushed with them; the folder is gone."""
+    for line in (
+        f"plan {statistics} --method mixed --budget 0.25 -o plan.json",
+        f"apply mini plan.json --statistics {statistics} -o short",
+    ):
+        assert run_here(*line.split()).returncode == 0
+    files = content(here / "short")
+    put(hub, PRUNED, files)
+    for path in sorted(here.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    hub.sent.clear()
+    return files
+
+
+@pytest.fixture
+def asked(hub: LoopbackHub) -> Callable[[str], int]:
+    """A function that says how many bytes were sent of a file since the test began."""
+    hub.sent.clear()
+    return lambda name: sum(sent for path, _, sent in hub.sent if path == name)

@@ -168,7 +168,7 @@ def test_relaxed_is_said_and_recorded(run: Run, here: Path, statistics: Path) ->
         ("apply mini nowhere.json -o out", 1, "cannot read the plan"),
         ("apply {tiny} {plan} -o out", 1, "another model"),
         ("verify {tiny}", 1, "manifest"),
-        ("verify nowhere", 1, "manifest"),
+        ("verify nowhere", 1, "no folder of that name"),
         ("inspect {one}", 1, "config.json|safetensors"),
         ("convrt mini", 2, "no command 'convrt'. Did you mean 'convert'"),
     ],

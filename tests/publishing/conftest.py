@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from loopback_hub import LoopbackHub
+from pushing import REPO, TOKEN, pruned_folder, pushing_hub
 
 from hf_layerprune.publishing.card import CardFacts, card_facts
+from hf_layerprune.publishing.push import Pushed, push
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,3 +46,26 @@ def facts(write_cards: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> 
     """Of a model that has every record: pruned, healed, evaluated, with a control."""
     place = tmp_path_factory.mktemp("facts")
     return card_facts(write_cards.assemble("mini-mixed-13L-interlace", place))
+
+
+@pytest.fixture(scope="module")
+def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pruned_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def hub(module_hub: LoopbackHub) -> LoopbackHub:
+    for held in (module_hub.repos, module_hub.objects, module_hub.puts, module_hub.faults):
+        held.clear()  # type: ignore[attr-defined]
+    return module_hub
+
+
+@pytest.fixture
+def pushed(hub: LoopbackHub, folder: Path) -> Callable[..., Pushed]:
+    return lambda **options: push(folder, REPO, **{"token": TOKEN, "say": lambda line: None, **options})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
-import hashlib
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +13,13 @@ from typing import Any
 import pytest
 from hub_state import Fault
 from loopback_hub import LoopbackHub
-from pushing import REPO, TOKEN, pruned_folder, pushing_hub, same_model
+from pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, whole
 
-from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.hub import time_limits
 from hf_layerprune.publishing.push import Pushed, push
 
-AGAIN = r"Push again: what was sent is kept, and only the rest is sent\."
-COMMIT, PUT, YAML, INFO = "POST .*/commit/", "PUT /lfs/", "POST /api/validate-yaml", f"GET /api/models/{REPO}$"
+PUT, YAML, INFO = "PUT /lfs/", "POST /api/validate-yaml", f"GET /api/models/{REPO}$"
 HTML = b"<html>Bad Gateway</html>"
 RATE = {"ratelimit": '"api";r=0;t=55', "ratelimit-policy": '"fixed window";"api";q=500;w=300'}
 
@@ -53,33 +49,6 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "500-info": (Fault(INFO, 500, times=99), rf"the Hub answered with error 500\. Wait some minutes\. {AGAIN}"),
     "yaml-502-later": (Fault(YAML, 502, times=9, skip=1, body=HTML), rf"the Hub's answer is none that .* can read.*{AGAIN}"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pruned_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def hub(module_hub: LoopbackHub) -> LoopbackHub:
-    for held in (module_hub.repos, module_hub.objects, module_hub.puts, module_hub.faults):
-        held.clear()  # type: ignore[attr-defined]
-    return module_hub
-
-
-@pytest.fixture
-def pushed(hub: LoopbackHub, folder: Path) -> Callable[..., Pushed]:
-    return lambda **options: push(folder, REPO, **{"token": TOKEN, "say": lambda line: None, **options})
-
-
-def whole(hub: LoopbackHub, folder: Path) -> bool:
-    return same_model(hub, folder) and verify_remote(REPO, token=TOKEN).ok
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -248,139 +217,6 @@ def test_what_arrived_is_compared(hub: LoopbackHub, folder: Path, pushed: Callab
     with pytest.raises(PublishError, match=expected):
         pushed()
     assert pushed().uploaded == ("LICENSE",) and whole(hub, folder)
-
-
-def test_a_pull_request_that_arrived_damaged_can_be_gone_on_with(
-    hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.add(REPO)
-    monkeypatch.setattr(hub, "flips", 1)
-    with pytest.raises(PublishError, match=r"not hold what was sent\. refs/pr/1 was opened: go on with --revision refs/pr/1 in place of"):
-        pushed(create_pr=True)
-    assert pushed(revision="refs/pr/1").pull_request == "refs/pr/1"
-    assert same_model(hub, folder, ref="refs/pr/1") and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
-
-
-def test_an_interrupted_pull_request_is_named(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C after the Hub took the commit and before its answer is read."""
-    from huggingface_hub import HfApi
-
-    hub.add(REPO)
-    create, said = HfApi.create_commit, list[str]()
-
-    def interrupted(*args: object, **kwargs: object) -> None:
-        create(*args, **kwargs)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(HfApi, "create_commit", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            push(folder, REPO, create_pr=True, token=TOKEN, say=said.append)
-    assert said == ["refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr."]
-    done = push(folder, REPO, revision="refs/pr/1", token=TOKEN, say=said.append)
-    assert done.uploaded == () and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
-
-
-@pytest.fixture
-def by_xet(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Large files go by Xet, as to the real Hub; hf_xet gives up soon on a storage that does not answer."""
-    from huggingface_hub.utils._xet import abort_xet_session
-
-    pytest.importorskip("hf_xet")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
-    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "1")
-    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
-    abort_xet_session()
-    yield
-    abort_xet_session()
-
-
-def test_a_storage_that_does_not_answer(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], by_xet: None) -> None:
-    """hf_xet itself, against an address where nobody listens."""
-    with pytest.raises(PublishError, match=rf"^{REPO}: reading or sending failed \(Network error: .*\)\. {AGAIN}$"):
-        pushed()
-    assert hub.repos[REPO].summaries == []
-
-
-@pytest.mark.parametrize("kind", ["RuntimeError", "ConnectionError", "TimeoutError", "XetAuthenticationError", "XetObjectNotFoundError"])
-def test_what_hf_xet_raises(
-    hub: LoopbackHub, pushed: Callable[..., Pushed], by_xet: None, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """Versions of it raise one or the other, all without a cause."""
-    import hf_xet
-
-    def failing(**asked: Any) -> None:
-        raise (getattr(hf_xet, kind, None) or getattr(builtins, kind))(f"Data processing error: CAS: connection reset {TOKEN}")
-
-    monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", failing)
-    with pytest.raises(PublishError, match=rf"^{REPO}: .*{AGAIN}$") as raised:
-        pushed()
-    assert TOKEN not in str(raised.value) and "Correct that" not in str(raised.value)
-
-
-def test_a_file_that_changes_before_it_is_sent_by_xet(
-    hub: LoopbackHub, pushed: Callable[..., Pushed], by_xet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Xet's store believes a given sha256: none is given, so that what is listed is what was sent, and not what was to be sent."""
-    folder = pruned_folder(tmp_path)
-    name = "model-00002-of-00003.safetensors"
-    given: list[str] = []
-
-    def upload(*, additions: list[Any], **asked: Any) -> None:
-        (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"!")
-        for added in additions:
-            given.extend([added.path_in_repo] if added.upload_info.is_hashed else [])
-            content = Path(added.path_or_fileobj).read_bytes()
-            added.upload_info.sha256 = hashlib.sha256(content).digest()  # as huggingface_hub does with what hf_xet found
-            hub.objects[added.upload_info.sha256.hex()] = content
-
-    monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", upload)
-    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: '{name}' is listed with .* expected .*; the Hub does not hold what was"):
-        push(folder, REPO, token=TOKEN, say=lambda line: None)
-    assert given == []
-
-
-def test_a_small_file_that_changes_before_it_is_sent(hub: LoopbackHub, tmp_path: Path) -> None:
-    folder = pruned_folder(tmp_path)
-    hub.faults = [Fault("POST .*/preupload/", before=lambda: (folder / "LICENSE").write_text("All rights!"))]
-    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: 'LICENSE' is listed with .* expected .*; the Hub does not hold what was"):
-        push(folder, REPO, token=TOKEN, say=lambda line: None)
-
-
-LISTED = "GET .*/tree/"
-NAMED = r"refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr\.$"
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(LISTED, 429, {"Retry-After": "37"}, times=99, skip=1),
-        Fault(LISTED, 503, times=99, skip=1),
-        Fault(LISTED, 0, times=99, skip=1),
-        Fault(LISTED, 403, times=99, skip=1),
-        Fault(f"{COMMIT}|{LISTED}", 0, times=99, skip=1, late=True),
-    ],
-    ids=["429", "503", "dropped", "403", "dropped-commit"],
-)
-def test_a_pull_request_that_cannot_be_looked_at_is_named(
-    hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], fault: Fault
-) -> None:
-    hub.add(REPO)
-    hub.faults = [Fault(**vars(fault))]
-    with pytest.raises(PublishError, match=NAMED) as raised:
-        pushed(create_pr=True)
-    assert "\n" not in str(raised.value) and not re.search(AGAIN, str(raised.value))
-    hub.faults.clear()
-    assert pushed(revision="refs/pr/1").uploaded == () and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
-
-
-def test_of_a_branch_that_cannot_be_looked_at(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:
-    hub.add(REPO)
-    hub.faults = [Fault(LISTED, 503, times=99, skip=1)]
-    with pytest.raises(PublishError, match=rf"error 503\. .*{AGAIN}"):
-        pushed()
-    hub.faults.clear()
-    assert pushed().uploaded == () and whole(hub, folder)
 
 
 def test_a_record_that_is_served_wrongly(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed]) -> None:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_state import Account
 from loopback_hub import LoopbackHub
-from pushing import CARD, OTHER, REPO, TOKEN, pruned_folder, pushing_hub
+from pushing import CARD, OTHER, REPO, TOKEN, pruned_folder
 
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.errors import PublishError, UsageError, reason_without_secrets, redacted
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.push import push
-
-
-@pytest.fixture(scope="module")
-def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
-        yield hub
 
 
 @pytest.fixture
