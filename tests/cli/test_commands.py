@@ -194,7 +194,7 @@ def test_any_encoding_of_stdout(
             assert done.stdout
 
 
-def test_inspect_a_model_of_few_layers(run: Callable[..., Done], tmp_path: Path) -> None:
+def test_inspect_a_model_of_few_layers(run: Run, tmp_path: Path) -> None:
     done = run("inspect", str(make_checkpoint(tmp_path / "tiny", layers=6)))
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line.lstrip().startswith(("10%", "25%", "40%"))]
