@@ -107,8 +107,8 @@ def _nearest(missing: Path) -> str:
     from difflib import get_close_matches
 
     names = []
-    with suppress(OSError):
-        names = [entry.name for entry in islice(os.scandir(missing.parent), MAX_NEIGHBOURS) if entry.is_dir()]
+    with suppress(OSError), os.scandir(missing.parent) as entries:
+        names = [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if entry.is_dir()]
     near = get_close_matches(missing.name, names + ["mini"] * (len(missing.parts) == 1), 1)
     return f"Did you mean {shown(str(missing.with_name(near[0])))}?" if near else "Check the spelling."
 

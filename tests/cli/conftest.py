@@ -67,7 +67,6 @@ WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None
 from hf_layerprune.cli.main import main
-from hf_layerprune.mini import model_path
 main()
 """
 

@@ -61,7 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(module_hub: LoopbackHub) -> LoopbackHub:
-    for held in (module_hub.repos, module_hub.objects, module_hub.puts, module_hub.faults):
+    """A Hub that holds nothing yet and was asked for nothing."""
+    for held in (module_hub.repos, module_hub.objects, module_hub.puts, module_hub.faults, module_hub.requests):
         held.clear()  # type: ignore[attr-defined]
     return module_hub
 

@@ -6,13 +6,13 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback_hub import LoopbackHub, Repo
-from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, pushing_hub, same_model
+from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, same_model
 
 from hf_layerprune import LayerPruner
 from hf_layerprune.checkpoint.remote_verify import verify_remote
@@ -24,17 +24,8 @@ PAGE = "layerprune/card.json"
 THEIRS = "Come to our talk on Monday.\n"
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
-        yield hub
-
-
 @pytest.fixture
 def folder(hub: LoopbackHub, tmp_path: Path) -> Path:
-    hub.repos.clear()
-    hub.objects.clear()
-    hub.puts.clear()
     return pruned_folder(tmp_path)
 
 

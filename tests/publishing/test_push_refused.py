@@ -18,13 +18,6 @@ from hf_layerprune.publishing.push import push
 
 
 @pytest.fixture
-def hub(module_hub: LoopbackHub) -> LoopbackHub:
-    module_hub.repos.clear()
-    module_hub.requests.clear()
-    return module_hub
-
-
-@pytest.fixture
 def folder(hub: LoopbackHub, tmp_path: Path) -> Path:
     return pruned_folder(tmp_path)
 

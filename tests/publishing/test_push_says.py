@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from loopback_hub import LoopbackHub
-from pushing import REPO, TOKEN, pruned_folder, pushing_hub
+from pushing import REPO, TOKEN, pruned_folder
 
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.publishing.card import write_card
 from hf_layerprune.publishing.push import push
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path / "cache") as hub:
-        yield hub
 
 
 def test_nothing_is_said_of_a_card_that_is_as_it_was_written(hub: LoopbackHub, tmp_path: Path) -> None:
