@@ -208,12 +208,25 @@ def _read(handle: int, memory: memoryview, begin: int, enough: int) -> memoryvie
 
 def _memory(size: int) -> memoryview:
     """Memory of this process alone that begins at a page, as direct reading and writing want it: at a huge one where there is that much."""
-    memory = mmap.mmap(-1, size + HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= HUGE_BYTES and (advice := getattr(mmap, "MADV_HUGEPAGE", None)):
+    if size < HUGE_BYTES:
+        return memoryview(_private(size))
+    whole = -(-size // HUGE_BYTES) * HUGE_BYTES  # of such a length Linux since 6.7 lets it begin at a huge page
+    memory = _private(whole)
+    if _address(memory) % HUGE_BYTES:
+        memory = _private(whole + HUGE_BYTES)
+    if advice := getattr(mmap, "MADV_HUGEPAGE", None):
         with suppress(OSError):
             memory.madvise(advice)
-    begin = -ctypes.addressof(ctypes.c_char.from_buffer(memory)) % HUGE_BYTES
+    begin = -_address(memory) % HUGE_BYTES
     return memoryview(memory)[begin : begin + size]
+
+
+def _private(size: int) -> mmap.mmap:
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def _past_cache(handle: int, wanted: bool) -> bool:

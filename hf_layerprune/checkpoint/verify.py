@@ -21,7 +21,7 @@ from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
 from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, check_ours, list_side_files, sort_files
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
-READERS = 4  # tensors that are compared at once: a disk answers several questions sooner than one after the other
+READERS = 2  # tensors that are compared at once: a disk answers several questions sooner than one after the other
 COMPARED_BYTES = HUGE_BYTES - 2 * PAGE_BYTES  # read at once of each of the two, into one huge page: this and READERS bound the memory
 
 
