@@ -12,10 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import kept_folder
+from hf_layerprune.artifacts.folder import STATISTICS
+from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
+from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint

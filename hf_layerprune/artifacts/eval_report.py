@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import check_format, dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.significance import SIGNIFICANT, binomial_error, holm, mcnemar, paired_error
 from hf_layerprune.errors import ArtifactError

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import check_format, dump_json, read_json
+from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import ArtifactError
 
 HEALING_FORMAT = 1
-HEALING = "healing.json"
 CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")  # one number a step each
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import check_format, dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import ArtifactError
 

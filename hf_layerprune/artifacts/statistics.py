@@ -19,14 +19,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from hf_layerprune.artifacts.files import check_format, parse_json, read_bounded, write_atomic
+from hf_layerprune.artifacts.jsonfile import check_format, parse_json, read_bounded, write_atomic
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, domain_of, subtasks
 from hf_layerprune.errors import ArtifactError
 
 STATISTICS_FORMAT = 1
 TOKEN_KINDS = ("all", "visual", "text")  # the axis K of the arrays below
-STATISTICS = "statistics.safetensors"  # among the records of a pruned model
 MAX_STATISTICS_BYTES = 2 << 30
 
 Counts = Int[np.ndarray, "..."]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from hf_layerprune.artifacts.files import kept_folder
+from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.remote_files import git_id
 from hf_layerprune.errors import LayerPruneError, SourceError

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.shards import FETCH, some
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
 from hf_layerprune.families import Family
 from hf_layerprune.families.facts import LINEAGE

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.fingerprint import canonical_json
 from hf_layerprune.checkpoint.folder import read_object
@@ -15,7 +16,6 @@ from hf_layerprune.families.facts import LINEAGE
 from hf_layerprune.families.family import Family
 from hf_layerprune.families.lookup import find
 
-CONFIG = "config.json"
 MAX_CONFIG_BYTES = 16 << 20
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import parse_json
+from hf_layerprune.artifacts.jsonfile import parse_json
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import parse_json
+from hf_layerprune.artifacts.jsonfile import parse_json
 from hf_layerprune.checkpoint.remedies import MEMORY, to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.folder import CONFIG, RECORDS
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.checkpoint.completeness import check_tensors
-from hf_layerprune.checkpoint.config import CONFIG, read_config
+from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.folder import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, ShardReader, read_shards, some
-from hf_layerprune.checkpoint.side_files import RECORDS, list_side_files
+from hf_layerprune.checkpoint.side_files import list_side_files
 from hf_layerprune.errors import FamilyError, LayerPruneError
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.families.facts import is_depth, model_facts

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.checkpoint.remedies import WRITING, to_write
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.errors import CheckpointError, shown
 
 

@@ -8,17 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import MAX_JSON_BYTES, dump_json, read_bounded, read_json
-from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.folder import HEALING, MANIFEST, PLAN, PROVENANCE, README, RECORDS
+from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, dump_json, read_bounded, read_json
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED, SOURCE, Step, earlier_name, parse_lineage
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, README, RECORDS
 from hf_layerprune.errors import LayerPruneError
 
-PROVENANCE = "source.json"
 CARD_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")
 MAX_CARD_BYTES = 64 << 10
 MADE_BY: dict[str, Callable[[Path], object]] = {PLAN: PruningPlan.load, HEALING: HealingRecord.load}  # the records of one step

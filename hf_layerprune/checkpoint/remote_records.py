@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_layerprune.artifacts.folder import RECORDS
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN, is_listed
-from hf_layerprune.checkpoint.side_files import RECORDS
 from hf_layerprune.errors import CheckpointError
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import RemoteFile, git_id
 from hf_layerprune.checkpoint.remote_shards import open_remote
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS, is_of_the_model
+from hf_layerprune.checkpoint.side_files import is_of_the_model
 from hf_layerprune.checkpoint.source import DESCRIPTION, resolve
 from hf_layerprune.checkpoint.verify import Verification, described, tensor_names
 from hf_layerprune.errors import ArtifactError, LayerPruneError, SourceError, UsageError, shown

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, RECORDS, STATISTICS
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.artifacts.statistics import STATISTICS
-from hf_layerprune.checkpoint.config import CONFIG
 from hf_layerprune.checkpoint.copying import copy_file, write_file, write_shard
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import plan_shards
-from hf_layerprune.checkpoint.provenance import PROVENANCE, earlier_records, healed_record
+from hf_layerprune.checkpoint.provenance import earlier_records, healed_record
 from hf_layerprune.checkpoint.rewrite import WRITER, bytes_needed, copy_side_files, index_of
 from hf_layerprune.checkpoint.shards import INDEX
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError

@@ -6,14 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hf_layerprune.checkpoint.config import CONFIG
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, README, RECORDS
 from hf_layerprune.checkpoint.folder import regular_file, safe_name
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
-
-RECORDS = "layerprune"  # the folder of our own records, and two of them
-PLAN, MANIFEST = "plan.json", "manifest.json"
-README = "README.md"
 
 # Weights in any format, and pickles such as optimizer states: they have the old depth and must not travel with the new model.
 WEIGHT_SUFFIXES = (

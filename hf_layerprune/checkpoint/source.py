@@ -12,9 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
 from hf_layerprune.checkpoint.cached_files import prove_cached
-from hf_layerprune.checkpoint.config import CONFIG, read_config
+from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.hub_errors import hub_errors
 from hf_layerprune.checkpoint.recognise import refuse_foreign

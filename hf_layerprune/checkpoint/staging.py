@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.checkpoint.copying import write_file
 from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.lock import hold

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hf_layerprune.artifacts.files import dump_json, read_json
+from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
+from hf_layerprune.artifacts.jsonfile import dump_json, read_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.copying import HashedFile, Progress, hash_file, write_file, write_shard
@@ -19,7 +20,6 @@ from hf_layerprune.checkpoint.remedies import told_as
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import is_listed
 from hf_layerprune.checkpoint.remote_shards import moved
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
 

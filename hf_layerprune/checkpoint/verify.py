@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.config import CONFIG, shorten_config
+from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.copying import HUGE_BYTES, PAGE_BYTES, hash_file, read_blocks, same_blocks
 from hf_layerprune.checkpoint.fingerprint import canonical_json
 from hf_layerprune.checkpoint.folder import read_object
@@ -18,7 +19,7 @@ from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
 from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, check_ours, list_side_files, sort_files
+from hf_layerprune.checkpoint.side_files import check_ours, list_side_files, sort_files
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
 
 READERS = 2  # tensors that are compared at once: a disk answers several questions sooner than one after the other

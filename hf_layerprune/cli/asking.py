@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_layerprune.artifacts.files import kept_folder
+from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.source import at_revision, open_source
 from hf_layerprune.data.limits import parse_max_bad

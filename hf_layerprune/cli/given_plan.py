@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.folder import CONFIG, HEALING, MANIFEST, PLAN, PROVENANCE, RECORDS, STATISTICS
+from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, STATISTICS
-from hf_layerprune.checkpoint.config import CONFIG
+from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.provenance import PROVENANCE, ancestors_of
+from hf_layerprune.checkpoint.provenance import ancestors_of
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN
 from hf_layerprune.checkpoint.remote_records import record_of
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, is_of_the_model, is_weights, list_side_files
+from hf_layerprune.checkpoint.side_files import is_of_the_model, is_weights, list_side_files
 from hf_layerprune.checkpoint.source import ResolvedSource, resolve
 from hf_layerprune.checkpoint.verify import described
 from hf_layerprune.cli.console import Console

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from hf_layerprune.artifacts.files import kept_folder
 from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.options import quoted

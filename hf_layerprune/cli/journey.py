@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import kept_folder
+from hf_layerprune.artifacts.folder import STATISTICS
+from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.artifacts.layer_map import removal_lines
-from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
+from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size

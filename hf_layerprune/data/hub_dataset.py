@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import kept_folder, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder, read_json, write_atomic
 from hf_layerprune.data.hub_errors import dataset_errors, not_kept
 from hf_layerprune.data.kept import kept
 from hf_layerprune.data.parquet_files import INSTALL, ROW_GROUP, open_parquet, parquet
@@ -45,8 +45,7 @@ class _Draw:
 
     @property
     def key(self) -> str:
-        content = json.dumps({**self.wanted, "commit": self.commit}, sort_keys=True)
-        return f"{_slug(self.spec.name)}-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
+        return f"{_slug(self.spec.name)}-{digest_of({**self.wanted, 'commit': self.commit})[:24]}"
 
 
 def open_hub_dataset(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.errors import DataError
 
 

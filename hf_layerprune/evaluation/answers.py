@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -12,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hf_layerprune.artifacts.files import write_atomic
+from hf_layerprune.artifacts.jsonfile import write_atomic
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.errors import ArtifactError, EvaluationError
 
@@ -133,11 +132,6 @@ def answers_content(key: str, described: Mapping[str, Any], answers: Sequence[An
     """A whole file: a first line that says whose answers these are, then one line an answer."""
     header = {"format": ANSWERS_FORMAT, "kind": "answers", "key": key, **described}
     return json.dumps(header, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n" + b"".join(one.line() for one in answers)
-
-
-def digest_of(content: Any) -> str:
-    """sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

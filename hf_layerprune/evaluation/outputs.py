@@ -10,16 +10,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hf_layerprune.artifacts.eval_report import EvalReport
-from hf_layerprune.artifacts.files import dump_json, write_atomic
+from hf_layerprune.artifacts.folder import ANSWERS, EVALUATION, MANIFEST, OTHER_ANSWERS, RECORDS
+from hf_layerprune.artifacts.jsonfile import dump_json, write_atomic
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.output_place import check_output
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.checkpoint.staging import hidden_beside, staged_folder
 from hf_layerprune.errors import ArtifactError, EvaluationError
 
-REPORT, ANSWERS, OTHER_ANSWERS = "eval.json", "answers.jsonl", "answers-against.jsonl"
-FILES = (REPORT, ANSWERS, OTHER_ANSWERS)
+FILES = (EVALUATION, ANSWERS, OTHER_ANSWERS)
 
 
 def default_output(checkpoint: Checkpoint) -> Path:
@@ -37,7 +36,7 @@ def is_ours(checkpoint: Checkpoint) -> bool:
 def finished(output: Path, key: str) -> EvalReport | None:
     """The report that stands there, if it is of this key and its files of answers are whole."""
     with suppress(ArtifactError, OSError):
-        report = EvalReport.load(output / REPORT)
+        report = EvalReport.load(output / EVALUATION)
         if report.key == key and all(_digest(output / name) == digest for name, digest in report.answers.items()):
             return report
     return None
@@ -59,9 +58,9 @@ def check_evaluation_output(output: Path, checkpoint: Checkpoint, overwrite: boo
     for name in FILES:
         if os.path.lexists(output / name) and (not (output / name).is_file() or (output / name).is_symlink()):
             raise EvaluationError(f"{output / name} is no regular file. Remove it, or choose another place with -o.")
-    if (output / REPORT).exists() and not overwrite:
+    if (output / EVALUATION).exists() and not overwrite:
         raise EvaluationError(
-            f"{output / REPORT} exists, of other models, samples or settings. Choose another place with -o, or add --overwrite."
+            f"{output / EVALUATION} exists, of other models, samples or settings. Choose another place with -o, or add --overwrite."
         )
 
 
@@ -77,7 +76,7 @@ def held(output: Path) -> Iterator[None]:
 
 def write_evaluation(output: Path, checkpoint: Checkpoint, report: EvalReport, files: Mapping[str, bytes]) -> None:
     """Write the answers, then the report: a new folder whole or not at all; in one that is there file by file, the report last."""
-    contents = {**files, REPORT: dump_json(report.to_dict())}
+    contents = {**files, EVALUATION: dump_json(report.to_dict())}
     if not output.exists() or not any(output.iterdir()):
         with staged_folder(output, overwrite=False, source=checkpoint.path, needed=sum(map(len, contents.values()))) as staging:
             for name, content in contents.items():
@@ -98,7 +97,7 @@ def _holds_an_evaluation(output: Path) -> bool:
 
 def _is_of_ours(path: Path) -> bool:
     try:
-        if path.name == REPORT:
+        if path.name == EVALUATION:
             return EvalReport.load(path) is not None
         with path.open("rb") as file:
             return bool(json.loads(file.readline(1 << 20)).get("kind") == "answers")

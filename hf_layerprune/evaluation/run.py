@@ -11,23 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport
-from hf_layerprune.artifacts.files import kept_folder
+from hf_layerprune.artifacts.folder import ANSWERS, OTHER_ANSWERS
+from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import EvaluationError, UsageError
-from hf_layerprune.evaluation.answers import Answer, AnswerFile, Place, answers_content, digest_of, read_answers
+from hf_layerprune.evaluation.answers import Answer, AnswerFile, Place, answers_content, read_answers
 from hf_layerprune.evaluation.bad import check_bad, check_finished
 from hf_layerprune.evaluation.counting import rows, skipped
-from hf_layerprune.evaluation.outputs import (
-    ANSWERS,
-    OTHER_ANSWERS,
-    check_evaluation_output,
-    default_output,
-    finished,
-    held,
-    write_evaluation,
-)
+from hf_layerprune.evaluation.outputs import check_evaluation_output, default_output, finished, held, write_evaluation
 from hf_layerprune.evaluation.samples import Task
 from hf_layerprune.evaluation.subject import Subject
 from hf_layerprune.evaluation.tasks import TaskOptions, open_tasks

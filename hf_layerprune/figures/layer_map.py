@@ -10,8 +10,6 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.figures.theme import DRAWN, Theme, dress, new_figure, png
 
-LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
-
 
 def draw_map(plan: PruningPlan, statistics: LayerStatistics | None, theme: Theme) -> bytes:
     """How much each layer changes on each domain, where it was measured, above the scores of the plan, where it has some."""

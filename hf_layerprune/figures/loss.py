@@ -8,7 +8,6 @@ import numpy as np
 
 from hf_layerprune.figures.theme import DRAWN, Theme, dress, new_figure, png
 
-LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
 SMOOTHED = 0.06  # of the curve: the width of the running mean
 
 

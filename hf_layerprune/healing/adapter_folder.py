@@ -10,10 +10,10 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.checkpoint.copying import hash_file, write_file
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.healing.trained_weights import TrainedWeights
 

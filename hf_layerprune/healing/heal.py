@@ -10,15 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import kept_folder, write_atomic
-from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.folder import HEALING, LOSS
+from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.jsonfile import kept_folder, write_atomic
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import HealingError
-from hf_layerprune.figures.loss import LOSS, draw_loss
+from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import LIGHT, can_draw
 from hf_layerprune.healing.data_request import DataRequest, data_sources
 from hf_layerprune.healing.recipes import Recipe, recipe_named

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.data.kept import kept
 from hf_layerprune.data.spec import DataSpec
@@ -167,7 +168,7 @@ def _key(source: Source) -> str:
     """sha256 of what decides a scan."""
     rendering = source.rendering.digest if source.rendering else None
     content = [FORMAT, source.table.digest, source.encoder.fingerprint, _limits(source), rendering]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest_of(content)
 
 
 def _limits(source: Source) -> dict[str, str | None]:

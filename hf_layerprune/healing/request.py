@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hf_layerprune.artifacts.healing_record import HEALING, HEALING_FORMAT, HealingRecord
+from hf_layerprune.artifacts.folder import HEALING, MANIFEST, PLAN, RECORDS
+from hf_layerprune.artifacts.healing_record import HEALING_FORMAT, HealingRecord
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.output_place import check_output
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
 from hf_layerprune.healing.recipes import Recipe
@@ -88,7 +87,7 @@ class HealingRequest:
             "seed": self.seed,
             "adapter": self.keep_adapter,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest_of(content)
 
 
 def finished_record(output: Path) -> HealingRecord | None:

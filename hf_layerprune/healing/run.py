@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.files import write_atomic
-from hf_layerprune.artifacts.healing_record import CURVES, HEALING, HealingRecord
+from hf_layerprune.artifacts.folder import HEALING
+from hf_layerprune.artifacts.healing_record import CURVES, HealingRecord
+from hf_layerprune.artifacts.jsonfile import write_atomic
 from hf_layerprune.healing.collator import Collator
 from hf_layerprune.healing.engine import engine_facts, uses_deepspeed
 from hf_layerprune.healing.prepare import HealingData

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.errors import HealingError
 from hf_layerprune.healing.engine import uses_deepspeed
 from hf_layerprune.healing.training import Step, Trainer

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_layerprune.artifacts.files import fsync_folder
+from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.errors import HealingError
 from hf_layerprune.healing.engine import uses_deepspeed
 from hf_layerprune.healing.training import Trainer

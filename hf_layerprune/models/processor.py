@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 from transformers import AutoProcessor, ProcessorMixin
 
-from hf_layerprune.artifacts.files import read_json
+from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.errors import ModelError, first_line
 
 _AUTO: Any = AutoProcessor  # untyped in transformers

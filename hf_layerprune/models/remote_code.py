@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hf_layerprune.artifacts.files import MAX_JSON_BYTES, read_bounded
+from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, read_bounded
 from hf_layerprune.errors import ModelError
 
 # Where transformers looks for 'auto_map': the configurations of the model and of each part of its processor.

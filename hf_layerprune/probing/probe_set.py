@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from hf_layerprune.artifacts.files import read_json
+from hf_layerprune.artifacts.jsonfile import digest_of, read_json
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, prompts
 from hf_layerprune.data.image_files import ImageRecord, decode_image, images_in_folder, images_in_jsonl
 from hf_layerprune.data.limits import percent
@@ -123,7 +122,7 @@ class ProbeSet:
     def fingerprint(self) -> str:
         """sha256 over the questions and the content of every picture."""
         content = {domain: [dict(prompts()[domain]), self.sources[domain].digest] for domain in self.domains}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest_of(content)
 
     def describe(self) -> dict[str, Any]:
         """For the statistics' provenance."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.artifacts.statistics import STATISTICS_FORMAT, LayerStatistics
 from hf_layerprune.errors import ArtifactError, ProbeError
 
@@ -25,7 +24,7 @@ class StatisticsStore:
     def of(cls, folder: Path, model_fingerprint: str, probe_fingerprint: str, settings: Mapping[str, Any]) -> StatisticsStore:
         """settings: what decides the numbers besides model and probe set, as JSON values."""
         content = [STATISTICS_FORMAT, model_fingerprint, probe_fingerprint, dict(settings)]
-        return cls(folder, hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32])
+        return cls(folder, digest_of(content)[:32])
 
     def finished(self) -> LayerStatistics | None:
         return _read(self._finished)

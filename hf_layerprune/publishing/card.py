@@ -12,10 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import dump_json, read_bounded, write_atomic
-from hf_layerprune.checkpoint.side_files import MANIFEST, README, RECORDS
+from hf_layerprune.artifacts.folder import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, MANIFEST, README, RECORDS
+from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded, write_atomic
 from hf_layerprune.errors import LayerPruneError, PublishError
-from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, CardFacts, card_facts
+from hf_layerprune.publishing.facts import CardFacts, card_facts
 from hf_layerprune.publishing.figures import draw_figures, kept_figures
 from hf_layerprune.publishing.inert import Markdown, for_output
 from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.folder import HEALING, PLAN, PROVENANCE, RECORDS
+from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED, SOURCE, earlier_name
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.provenance import PROVENANCE, ancestors_of
-from hf_layerprune.checkpoint.side_files import PLAN, RECORDS
+from hf_layerprune.checkpoint.provenance import ancestors_of
 from hf_layerprune.errors import PublishError
 
 Record = TypeVar("Record")

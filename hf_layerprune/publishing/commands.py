@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport
+from hf_layerprune.artifacts.folder import EVALUATION, PLAN, RECORDS, STATISTICS
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import STATISTICS
-from hf_layerprune.checkpoint.side_files import PLAN, RECORDS
 from hf_layerprune.publishing.chain import Made
-from hf_layerprune.publishing.facts import EVALUATION, CardFacts, hub_dataset
+from hf_layerprune.publishing.facts import CardFacts, hub_dataset
 from hf_layerprune.publishing.inert import NotShown, argument, place
 from hf_layerprune.strategies.layer_lists import format_layers
 from hf_layerprune.strategies.planning import MANUAL

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.folder import README
 from hf_layerprune.checkpoint.hub_errors import transport_error
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.shards import some
-from hf_layerprune.checkpoint.side_files import README, is_of_the_model
+from hf_layerprune.checkpoint.side_files import is_of_the_model
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
 from hf_layerprune.publishing.contents import Item
 from hf_layerprune.publishing.hub import Target

@@ -7,18 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_layerprune.artifacts.healing_record import HEALING
+from hf_layerprune.artifacts.folder import (
+    CONTROL_EVALUATION,
+    CONTROL_HEALING,
+    EVALUATION,
+    HEALING,
+    LAYER_MAP,
+    LAYER_MAP_DARK,
+    LICENSE,
+    LOSS,
+    LOSS_DARK,
+    MANIFEST,
+    PLAN,
+    PROVENANCE,
+    README,
+    RECORDS,
+    STATISTICS,
+)
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
-from hf_layerprune.artifacts.statistics import STATISTICS
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.provenance import PROVENANCE
 from hf_layerprune.checkpoint.remote_files import RemoteFile, is_listed
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError
-from hf_layerprune.figures.layer_map import LAYER_MAP, LAYER_MAP_DARK
-from hf_layerprune.figures.loss import LOSS, LOSS_DARK
-from hf_layerprune.publishing.facts import CONTROL_EVALUATION, CONTROL_HEALING, EVALUATION, LICENSE
 
 # Records, statistics and figures. Answers (answers.jsonl) quote the questions of whoever evaluated, and stay where they are.
 RECORD_SUFFIXES = (".json", ".png", ".safetensors")

@@ -8,16 +8,29 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_layerprune.artifacts.eval_report import EvalReport
-from hf_layerprune.artifacts.files import read_json
-from hf_layerprune.artifacts.healing_record import HEALING, HealingRecord
+from hf_layerprune.artifacts.folder import (
+    CONFIG,
+    CONTROL_EVALUATION,
+    CONTROL_HEALING,
+    EVALUATION,
+    HEALING,
+    LICENSE,
+    MANIFEST,
+    PLAN,
+    PROVENANCE,
+    RECORDS,
+    STATISTICS,
+)
+from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import STATISTICS, LayerStatistics
-from hf_layerprune.checkpoint.config import CONFIG, read_config
-from hf_layerprune.checkpoint.provenance import CARD_KEYS, PROVENANCE
-from hf_layerprune.checkpoint.side_files import MANIFEST, PLAN, RECORDS, check_ours
+from hf_layerprune.artifacts.statistics import LayerStatistics
+from hf_layerprune.checkpoint.config import read_config
+from hf_layerprune.checkpoint.provenance import CARD_KEYS
+from hf_layerprune.checkpoint.side_files import check_ours
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import ArtifactError, LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.families.facts import LINEAGE, model_facts
@@ -25,9 +38,6 @@ from hf_layerprune.families.lookup import find
 from hf_layerprune.publishing.chain import Made, ancestors, healings
 from hf_layerprune.publishing.sizes import Sizes, sizes_of
 
-EVALUATION = "eval.json"
-CONTROL_EVALUATION, CONTROL_HEALING = "control-eval.json", "control-healing.json"  # of the source after the same fine-tuning
-LICENSE = "license.json"  # the licence as a person named it
 Record = TypeVar("Record")
 
 

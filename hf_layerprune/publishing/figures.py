@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from hf_layerprune.artifacts.files import read_bounded
+from hf_layerprune.artifacts.folder import LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK, RECORDS
+from hf_layerprune.artifacts.jsonfile import read_bounded
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.side_files import RECORDS
 from hf_layerprune.errors import LayerPruneError
-from hf_layerprune.figures.layer_map import LAYER_MAP, LAYER_MAP_DARK, draw_map
-from hf_layerprune.figures.loss import LOSS, LOSS_DARK, draw_loss
+from hf_layerprune.figures.layer_map import draw_map
+from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, can_draw
 from hf_layerprune.publishing.facts import CardFacts
 

@@ -11,11 +11,10 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from hf_layerprune.artifacts.files import MAX_JSON_BYTES, parse_json
-from hf_layerprune.checkpoint.config import CONFIG
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, RECORDS
+from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, parse_json
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN, RemoteFile
-from hf_layerprune.checkpoint.side_files import MANIFEST, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.publishing.contents import CARD_RECORD, OUR_RECORDS, Item, blob_id
 from hf_layerprune.publishing.inert import plain

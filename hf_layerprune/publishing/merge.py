@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.errors import PublishError, shown
 from hf_layerprune.publishing.metadata import OUR_TAGS, yaml_lines
 
@@ -45,7 +45,7 @@ def our_parts(card: str) -> str:
     texts = [(part.name, _unix(card[part.start : part.stop])) for part in find_parts(card)]
     entries = _parsed(_front(card)[0])
     keys = {key: _ours(key, entries.get(key)) for key in _our_keys(card)}
-    return hashlib.sha256(json.dumps([texts, keys], sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    return digest_of([texts, keys])
 
 
 def merge_card(existing: str, rendered: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hf_layerprune.figures.layer_map import LAYER_MAP, LAYER_MAP_DARK
-from hf_layerprune.figures.loss import LOSS, LOSS_DARK
+from hf_layerprune.artifacts.folder import LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown
 

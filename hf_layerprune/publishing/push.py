@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from hf_layerprune.artifacts.folder import README
 from hf_layerprune.checkpoint.shards import some
-from hf_layerprune.checkpoint.side_files import README
 from hf_layerprune.errors import shown
 from hf_layerprune.publishing.commit import Changes, Commit, changes, going_on, publish
 from hf_layerprune.publishing.contents import items_of, record_files

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
-from hf_layerprune.artifacts.files import dump_json, read_bounded
+from hf_layerprune.artifacts.folder import README, RECORDS
+from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.side_files import README, RECORDS
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
 from hf_layerprune.publishing.card import MAX_CARD_BYTES, card_facts, merge_card, our_parts, render_card, write_card
 from hf_layerprune.publishing.contents import CARD_RECORD, Item

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.artifacts.files import dump_json, parse_json, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import dump_json, parse_json, read_json, write_atomic
 from hf_layerprune.errors import ArtifactError
 
 JSON = st.recursive(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.artifacts.files import dump_json, parse_json
+from hf_layerprune.artifacts.jsonfile import dump_json, parse_json
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
 from hf_layerprune.errors import ArtifactError

@@ -1,8 +1,9 @@
-"""Read and write the files of the artifacts: whole or not at all, JSON without surprises."""
+"""Read and write files whole or not at all, and JSON without surprises."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -125,6 +126,11 @@ def check_format(value: object, known: int, what: str, where: str) -> None:
 def dump_json(value: dict[str, Any]) -> bytes:
     """JSON for people and for `diff`: objects one key a line, lists on one line, keys in the order given."""
     return (_readable(value, "") + "\n").encode("utf-8")
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of a JSON value, whatever order its keys came in: the name of what follows from it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _readable(value: Any, indent: str) -> str:

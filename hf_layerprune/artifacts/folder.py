@@ -1,0 +1,19 @@
+"""The names of the files that a checkpoint holds beside its weights, each said once."""
+
+from __future__ import annotations
+
+CONFIG = "config.json"
+README = "README.md"
+RECORDS = "layerprune"  # the folder of our records
+
+PLAN = "plan.json"
+STATISTICS = "statistics.safetensors"
+MANIFEST = "manifest.json"
+PROVENANCE = "source.json"
+HEALING = "healing.json"
+EVALUATION = "eval.json"
+ANSWERS, OTHER_ANSWERS = "answers.jsonl", "answers-against.jsonl"
+CONTROL_EVALUATION, CONTROL_HEALING = "control-eval.json", "control-healing.json"  # of the source after the same fine-tuning
+LICENSE = "license.json"  # the license as a person named it
+LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
+LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
