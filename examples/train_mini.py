@@ -294,7 +294,12 @@ def train(options: argparse.Namespace) -> None:
             trained = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             torch.save(state | trained, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
-    save(model, config, options, {**state, "seconds": time.time() - started, "exact_match": accuracy(model, batcher, tokenizer, "evaluate", 500)})
+    save(
+        model,
+        config,
+        options,
+        {**state, "seconds": time.time() - started, "exact_match": accuracy(model, batcher, tokenizer, "evaluate", 500)},
+    )
 
 
 def save(model, config, options, state) -> None:
@@ -303,7 +308,8 @@ def save(model, config, options, state) -> None:
     save_file(rounded, options.output / "model.safetensors", metadata={"format": "pt"})
     config.dtype = "bfloat16"
     (options.output / "config.json").write_text(config.to_json_string(use_diff=False))
-    curve, arithmetic = state["curve"], "eager, bf16" if options.eager else "compiled, bf16"
+    curve, machine = state["curve"], platform.processor() or platform.machine()
+    arithmetic = "bf16" if options.eager else "bf16, compiled"
     record = {
         "seed": options.seed,
         "steps": options.steps,
@@ -311,7 +317,7 @@ def save(model, config, options, state) -> None:
         "lr": options.lr,
         "samples": state["drawn"],
         "seconds": round(state["seconds"]),
-        "machine": f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}, torch {torch.__version__}, {arithmetic}",
+        "machine": f"{torch.get_num_threads()} threads, {machine}, torch {torch.__version__}, {arithmetic}",
         "held_out_exact_match": state["exact_match"],
         "samples_per_subtask": 500,
         "validation": state["validation"],

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hf_layerprune.mini.canvas import CELLS, SHAPES, Canvas, Color
 
-_COLORS: dict[str, Color] = {
+COLORS: dict[str, Color] = {
     "red": (214, 40, 40),
     "green": (36, 150, 60),
     "blue": (34, 84, 214),
@@ -70,7 +70,7 @@ class Scene:
         for thing in self.things:
             row, column = divmod(thing.cell, CELLS)
             radius = _BIG if thing.big else _SMALL
-            canvas.shape(row, column, thing.shape, radius, _COLORS[thing.color], (rng.uniform(-1, 1), rng.uniform(-1, 1)))
+            canvas.shape(row, column, thing.shape, radius, COLORS[thing.color], (rng.uniform(-1, 1), rng.uniform(-1, 1)))
         return canvas.image()
 
 
@@ -78,7 +78,7 @@ def draw_scene(rng: Random) -> Scene:
     """One to six objects in different cells; colours, shapes and the big one are uniform."""
     cells = sorted(rng.sample(range(CELLS * CELLS), rng.choice(_COUNTS)))
     big = rng.choice(cells)
-    return Scene(tuple(Thing(cell, rng.choice(tuple(_COLORS)), rng.choice(SHAPES), cell == big) for cell in cells))
+    return Scene(tuple(Thing(cell, rng.choice(tuple(COLORS)), rng.choice(SHAPES), cell == big) for cell in cells))
 
 
 def _plural(name: str) -> str:
