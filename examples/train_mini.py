@@ -44,7 +44,8 @@ PHASES = (
     Phase(1000, 32, 0, (1.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1.0, 1.0)),  # dense answers teach to see,
     Phase(3000, 32, 0, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),
     Phase(4500, 16, 8, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),  # plain text to calculate, at few tokens a problem,
-    Phase(10000, 20, 2, (1.5, 3.5, 0.2, 0.2, 0.3, 2.0, 2.0, 0.3, 0.5)),  # and then both
+    Phase(5500, 20, 2, (1.5, 3.5, 0.2, 0.2, 0.3, 2.0, 2.0, 0.3, 0.5)),  # and then both
+    Phase(10000, 20, 2, (1.2, 4.8, 0.2, 0.2, 0.3, 1.8, 2.0, 0.3, 0.5)),
 )
 BLEND = 1500  # steps that the first change of weights takes
 PROBLEMS = 24  # a row of text

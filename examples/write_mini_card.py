@@ -69,10 +69,11 @@ A problem in two steps contains a smaller one: 37 + 5 + 8 may be held out while 
 
 ## Training
 
-From nothing, in {record["seconds"] / 60:.0f} minutes on {record["machine"]}: {record["steps"]:,} steps, AdamW at
-{record["lr"]} with a cosine schedule, loss on the answers alone, seed {record["seed"]}: {sum(record["samples"].values()):,} images
-with one question each, and {record["problems_in_text"]:,} draws of the training split's problems in plain text, which teach it to
-calculate at few tokens a problem. The phases and the loss curves are in `training.json`. Exact match in % on 100 images a prompt of the split `validate` while it was trained:
+From nothing, in {record["seconds"] / 60:.0f} minutes on {record["machine"]}: {record["steps"]:,} steps,
+AdamW at {record["lr"]} with a cosine schedule, loss on the answers alone, seed {record["seed"]}. It was shown
+{sum(record["samples"].values()):,} images with one question each, and {record["problems_in_text"]:,} draws of the training split's
+problems in plain text, which teach it to calculate at few tokens a problem. The phases and the loss curves are in `training.json`.
+Exact match in % on 100 images a prompt of the split `validate` while it was trained:
 
 | step | {" | ".join(f"`{name}`" for name in scores)} |
 |---:|{"---:|" * len(scores)}

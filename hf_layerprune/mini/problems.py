@@ -85,8 +85,8 @@ def apply(value: int, operator: str, number: int) -> int:
 
 
 def draw_problem(rng: Random, hide_a_number: bool = False) -> Problem:
-    """Seven tenths in one step (plus or minus, up to 99), the others in two; no result below zero."""
-    first, steps = _draw_one_step(rng) if rng.random() < 0.7 else _draw_two_steps(rng)
+    """Most in one step (plus or minus, up to 99), a seventh in two; no result below zero."""
+    first, steps = _draw_one_step(rng) if rng.random() < 6 / 7 else _draw_two_steps(rng)
     hidden = rng.randrange(len(steps) + 1) if hide_a_number else None
     return Problem(first, steps, hidden)
 
