@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from string import ascii_uppercase
 from types import MappingProxyType
 
 from hf_layerprune.errors import UsageError
+from hf_layerprune.evaluation.normalise import normalised
 
 TOLERANCE = 0.05  # ChartQA's
 
 Scorer = Callable[[str, Sequence[str], Sequence[str]], bool]
-
-
-def normalised(text: str) -> str:
-    """Exact match of Hugging Face's `evaluate` and of lmms-eval with `ignore_case`, and Unicode compatibility forms (NFKC) and runs of
-    white space made one; of `ignore_punctuation` only a full stop at the end: a minus or a decimal point is part of a number."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return plain[:-1].rstrip() if plain.endswith(".") else plain
 
 
 def final_answer(text: str) -> str:
@@ -100,6 +93,8 @@ def _near(answer: str, target: str) -> bool:
 
 
 def _number(text: str) -> float | None:
+    if "_" in text:  # Python alone reads 1_000 as a number
+        return None
     try:
         value = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:

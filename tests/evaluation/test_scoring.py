@@ -7,7 +7,8 @@ from fractions import Fraction
 import pytest
 
 from hf_layerprune.errors import UsageError
-from hf_layerprune.evaluation.scoring import SCORERS, choice, chosen, exact, final_answer, find_scorer, normalised, relaxed
+from hf_layerprune.evaluation.normalise import normalised
+from hf_layerprune.evaluation.scoring import SCORERS, choice, chosen, exact, final_answer, find_scorer, relaxed
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,18 @@ from hf_layerprune.evaluation.scoring import SCORERS, choice, chosen, exact, fin
         ("-3", "-3"),
         ("No...", "no.."),
         ("\uff11\uff12", "12"),  # full-width digits
+        ("\u0663\u0664", "34"),  # Arabic-Indic digits
+        ("10\u00b2", "10\u00b2"),  # a superscript is no digit, nor is a subscript or a number in a circle
+        ("CO\u2082", "co\u2082"),
+        ("\u33a1", "m\u00b2"),  # the square metre in one letter
+        ("5\u2469", "5\u2469"),
+        ("1\u00bd", "1 1/2"),
+        ("\u22125", "-5"),  # minus
+        ("(\u20135)", "(-5)"),  # en dash
+        ("\u20145", "-5"),  # em dash, a sign before a digit alone
+        ("a \u2014 b", "a \u2014 b"),
+        ("e\u0301", "\u00e9"),
+        ("12\u3002", "12"),
         ("STRASSE", normalised("straße")),
         (".", ""),
         ("", ""),
@@ -42,6 +55,10 @@ def test_normalised(text: str, plain: str) -> None:
         ("", ["x"], False),
         ("<think>is it 4? no</think>\n\n5", ["5"], True),
         ("5</think>6", ["5"], False),
+        ("10\u00b2", ["102"], False),
+        ("x\u00b2", ["x2"], False),
+        ("\u22123", ["-3"], True),
+        ("\u22123", ["3"], False),
     ],
 )
 def test_exact(text: str, accepted: list[str], right: bool) -> None:
@@ -72,6 +89,11 @@ def test_exact(text: str, accepted: list[str], right: bool) -> None:
         ("Blue", "blue", True),
         ("blue", "red", False),
         ("100", "one hundred", False),
+        ("\u2212105", "-100", True),
+        ("\u2212100", "100", False),
+        ("10\u00b2", "102", False),
+        ("\uff15\uff05", "0.05", True),
+        ("1_00", "100", False),  # a number to Python alone
     ],
 )
 def test_relaxed(text: str, target: str, right: bool) -> None:
