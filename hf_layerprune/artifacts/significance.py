@@ -8,11 +8,11 @@ from collections.abc import Sequence
 SIGNIFICANT = 0.05
 
 
-def binomial_error(right: int, samples: int) -> float:
-    """The standard error of a share of right answers, sqrt(p (1 - p) / n), as a share; 0 samples have none and give nan."""
+def binomial_error(correct: int, samples: int) -> float:
+    """The standard error of a share of correct answers, sqrt(p (1 - p) / n), as a share; 0 samples have none and give nan."""
     if samples == 0:
         return math.nan
-    share = right / samples
+    share = correct / samples
     return math.sqrt(share * (1 - share) / samples)
 
 
@@ -27,7 +27,7 @@ def paired_error(gained: int, lost: int, samples: int) -> float:
 def mcnemar(gained: int, lost: int) -> float:
     """The exact two-sided McNemar test: the chance that `gained + lost` fair coins fall at least as unevenly as here.
 
-    gained: samples that only this model answered rightly; lost: those that only the other one did. 1 if there are neither.
+    gained: samples that only this model answered correctly; lost: those that only the other one did. 1 if there are neither.
     """
     trials, fewer = gained + lost, min(gained, lost)
     if trials == 0:

@@ -23,7 +23,7 @@ def score_lines(report: EvalReport) -> list[str]:
 
 
 def note_lines(report: EvalReport) -> list[str]:
-    """How many samples, how they were asked, what was left out or cut, and what the p values are."""
+    """How many samples, how they were asked, what was skipped or truncated, and what the p values are."""
     whole = [report.row(task["name"]) for task in report.tasks]
     counts = " + ".join(f"{row.model.samples} of {row.task}" for row in whole)
     place = report.environment.get("model", {})
@@ -68,9 +68,9 @@ def _family(report: EvalReport) -> str:
 def _warnings(report: EvalReport, row: Row) -> list[str]:
     models = [(report.model.id, row.model)] + ([(report.against.id, row.other)] if report.against and row.other else [])
     lines = [
-        f"cut     {tally.cut} of {tally.samples} answers of {name} to {row.task} did not end within --max-new-tokens"
+        f"truncated {tally.truncated} of {tally.samples} answers of {name} to {row.task}: they did not end within --max-new-tokens"
         for name, tally in models
-        if tally.cut
+        if tally.truncated
     ]
     if row.bad:
         lines.append(f"skipped {row.bad} of {row.bad + row.model.samples} records of {row.task}:")

@@ -1,4 +1,7 @@
-"""Whether an answer is right: three scorers, each a pure function of the model's text and the accepted answers."""
+"""Whether an answer is correct: three scorers, each a pure function of the model's text and the accepted answers.
+
+To all of them a thought that does not end is no answer.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,26 @@ from hf_layerprune.errors import UsageError
 from hf_layerprune.evaluation.normalise import normalised
 
 TOLERANCE = 0.05  # ChartQA's
+THOUGHT_TAG = re.compile(r"[<\u25c1](/?)think(?:ing)?[>\u25b7]")  # as Qwen3-VL and others write it, or as Kimi-VL does
 
 Scorer = Callable[[str, Sequence[str], Sequence[str]], bool]
 
 
-def final_answer(text: str) -> str:
-    """What follows the last `</think>`, where a reasoning model ends its thoughts; the whole text of any other."""
-    return text.rpartition("</think>")[2].strip()
+def final_answer(text: str) -> str | None:
+    """What follows the last `</think>`, where a reasoning model ends its thoughts; the whole text of any other model.
+
+    None for a thought that does not end, so that there is no answer.
+    """
+    *_, last = [None, *THOUGHT_TAG.finditer(text)]
+    if last is None:
+        return text.strip()
+    return text[last.end() :].strip() if last[1] else None
 
 
 def exact(text: str, accepted: Sequence[str], choices: Sequence[str] = ()) -> bool:
     """Equal to one of the accepted answers once both are `normalised`."""
-    answer = normalised(final_answer(text))
-    return any(answer == normalised(one) for one in accepted)
+    answer = _comparable(text)
+    return answer is not None and any(answer == normalised(one) for one in accepted)
 
 
 def relaxed(text: str, accepted: Sequence[str], choices: Sequence[str] = ()) -> bool:
@@ -32,8 +42,8 @@ def relaxed(text: str, accepted: Sequence[str], choices: Sequence[str] = ()) -> 
 
     As in lmms-eval `12%` is 0.12, a target of 0 has no 5 % and is compared as text, and a number with words around it is text.
     """
-    answer = normalised(final_answer(text))
-    return any(_near(answer, normalised(one)) for one in accepted)
+    answer = _comparable(text)
+    return answer is not None and any(_near(answer, normalised(one)) for one in accepted)
 
 
 def choice(text: str, accepted: Sequence[str], choices: Sequence[str]) -> bool:
@@ -41,7 +51,8 @@ def choice(text: str, accepted: Sequence[str], choices: Sequence[str]) -> bool:
 
     accepted: letters or texts of choices.
     """
-    found = chosen(final_answer(text), choices)
+    answer = final_answer(text)
+    found = None if answer is None else chosen(answer, choices)
     return found is not None and any(found == place_of(one, choices) for one in accepted)
 
 
@@ -83,6 +94,11 @@ def find_scorer(name: str) -> Scorer:
     if name not in SCORERS:
         raise UsageError(f"no scorer {name!r}. Known: {', '.join(SCORERS)}.")
     return SCORERS[name]
+
+
+def _comparable(text: str) -> str | None:
+    answer = final_answer(text)
+    return None if answer is None else normalised(answer)
 
 
 def _near(answer: str, target: str) -> bool:

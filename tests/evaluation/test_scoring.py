@@ -163,6 +163,15 @@ def test_hostile_texts_take_no_time() -> None:
 
 def test_final_answer() -> None:
     assert final_answer("one</think>two</think> three ") == "three" and final_answer(" plain ") == "plain"
+    assert final_answer("<thinking>one</thinking> two") == final_answer("\u25c1think\u25b7one\u25c1/think\u25b7two") == "two"
+    assert final_answer("<think></think>") == ""
+
+
+@pytest.mark.parametrize("text", ["<think>5", "<think>B", "<think>one</think> <think>5", "<think>5</thin", "5 <think> hm", "<thinking>\n5"])
+def test_a_thought_without_an_end_is_no_answer(text: str) -> None:
+    assert final_answer(text) is None
+    for accepted in ("5", "B", "a dog", text, text.removeprefix("<think>"), ""):
+        assert not any(scorer(text, [accepted], CATS) for scorer in SCORERS.values())
 
 
 def test_unknown_scorer() -> None:
