@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hf_layerprune.errors import UsageError
+from hf_layerprune.evaluation.multiple_choice import chosen
 from hf_layerprune.evaluation.normalise import normalised
-from hf_layerprune.evaluation.scoring import SCORERS, choice, chosen, exact, final_answer, find_scorer, relaxed
+from hf_layerprune.evaluation.scoring import SCORERS, choice, exact, final_answer, find_scorer, relaxed
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,31 @@ def test_five_percent_is_the_limit() -> None:
     for target in range(1, 400):
         for given in range(0, 800, 7):
             assert relaxed(str(given), [str(target)]) is (abs(Fraction(given, target) - 1) <= Fraction(5, 100)), (given, target)
+
+
+PAIRS: list[dict[str, Any]] = [
+    json.loads(line) for line in (Path(__file__).parent / "scorer_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_the_table_of_tricky_pairs(scorer: str) -> None:
+    """Verdicts that a person gave, and where lmms-eval 0.7.3 gives another one, in the field `lmms_eval`.
+
+    Its functions are `exact_match` with case and punctuation ignored, `chartqa.utils.relaxed_correctness` and
+    `mcq_extract.extract_mcq_answer`, each after its `strip_reasoning_tags`. They differ in these kinds:
+
+    - exact: without decimal points, thousands, signs, % and markup, 1.5 is 15 and +3 is 3 there; the Unicode forms of digits, minus
+      signs, letters and spaces differ there, and so do runs of white space.
+    - relaxed: a Unicode minus or digit makes a text of a number there, a full stop or spaces make two texts of one, 1_000 is a
+      number, and 16.8 is more than 5 % from 16, in floating point.
+    - choice: a choice's text is not read there, nor a lower-case letter; letters are found within words (a capital in BB, the article
+      A, the pronoun I); the last of several named letters is taken, and so is a negated one.
+    """
+    rows = [row for row in PAIRS if row["scorer"] == scorer]
+    wrong = [row for row in rows if SCORERS[scorer](row["answer"], row["expected"], row.get("choices", ())) is not row["correct"]]
+    assert wrong == [] and len(rows) > 90 and min(Counter(row["correct"] for row in rows).values()) > 40
+    assert all(row.get("lmms_eval", not row["correct"]) is not row["correct"] for row in rows)
 
 
 CATS = ["a cat", "a dog", "a cat and a dog", "nothing"]
