@@ -16,7 +16,7 @@ from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.significance import SIGNIFICANT, binomial_error, holm, mcnemar, paired_error
+from hf_layerprune.artifacts.significance import SIGNIFICANT, binomial_error, holm, mcnemar, paired_error, wilson_interval
 from hf_layerprune.errors import ArtifactError
 
 EVAL_FORMAT = 1
@@ -45,6 +45,15 @@ class Tally:
     def error(self) -> float:
         """Its binomial standard error, in points of %."""
         return 100 * binomial_error(self.correct, self.samples)
+
+    @property
+    def spread(self) -> tuple[str, float]:
+        """How sure the accuracy is, in points of %: `±` and the standard error; where it is 100 or 0, whose standard error is 0 by its
+        formula, `≥` or `≤` and the bound of the 95 % Wilson interval."""
+        low, high = wilson_interval(self.correct, self.samples)
+        if self.correct == self.samples:
+            return "≥", 100 * low
+        return ("≤", 100 * high) if self.correct == 0 else ("±", self.error)
 
 
 @dataclass(frozen=True)

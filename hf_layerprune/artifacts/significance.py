@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 SIGNIFICANT = 0.05
+_Z = NormalDist().inv_cdf(0.975)
 
 
 def binomial_error(correct: int, samples: int) -> float:
@@ -14,6 +16,20 @@ def binomial_error(correct: int, samples: int) -> float:
         return math.nan
     share = correct / samples
     return math.sqrt(share * (1 - share) / samples)
+
+
+def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share of correct answers, as shares; nan without samples (Wilson 1927).
+
+    The shares p for which |correct / n - p| <= 1.96 sqrt(p (1 - p) / n). Where the share is 0 or 1 it still has a width.
+    """
+    if samples == 0:
+        return math.nan, math.nan
+    share, weight = correct / samples, _Z * _Z / samples
+    middle = share + weight / 2
+    half = math.sqrt(weight * (share * (1 - share) + weight / 4))
+    low, high = (middle - half) / (1 + weight), (middle + half) / (1 + weight)
+    return (0.0 if correct == 0 else low), (1.0 if correct == samples else high)
 
 
 def paired_error(gained: int, lost: int, samples: int) -> float:

@@ -100,7 +100,8 @@ def _is_source(facts: CardFacts, report: EvalReport) -> bool:
 
 
 def score(tally: Tally) -> str:
-    return f"{tally.accuracy:.2f}{NBSP}±{NBSP}{tally.error:.2f}" if tally.samples else "no samples"
+    sign, value = tally.spread
+    return f"{tally.accuracy:.2f}{NBSP}{sign}{NBSP}{value:.2f}" if tally.samples else "no samples"
 
 
 def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
@@ -132,7 +133,7 @@ def _edge(report: EvalReport) -> str:
     tallies = [tally for row in report.rows for tally in (row.model, row.other) if tally and tally.samples]
     if not any(tally.correct in (0, tally.samples) for tally in tallies):
         return ""
-    return " At 0 and at 100 % it is 0 by its formula, which does not mean that the accuracy is known so well."
+    return " Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead."
 
 
 def _hidden(report: EvalReport, row: Row) -> bool:
