@@ -100,7 +100,8 @@ def _is_source(facts: CardFacts, report: EvalReport) -> bool:
 
 
 def score(tally: Tally) -> str:
-    return f"{tally.accuracy:.2f}{NBSP}±{NBSP}{tally.error:.2f}" if tally.samples else "no samples"
+    sign, value = tally.spread
+    return f"{tally.accuracy:.2f}{NBSP}{sign}{NBSP}{value:.2f}" if tally.samples else "no samples"
 
 
 def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
@@ -116,10 +117,10 @@ def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
     for row in (report.row(str(task["name"])) for task in report.tasks):
         if row.bad:
             yield f"{row.bad:,} records of {code(row.task)} could not be used and count for no model."
-        if row.model.cut:
-            yield f"{row.model.cut:,} of this model's answers to {code(row.task)} were cut at the limit of tokens."
-        if row.other and row.other.cut:
-            yield f"{row.other.cut:,} of the other model's answers to {code(row.task)} were cut at the limit of tokens."
+        if row.model.truncated:
+            yield f"{row.model.truncated:,} of this model's answers to {code(row.task)} were truncated at the limit of tokens."
+        if row.other and row.other.truncated:
+            yield f"{row.other.truncated:,} of the other model's answers to {code(row.task)} were truncated at the limit of tokens."
     if facts.plan and facts.control is None and facts.healing:
         yield CONTROL_MISSING
     elif facts.control:
@@ -130,9 +131,9 @@ def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
 
 def _edge(report: EvalReport) -> str:
     tallies = [tally for row in report.rows for tally in (row.model, row.other) if tally and tally.samples]
-    if not any(tally.right in (0, tally.samples) for tally in tallies):
+    if not any(tally.correct in (0, tally.samples) for tally in tallies):
         return ""
-    return " At 0 and at 100 % it is 0 by its formula, which does not mean that the accuracy is known so well."
+    return " Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead."
 
 
 def _hidden(report: EvalReport, row: Row) -> bool:

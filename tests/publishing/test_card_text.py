@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
+from hf_layerprune.artifacts.eval_report import Tally
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
 from hf_layerprune.publishing.limits import TABLES, found_lines
 from hf_layerprune.publishing.merge import find_parts
+from hf_layerprune.publishing.quality import score
 
 HOSTILE = [
     "---",
@@ -249,7 +251,16 @@ def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> N
         difference = f"{row.difference:+.2f},\xa0{row.relative:+.1f}\xa0%"
         p = f"p\xa0=\xa0{facts.evaluation.corrected[row.task, row.subtask]:.3f}"
         assert f"| {difference} | not\xa0significant, {p} |" in line and f"| {row.model.samples} |" in line
-        assert line.endswith(f"{control.model.accuracy:.2f}\xa0±\xa0{control.model.error:.2f} |")
+        assert line.endswith(f"{score(control.model)} |") and f"| {score(row.model)} | {difference}" in line
+        assert "100.00\xa0±" not in line
+
+
+def test_a_perfect_score_has_a_bound() -> None:
+    assert [score(Tally(100, correct, 0)) for correct in (100, 0, 96)] == [
+        "100.00\xa0≥\xa096.30",
+        "0.00\xa0≤\xa03.70",
+        "96.00\xa0±\xa01.96",
+    ]
 
 
 def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
@@ -258,7 +269,10 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     assert "`mini-math` 96.00\xa0±\xa01.96 (+1.00, +1.1\xa0%; 100 samples)" in card
     assert "Protected: layers 0, 1, 2 and 15: the first and the last, and layers 0, 1 and 2, after which visual features are added" in card
     assert "Not significant does not mean equal: as few as 20 samples show large differences only." in card
-    assert "At 0 and at 100 % it is 0 by its formula" in card and "nats an answer token (natural logarithms; 0 is certain)." in card
+    assert (
+        "Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead." in card
+        and "nats an answer token (natural logarithms; 0 is certain)." in card
+    )
     assert "It trained 787,712 parameters in layers 12, 13, 14 and 15; this model 590,784 parameters in layers 5, 6 and 10." in card
     assert facts.control_healing and facts.healing and facts.plan
     alike = replace(facts, control_healing=replace(facts.control_healing, trained=facts.healing.trained))
