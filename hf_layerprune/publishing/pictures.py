@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_layerprune.artifacts.folder import LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK
+from hf_layerprune.artifacts.layer_map import removed_label
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown
 
@@ -18,7 +19,7 @@ def map_picture(facts: CardFacts) -> Markdown | None:
         else "The decoder layers"
     )
     return _picture(
-        facts, LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
+        facts, LAYER_MAP, LAYER_MAP_DARK, f"{shown}; {removed_label(facts.plan)}: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
     )
 
 

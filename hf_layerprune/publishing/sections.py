@@ -13,7 +13,7 @@ from hf_layerprune.publishing.inert import Markdown, NotShown, argument, code, l
 from hf_layerprune.publishing.limits import limit_lines
 from hf_layerprune.publishing.pictures import loss_picture, map_picture
 from hf_layerprune.publishing.quality import headline, quality_lines
-from hf_layerprune.publishing.story import lineage_lines, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
+from hf_layerprune.publishing.story import lineage_lines, method, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
 
 
 def sections(facts: CardFacts) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _row(label: str, before: int | None, after: int | None) -> tuple[Markdown, .
 
 def how_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
     lines = [
-        f"Method: {code(plan.strategy)}" + (f", {_parameters(plan)}" if plan.parameters else "") + ".",
+        f"Method: {method(plan)}" + (f", {_parameters(plan)}" if plan.parameters else "") + ".",
         f"Scores: {code(plan.score_meaning)}.",
     ]
     lines.append(f"Budget: {_budget(plan.budget, plan.layers)}.")
@@ -85,7 +85,7 @@ def how_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
         lines.append(f"Forced, protected and removed all the same: {_layers(plan.forced)}.")
     if plan.relaxed:
         reached = f"only {len(plan.strict_drop)} of {len(plan.drop)} layers"
-        lines.append(f"Relaxed: the method's own spacing rule reaches {reached}; layers that are no neighbours were removed instead.")
+        lines.append(f"Relaxed: the method's own spacing rule reaches {reached}; the removed layers are only not adjacent.")
     if plan.tune:
         lines.append(
             f"INTERLACE's sets, as layers of the source: to tune {numbers(plan.tune)}"

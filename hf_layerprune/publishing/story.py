@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
+from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.publishing.chain import Made, healings
 from hf_layerprune.publishing.commands import local_names, start_of
 from hf_layerprune.publishing.facts import CardFacts
@@ -21,6 +22,11 @@ def named(source: SourceRef) -> Markdown:
     if is_hub_id(source.id):
         shown = Markdown(f"[{shown}](https://huggingface.co/{source.id})")
     return Markdown(f"{shown} (commit {code(source.commit)})" if source.commit else shown)
+
+
+def method(plan: PruningPlan) -> Markdown:
+    """The strategy of a plan, and whether its spacing rule was relaxed to reach the budget."""
+    return Markdown(f"{code(plan.strategy)} (relaxed)" if plan.relaxed else code(plan.strategy))
 
 
 def title_lines(facts: CardFacts) -> list[str]:
@@ -83,7 +89,7 @@ def _recorded(made: Made) -> str:
     if made.record is None:
         return "its record does not lie here"
     if made.plan:
-        return f"{len(made.plan.drop)} of {made.plan.layers} layers by {code(made.plan.strategy)}, `{made.record}`"
+        return f"{len(made.plan.drop)} of {made.plan.layers} layers by {method(made.plan)}, `{made.record}`"
     assert made.healing is not None
     recipe = code(made.healing.recipe["name"])
     return f"{made.healing.steps:,} steps by {recipe}, seed {made.healing.seed:d}, `{made.record}`"

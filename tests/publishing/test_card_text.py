@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
-from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
 from hf_layerprune.publishing.limits import TABLES, found_lines
 from hf_layerprune.publishing.merge import find_parts
+from hf_layerprune.strategies.planning import make_plan
 
 HOSTILE = [
     "---",
@@ -308,7 +309,25 @@ def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(fac
         facts.plan, drop=(1, 6, 12), keep=tuple(sorted({*facts.plan.keep, 5} - {1})), forced=(1,), relaxed=True, strict_drop=(6,)
     )
     card = render_card(replace(facts, plan=plan))
-    assert "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "Relaxed: " in card
+    assert "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "- Relaxed: " in card
+
+
+@pytest.mark.parametrize(("method", "relaxed"), [("interlace", True), ("interlace-pooled", True), ("mixed", False)])
+def test_a_plan_that_was_relaxed_is_called_so_wherever_it_is_shown(facts: CardFacts, method: str, relaxed: bool) -> None:
+    """At 40 % mini's twelve free layers hold fewer separate triplets than layers that are to go."""
+    mini = ModelFacts(facts.source, facts.family, 16, facts.hidden_size, facts.deepstack_layers)
+    plan = make_plan(mini, method, statistics=facts.statistics, budget="0.4")
+    card = render_card(replace(facts, plan=plan, figures=frozenset({"layer-map.png"})))
+    layers = ", ".join(map(str, plan.drop))
+    said = [
+        f"- Method: `{method}` (relaxed)",
+        "\nRemoved (relaxed): layers ",
+        f"; removed (relaxed): layers {layers} of 16.",
+        f"5 of 16 layers by `{method}` (relaxed), ",
+        f"- Relaxed: the method's own spacing rule reaches only {len(plan.strict_drop)} of 5 layers; the removed layers are only not adjacent.",
+    ]
+    assert plan.relaxed is relaxed and [text in card for text in said] == [relaxed] * len(said)
+    assert ("elaxed" in card) is relaxed
 
 
 @pytest.mark.parametrize("change", [{"steps": 1}, {"sources": "x"}, {"sources": [{}]}, {"sources": [{"origin": "a", "samples": "<b>"}]}])
