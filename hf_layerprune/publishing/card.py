@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -37,7 +38,7 @@ def render_card(facts: CardFacts) -> str:
     try:
         found = metadata(facts)
         front = "".join(yaml_lines(key, value) for key, value in found.items())
-        body = _template().render(begin=_marker(begin), end=_marker(end), keys=Markdown(" ".join(found)), **sections(facts))
+        body = _template().render(begin=_marker(begin), end=_marker(end), keys=Markdown(" ".join(found)), paper=paper_number, **sections(facts))
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise PublishError(f"{facts.name}: a record does not hold what a card needs ({error!r}). Make that record again.") from error
     tidy = re.sub(r"\n{3,}", "\n\n", body).rstrip("\n")  # no text of a stranger has a line break
@@ -124,6 +125,18 @@ def _read(path: Path) -> str:
 
 def _marker(make: Any) -> Any:
     return lambda part: Markdown(make(part))
+
+
+def paper_number(table: int, test_set: str, row: str) -> Markdown:
+    """An accuracy in % as a table of the domain-aware paper has it; KeyError if `paper_numbers.json` does not hold it."""
+    return Markdown(f"{paper_tables()[str(table)][test_set][row]:.2f}")
+
+
+@cache
+def paper_tables() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+    """The numbers of the domain-aware paper that the card quotes: by table, test set and row."""
+    found: dict[str, Any] = json.loads(files(__package__).joinpath("paper_numbers.json").read_text(encoding="utf-8"))
+    return {table: dict(rows) for table, rows in found["tables"].items()}
 
 
 @cache

@@ -10,7 +10,6 @@ from hf_layerprune.publishing.chain import healings
 from hf_layerprune.publishing.commands import command_lines
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown, NotShown, argument, code, literal, name, place
-from hf_layerprune.publishing.limits import limit_lines
 from hf_layerprune.publishing.pictures import loss_picture, map_picture
 from hf_layerprune.publishing.quality import headline, quality_lines
 from hf_layerprune.publishing.story import lineage_lines, method, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
@@ -40,7 +39,6 @@ def sections(facts: CardFacts) -> dict[str, Any]:
         "reproduce_intro": _marked(reproduce_intro(facts)),
         "commands": _marked(command_lines(facts)),
         "reproduce_notes": _marked(reproduce_notes(facts)),
-        "limit_lines": _marked(limit_lines(facts)),
         "licence_lines": _marked(licence_lines(facts)),
     }
 
@@ -200,7 +198,7 @@ def _rise(facts: CardFacts, first: float, last: float) -> str:
     """Why a loss may go up, where it did, and no layer was removed that it would have to make up for."""
     if facts.plan or last < first:
         return ""
-    return " It did not fall, as may be where a model was trained on such tasks before: it knew them, and is moved away from there."
+    return " The loss did not fall, which can happen when the model already knew these tasks."
 
 
 def _served(facts: CardFacts) -> str:
