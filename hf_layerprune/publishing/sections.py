@@ -10,7 +10,7 @@ from hf_layerprune.publishing.chain import healings
 from hf_layerprune.publishing.commands import command_lines
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown, NotShown, argument, code, literal, name, place
-from hf_layerprune.publishing.pictures import loss_picture, map_picture
+from hf_layerprune.publishing.pictures import loss_means, loss_picture, map_picture
 from hf_layerprune.publishing.quality import headline, quality_lines
 from hf_layerprune.publishing.story import lineage_lines, method, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
 
@@ -169,7 +169,7 @@ def healing_lines(facts: CardFacts) -> list[str]:
     if record is None:
         return []
     recipe, trained, engine = record.recipe, record.trained, record.engine
-    loss, tenth = record.curve["loss"], max(1, record.steps // 10)
+    first, last_loss = loss_means(record)
     changed = ", ".join(f"{code(key)} = {code(recipe[key])}" for key in record.overridden)
     what = (
         f"{_layers(trained['layers'])}, chosen by {name(trained['chosen_by'])}"
@@ -186,8 +186,8 @@ def healing_lines(facts: CardFacts) -> list[str]:
         f"Trained: {trained['parameters']:,} parameters in {trained['tensors']:,} tensors: {what}.",
         f"{record.steps:,} steps of {recipe['batch_size']:,} samples, {_plural(recipe['epochs'], 'epoch')}, learning rate "
         f"{float(recipe['learning_rate']):g}, seed {record.seed:d}.",
-        f"Loss, mean over the first and the last tenth of the steps: {_mean(loss[:tenth]):.4f} and {_mean(loss[-tenth:]):.4f} nats an "
-        "answer token (natural logarithms; 0 is certain)." + _rise(facts, _mean(loss[:tenth]), _mean(loss[-tenth:])),
+        f"Loss, mean over the first and the last tenth of the steps: {first:.4f} and {last_loss:.4f} nats an "
+        "answer token (natural logarithms; 0 is certain)." + _rise(facts, first, last_loss),
         f"Engine: {_plural(engine['processes'], 'process', 'processes')} on {name(engine['device'])}{stage}; {record.seconds:,.0f} s"
         + (", resumed after an interruption." if record.resumed else "."),
         "Versions: " + ", ".join(f"{name(key)} {name(value)}" for key, value in record.versions.items()) + ".",
@@ -228,10 +228,6 @@ def licence_lines(facts: CardFacts) -> list[str]:
 
 def _plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _marked(lines: Iterable[str]) -> list[Markdown]:

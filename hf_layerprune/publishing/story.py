@@ -13,7 +13,10 @@ from hf_layerprune.publishing.commands import local_names, start_of
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown, code
 
-MINI = "`mini` is the model of four million parameters that is part of hf-layerprune; `mini-math` and `mini-general` are its own synthetic tasks."
+MINI = (
+    "`mini` is the model of four million parameters that is part of hf-layerprune; `mini-math` and `mini-general` are its own synthetic "
+    "tasks."
+)
 
 
 def named(source: SourceRef) -> Markdown:
