@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_state import Account
+from huggingface_hub import constants
 from huggingface_hub.utils import _cache_assets
+from loopback_hub import LoopbackHub, only_hub, serve
 from pins.commands import Done, Pinned, differences, run
 
 HERE = Path(__file__).parent
@@ -65,3 +68,14 @@ def statistics(request: pytest.FixtureRequest) -> Path:
     if RECORDING:
         request.getfixturevalue("probed")
     return STATISTICS
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """A Hub that this process takes for the only one, where `me` has an account and is logged in."""
+    token = "hf_" + "me" * 17
+    with serve() as server, only_hub(server, tmp_path_factory.mktemp("cache")), pytest.MonkeyPatch.context() as patch:
+        server.accounts = {token: Account("me")}
+        patch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("login") / "none"))
+        patch.setenv("HF_TOKEN", token)
+        yield server

@@ -10,6 +10,7 @@ import copy
 import json
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def in_shards(shapes: Shapes, count: int) -> list[list[str]]:
     """The names, so many lists of neighbours."""
     names = [*shapes]
     ends = [len(names) * part // count for part in range(count + 1)]
-    return [names[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    return [names[begin:end] for begin, end in pairwise(ends)]
 
 
 def by_layer(shapes: Shapes) -> list[list[str]]:

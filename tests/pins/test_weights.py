@@ -23,17 +23,18 @@ class Case:
     apply: str = ""
 
 
+DENSE = dense_shapes(tied=False)
 CASES = {
     "mini": Case(None, "--layers 4,9"),
     "tied": Case(lambda folder: write_dense(folder), "--layers 3"),
     "untied": Case(lambda folder: write_dense(folder, tied=False), "--layers 1,3 --protect first,last"),
     "moe as released": Case(lambda folder: write_moe(folder, False, in_shards(moe_shapes(False), 3)), "--layers 3"),
     "moe as resaved": Case(lambda folder: write_moe(folder, True), "--layers 1,2 --protect first,last"),
-    "many shards": Case(lambda folder: write_dense(folder, False, in_shards(dense_shapes(False), 12)), "--layers 2,4"),
+    "many shards": Case(lambda folder: write_dense(folder, False, in_shards(DENSE, 12)), "--layers 2,4"),
     "a shard a layer": Case(lambda folder: write_dense(folder, True, by_layer(dense_shapes())), "--layers 3"),
-    "max-shard-size": Case(lambda folder: write_dense(folder, tied=False), "--layers 3", "--max-shard-size 20kB"),
-    "one shard of many": Case(lambda folder: write_dense(folder, False, in_shards(dense_shapes(False), 3)), "--layers 3", "--max-shard-size 1GB"),
-}  # fmt: skip
+    "max-shard-size": Case(lambda folder: write_dense(folder, False), "--layers 3", "--max-shard-size 20kB"),
+    "one file of three": Case(lambda folder: write_dense(folder, False, in_shards(DENSE, 3)), "--layers 3", "--max-shard-size 1GB"),
+}
 
 
 def digests(folder: Path) -> dict[str, str]:
