@@ -20,6 +20,7 @@ import pytest
 from hf_layerprune.cli.main import main
 
 TOLERANCE = 1e-6
+CONVERT = ("convert", "source", "--layers", "3", "-o", "out")  # of conftest's `source`
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,23 @@ def snapshot(folder: Path) -> dict[str, Any]:
         content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() and not path.is_symlink() else None
         state[str(path.relative_to(folder))] = (info.st_mode, info.st_mtime_ns, content)
     return state
+
+
+def check_refused(here: Path, *arguments: object, code: int = 1) -> Done:
+    """A command must fail with this exit code and one line, `error: ...` for 1 and `Error: ...` below the usage for 2, and leave every
+    file in the folder and beside it as it was."""
+    before = snapshot(here.parent)
+    done = run(here, *arguments)
+    assert done.code == code, done
+    lines = [line for line in done.err.splitlines() if line]
+    if code == 2:
+        assert lines[0].startswith("Usage: hf-layerprune") and len(lines) <= 3, done.err
+        assert [line for line in lines if line.startswith("Error: ")] == lines[-1:], done.err
+    else:
+        assert done.err.startswith("error: ") and done.err.endswith("\n") and len(lines) == 1, done.err
+    assert "Traceback" not in done.err and "fault of hf-layerprune" not in done.err, done.err
+    after = snapshot(here.parent)
+    for names in (before, after):
+        names.pop(here.name)  # in which a lock may have come and gone
+    assert after == before
+    return done

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import _cache_assets
 from loopback_hub import LoopbackHub, only_hub, serve
 from pins.commands import Done, Pinned, differences, run
+from pins.static_checkpoint import write_dense
 
 HERE = Path(__file__).parent
 RECORDING = "RECORD_PINS" in os.environ  # as record.py has it
@@ -79,3 +80,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
         patch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path_factory.mktemp("login") / "none"))
         patch.setenv("HF_TOKEN", token)
         yield server
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A checkpoint of six layers in one file, tied, in the folder that commands run in."""
+    return write_dense(tmp_path / "here/source")

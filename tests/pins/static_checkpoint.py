@@ -119,7 +119,7 @@ SIDE_FILES = {
     "README.md": b"---\nlicense: apache-2.0\nlanguage:\n- en\npipeline_tag: image-text-to-text\n---\n# Tiny\n",
     ".gitattributes": b"*.safetensors filter=lfs\n",
 }
-LAYERS = "model.language_model.layers."
+LAYERS, WEIGHTS = "model.language_model.layers.", "model.safetensors"
 
 
 def dense_config(tied: bool = True) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def write_checkpoint(folder: Path, config: dict[str, Any], tensors: Tensors, sha
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if not shards:
-        write_safetensors(folder / "model.safetensors", tensors)
+        write_safetensors(folder / WEIGHTS, tensors)
     places = {}
     for number, names in enumerate(shards, 1):
         shard = f"model-{number:05}-of-{len(shards):05}.safetensors"

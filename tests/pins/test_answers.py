@@ -88,7 +88,7 @@ def of_push(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_verify(said: dict[str, Any]) -> dict[str, Any]:
-    return said | {"differences": len(said["differences"])}
+    return said | {"differences": bool(said["differences"])}
 
 
 def of_recipes(said: dict[str, Any]) -> dict[str, Any]:
