@@ -23,15 +23,21 @@ STATISTICS = HERE / "statistics.safetensors"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of their own for what is kept between runs, and sums in one order."""
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs is kept in a folder of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("assets")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Sums in one order, where a model runs."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("assets")))
-        yield
+    yield
     torch.set_num_threads(threads)
 
 
@@ -53,7 +59,7 @@ def pinned(request: pytest.FixtureRequest) -> Iterator[Pinned]:
 
 
 @pytest.fixture(scope="session")
-def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+def probed(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """Statistics of mini over four synthetic images a domain, measured now, and what the command said."""
     folder = tmp_path_factory.mktemp("probed")
     done = run(folder, "probe", "mini", "--samples", "4", "--dtype", "float32", "--device", "cpu", "-o", "statistics.safetensors", "--json")

@@ -12,6 +12,7 @@ import pytest
 from loopback_hub import LoopbackHub
 from pins.commands import Done, Pinned, run, snapshot
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = "--data mini,count=8 --set batch_size=4 --set precision=fp32 --device cpu"
 PROBE = "--samples 4 --dtype float32 --device cpu"
 EVALUATE = "evaluate short --against mini --samples 4 --max-new-tokens 2 --device cpu --json"
@@ -116,7 +117,7 @@ MEANING: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def said(statistics: Path, hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+def said(one_thread: None, statistics: Path, hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """What each command said; those of TOUCH_NOTHING leave the folder as it was."""
     here, answers = tmp_path_factory.mktemp("here"), {}
     for name, line in COMMANDS.items():
