@@ -26,7 +26,9 @@ STATISTICS = HERE / "statistics.safetensors"
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is kept between runs is kept in a folder of these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cache_assets, "HF_ASSETS_CACHE", str(tmp_path_factory.mktemp("assets")))
+        folder = tmp_path_factory.mktemp("assets")
+        for module in (_cache_assets, constants):
+            patch.setattr(module, "HF_ASSETS_CACHE", str(folder))
         yield
 
 
