@@ -34,4 +34,4 @@ class Filters:
 
 
 NO_FILTERS = Filters()
-INTERLACE = Filters(max_images=3, max_turns=5, share=Decimal("0.01"))  # arXiv 2511.19676, section 4
+INTERLACE = Filters(max_images=3, max_turns=5, share=Decimal("0.01"))  # arXiv 2511.19676, section 3.4

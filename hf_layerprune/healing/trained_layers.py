@@ -40,7 +40,7 @@ def layers_to_train(plan: PruningPlan | None, depth: int, tune_last: str | None)
 def train_next(keep: Sequence[int], drop: Sequence[int]) -> tuple[int, ...]:
     """For each dropped layer, ascending, the next kept layer that is not taken yet, or the nearest before it; source indices.
 
-    As many as were dropped, or all kept ones. INTERLACE's ablation (section 4.4) names "the layer immediately after"; which
+    As many as were dropped, or all kept ones. INTERLACE's ablation (section 4.5) names "the layer immediately after"; which
     one a run of dropped layers then takes is ours.
     """
     taken: set[int] = set()
