@@ -13,9 +13,9 @@ from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.publishing.chain import Made
+from hf_layerprune.publishing.escaping import NotShown, argument, place
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
-from hf_layerprune.publishing.inert import NotShown, argument, place
+from hf_layerprune.publishing.stages import Stage
 from hf_layerprune.strategies.layer_lists import format_layers
 from hf_layerprune.strategies.planning import MANUAL
 
@@ -23,14 +23,14 @@ WIDTH = 100  # columns after which a command goes on in the next line
 AGAIN = "again"  # the folder of what a published card's commands make, whatever the reader has under the model's name
 
 
-def start_of(chain: tuple[Made, ...]) -> int:
+def start_of(chain: tuple[Stage, ...]) -> int:
     """The place in a chain from which the records say how everything after it was made."""
     return max((number for number, made in enumerate(chain) if number and made.record is None), default=0)
 
 
 def command_lines(facts: CardFacts) -> list[str]:
     """The commands, long ones on several lines; a comment in place of one with an argument that cannot be written down."""
-    chain = facts.chain
+    chain = facts.stages
     start, folders = start_of(chain), _folders(facts)
     lines: list[str] = []
     for number, made in list(enumerate(chain))[start + 1 :]:
@@ -64,7 +64,7 @@ def _written(record: str, make: Callable[[], list[str]]) -> list[str]:
 def _folders(facts: CardFacts) -> list[str]:
     """What the commands call each checkpoint of the chain: a folder of its own beside the others."""
     found: list[str] = []
-    for made in facts.chain[:-1]:
+    for made in facts.stages[:-1]:
         name = made.source.id.rpartition("/")[2]
         found.append(name if name not in found else f"{name}-{len(found)}")
     last = AGAIN if facts.repo else facts.name
@@ -73,8 +73,8 @@ def _folders(facts: CardFacts) -> list[str]:
 
 def _source(facts: CardFacts, number: int, folders: list[str]) -> str:
     """A checkpoint of the chain as a command takes it: what was made before, else an id of the Hub at its commit, mini or a folder."""
-    made = facts.chain[number]
-    if number > start_of(facts.chain):
+    made = facts.stages[number]
+    if number > start_of(facts.stages):
         return place(folders[number])
     known = made.source.id == "mini" or is_hub_id(made.source.id)
     shown = argument(made.source.id) if known else place(made.source.id)
@@ -82,7 +82,7 @@ def _source(facts: CardFacts, number: int, folders: list[str]) -> str:
 
 
 def _step(facts: CardFacts, number: int, folders: list[str]) -> list[str]:
-    made, before = facts.chain[number], _source(facts, number - 1, folders)
+    made, before = facts.stages[number], _source(facts, number - 1, folders)
     target = f"-o {place(folders[number])}"
     if made.how == PRUNED:
         own = made.record == f"{RECORDS}/{PLAN}"
@@ -156,7 +156,7 @@ def _evaluate(facts: CardFacts, folders: list[str]) -> list[str]:
 
 def _other(facts: CardFacts, other: SourceRef, folders: list[str]) -> str:
     """The model that was compared with, as --against takes it: what was made before, an id of the Hub at its commit, mini or a folder."""
-    chain = facts.chain
+    chain = facts.stages
     number = next((number for number, made in enumerate(chain[:-1]) if made.source.fingerprint == other.fingerprint), None)
     if number is not None and number > start_of(chain):
         return place(folders[number])
@@ -190,12 +190,12 @@ def _max_bad(counts: Iterable[tuple[int, int]]) -> list[str]:
 
 def local_names(facts: CardFacts) -> Iterator[str]:
     """What the commands name and nobody else has: files of data and of questions, and a folder that was compared with."""
-    healings = [made.healing for made in facts.chain[start_of(facts.chain) :] if made.healing]
+    healings = [made.healing for made in facts.stages[start_of(facts.stages) :] if made.healing]
     sources = [source for healing in healings for source in healing.data["sources"]]
     yield from (source["origin"] for source in sources if not hub_dataset(source) and source["spec"].split(",")[0] != "mini")
     if report := facts.evaluation:
         yield from (task["name"] for task in report.tasks if not hub_dataset(task) and not str(task["name"]).startswith("mini-"))
         other = report.against
-        ours = {made.source.fingerprint for made in facts.chain}
+        ours = {made.source.fingerprint for made in facts.stages}
         if other and other.fingerprint not in ours and other.id != "mini" and not is_hub_id(other.id):
             yield other.id

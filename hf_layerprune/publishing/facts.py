@@ -21,8 +21,8 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import UsageError
-from hf_layerprune.publishing.chain import Made
 from hf_layerprune.publishing.sizes import Sizes
+from hf_layerprune.publishing.stages import Stage
 
 Record = TypeVar("Record")
 
@@ -66,8 +66,8 @@ class CardFacts:
     control: EvalReport | None = None
     control_healing: HealingRecord | None = None
     pruned: EvalReport | None = None
-    before: tuple[Made, ...] = ()
-    later: tuple[Made, ...] = ()
+    before: tuple[Stage, ...] = ()
+    later: tuple[Stage, ...] = ()
     license_given: bool = False
     figures: frozenset[str] = frozenset()
     repo: str | None = None
@@ -79,18 +79,18 @@ class CardFacts:
         return str(found[0] if isinstance(found, list) else found) if found else None
 
     @property
-    def chain(self) -> tuple[Made, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """Every checkpoint from the first that the records name to this one, which is last."""
-        before = self.before or (Made(self.source),)
+        before = self.before or (Stage(self.source),)
         chain = [*before[:-1], replace(before[-1], source=self.source)]
         if self.plan and self.healing:
-            first, *rest = self.later or (Made(self.healing.checkpoint, PRUNED),)
+            first, *rest = self.later or (Stage(self.healing.checkpoint, PRUNED),)
             stages = [replace(first, plan=self.plan, record=f"{RECORDS}/{PLAN}"), *rest]
             chain += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
         own = SourceRef(self.name, None, self.sizes.fingerprint or "")
         if self.healing:
-            return (*chain, Made(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
-        return (*chain, Made(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
+            return (*chain, Stage(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
+        return (*chain, Stage(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
 
     @property
     def base_model(self) -> str | None:

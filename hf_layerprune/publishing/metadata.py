@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport, Row
+from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
-from hf_layerprune.publishing.inert import plain
 
 OUR_TAGS = ("hf-layerprune", "layer-pruning", "pruned")
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
@@ -74,7 +74,7 @@ def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _datasets(facts: CardFacts) -> list[str]:
     """The Hub datasets that it, or what it was made from, was healed on."""
-    sources = [source for made in facts.chain if made.healing for source in made.healing.data.get("sources", [])]
+    sources = [source for made in facts.stages if made.healing for source in made.healing.data.get("sources", [])]
     return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
 
 

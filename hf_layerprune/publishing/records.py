@@ -32,10 +32,10 @@ from hf_layerprune.checkpoint.side_files import check_ours
 from hf_layerprune.errors import ArtifactError, LayerPruneError, PublishError
 from hf_layerprune.families.facts import LINEAGE, model_facts
 from hf_layerprune.families.lookup import find
-from hf_layerprune.publishing.chain import ancestors
 from hf_layerprune.publishing.comparisons import with_control, with_pruned
 from hf_layerprune.publishing.facts import CardFacts, read_optional
 from hf_layerprune.publishing.sizes import sizes_of
+from hf_layerprune.publishing.stages import ancestors
 
 
 def card_facts(folder: Path, *, license: str | None = None, control: Path | None = None, pruned: Path | None = None) -> CardFacts:

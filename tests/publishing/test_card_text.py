@@ -284,7 +284,7 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     assert "to tune 4, to freeze 0.\n" in render_card(replace(facts, plan=marked))
     one = replace(facts.plan, drop=(6,), keep=tuple(sorted({*range(16)} - {6})), budget=replace(facts.plan.budget, layers=1))
     shown = render_card(replace(facts, plan=one, figures=frozenset({"layer-map.png"})))
-    assert "general pictures; removed: layer 6 of 16." in shown
+    assert "general images; removed: layer 6 of 16." in shown
 
 
 def test_the_loss_in_words_is_that_of_the_text(facts: CardFacts) -> None:
@@ -360,7 +360,7 @@ def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(fac
     )
     card = render_card(replace(facts, plan=plan))
     assert (
-        "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "- Relaxed: " in card
+        "**Warning:** the plan drops" in card and "Forced, protected and removed nevertheless: layer 1." in card and "- Relaxed: " in card
     )
 
 
