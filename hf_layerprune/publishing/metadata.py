@@ -28,11 +28,11 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     return found
 
 
-def yaml_lines(key: str, value: Any) -> str:
-    """One key and its value as YAML, ending with a line break. Nothing in it can begin a line with `---`."""
-    from huggingface_hub.utils._fixes import yaml_dump
+def front_matter(found: Mapping[str, Any]) -> str:
+    """The YAML block at the head of a card. Nothing in it can begin a line with `---`."""
+    from huggingface_hub.utils import yaml_dump
 
-    return str(yaml_dump({key: value}, sort_keys=False))
+    return f"---\n{yaml_dump(dict(found), sort_keys=False)}---\n"
 
 
 def model_index(model: str, report: EvalReport) -> list[dict[str, Any]]:

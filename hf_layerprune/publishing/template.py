@@ -14,7 +14,7 @@ from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.escaping import Markdown, for_output
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.merge import begin, end
-from hf_layerprune.publishing.metadata import metadata, yaml_lines
+from hf_layerprune.publishing.metadata import front_matter, metadata
 from hf_layerprune.publishing.values import FILTERS, values
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def render_card(facts: CardFacts) -> str:
 
     try:
         found = metadata(facts)
-        front = "".join(yaml_lines(key, value) for key, value in found.items())
+        front = front_matter(found)
         body = _template().render(keys=Markdown(" ".join(found)), **values(facts))
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise PublishError(f"{facts.name}: a record does not hold what a card needs ({error!r}). Write that record again.") from error
     tidy = re.sub(r"\n{3,}", "\n\n", body).strip("\n")  # no untrusted text has a line break
-    return f"---\n{front}---\n{tidy}\n"
+    return f"{front}{tidy}\n"
 
 
 def paper_number(table: int, test_set: str, row: str) -> Markdown:
