@@ -82,21 +82,21 @@ class CardFacts:
     def stages(self) -> tuple[Stage, ...]:
         """Every checkpoint from the first that the records name to this one, which is last."""
         before = self.before or (Stage(self.source),)
-        chain = [*before[:-1], replace(before[-1], source=self.source)]
+        found = [*before[:-1], replace(before[-1], source=self.source)]
         if self.plan and self.healing:
             first, *rest = self.later or (Stage(self.healing.checkpoint, PRUNED),)
             stages = [replace(first, plan=self.plan, record=f"{RECORDS}/{PLAN}"), *rest]
-            chain += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
+            found += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
         own = SourceRef(self.name, None, self.sizes.fingerprint or "")
         if self.healing:
-            return (*chain, Stage(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
-        return (*chain, Stage(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
+            return (*found, Stage(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
+        return (*found, Stage(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
 
     @property
     def base_model(self) -> str | None:
         """The Hub id of what this was made from, or of what that says it was made from; None where neither is on the Hub."""
         inherited = self.card.get("base_model")
-        ancestors = [made.source.id for made in reversed(self.before)]
+        ancestors = [stage.source.id for stage in reversed(self.before)]
         candidates = [self.source.id, *ancestors, *([inherited] if isinstance(inherited, str) else inherited or [])]
         return next((str(item) for item in candidates if is_hub_id(item)), None)
 

@@ -74,7 +74,7 @@ def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _datasets(facts: CardFacts) -> list[str]:
     """The Hub datasets that it, or what it was made from, was healed on."""
-    sources = [source for made in facts.stages if made.healing for source in made.healing.data.get("sources", [])]
+    sources = [source for stage in facts.stages if stage.healing for source in stage.healing.data.get("sources", [])]
     return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
 
 

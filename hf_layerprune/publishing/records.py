@@ -105,11 +105,11 @@ def _read(folder: Path, license: str | None) -> CardFacts:
 
 def _with_lineage(folder: Path, facts: CardFacts) -> CardFacts:
     """The facts with what came before the source, and between the pruned stage and what was healed."""
-    made = ancestors(folder, facts.manifest)
-    places = [place for place, step in enumerate(made) if step.source.fingerprint == facts.source.fingerprint]
+    stages = ancestors(folder, facts.manifest)
+    places = [place for place, step in enumerate(stages) if step.source.fingerprint == facts.source.fingerprint]
     if not places:
         raise PublishError(f"{folder / RECORDS / PLAN} is for none of the checkpoints that {PROVENANCE} names. Write the model again.")
-    return replace(facts, before=made[: places[-1] + 1], later=made[places[-1] + 1 :])
+    return replace(facts, before=stages[: places[-1] + 1], later=stages[places[-1] + 1 :])
 
 
 def _named(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Cards of models that were pruned and healed more than once: the whole chain is told, and its commands make the model again."""
+"""Cards of models that were pruned and healed more than once: the whole lineage is told, and its commands reproduce the model."""
 
 from __future__ import annotations
 

@@ -200,8 +200,8 @@ def test_write_card_merges_and_a_damaged_card_changes_nothing(records: Callable[
     assert write_card(folder) == path and path.read_bytes() == written + "Grüße\r\n".encode()
     broken = written.replace(b"<!-- hf-layerprune:end title -->", b"")
     path.write_bytes(broken)
-    for picture in folder.glob("layerprune/*.png"):
-        picture.unlink()
+    for figure in folder.glob("layerprune/*.png"):
+        figure.unlink()
     with pytest.raises(PublishError, match=r"README.md: .*Repair the card by hand"):
         write_card(folder)
     assert path.read_bytes() == broken and not list(folder.glob("layerprune/*.png"))

@@ -1,4 +1,4 @@
-"""What a card says, what it says was not measured, and that no stranger's text is more than text in it."""
+"""What a card says, what it says was not measured, and that no untrusted text is more than text in it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ ALLOWED_HTML = re.compile(
 
 
 def hostile_facts(facts: CardFacts, text: str) -> CardFacts:
-    """Every stranger's text in a card's records replaced by one."""
+    """Every untrusted text in a card's records replaced by one."""
     assert facts.plan and facts.healing and facts.evaluation and facts.control and facts.statistics
     source = SourceRef(text, text, facts.source.fingerprint)
     plan = replace(facts.plan, source=source, strategy=text, parameters={text: text}, score_meaning=text)
@@ -309,7 +309,7 @@ def test_the_recipe_says_of_each_setting_whose_it_is(facts: CardFacts) -> None:
 
 
 def test_a_published_cards_dark_figures_are_found_from_anywhere(facts: CardFacts) -> None:
-    """The Hub finds the `src` of a picture in the repository; of a `srcset` that is not known."""
+    """The Hub finds the `src` of an image in the repository; of a `srcset` that is not known."""
     shown = render_card(replace(facts, figures=frozenset({"layer-map.png"}), repo="me/short"))
     assert 'srcset="https://huggingface.co/me/short/resolve/main/layerprune/layer-map-dark.png"' in shown
     assert 'src="layerprune/layer-map.png"' in shown

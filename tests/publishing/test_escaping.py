@@ -1,4 +1,4 @@
-"""Strangers' text as code, as an argument of a command and as a literal: shown as it is, and nothing more."""
+"""Untrusted text as code, as an argument of a command and as a literal: shown as it is, and nothing more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any text of any record that goes with a model may be a stranger's: it is refused in one line, or stays text in the card."""
+"""Any text of any record that goes with a model may be untrusted: it is refused in one line, or stays text in the card."""
 
 from __future__ import annotations
 
