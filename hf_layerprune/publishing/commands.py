@@ -108,7 +108,7 @@ def _plan(facts: CardFacts, number: int, folders: list[str]) -> list[str]:
         raise NotShown("the statistics that the layers were chosen by are missing here")
     else:
         origin = facts.repo or f"{RECORDS}/{STATISTICS}"
-    return [f"hf-layerprune plan {origin}", *_plan_options(plan, facts.deepstack_layers), "-o plan.json"]
+    return [f"hf-layerprune plan {origin}", *_plan_options(plan, facts.decoder.deepstack_layers), "-o plan.json"]
 
 
 def _plan_options(plan: PruningPlan, deepstack_layers: int) -> list[str]:

@@ -16,7 +16,7 @@ from hf_layerprune.artifacts.folder import (
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.data.spec import DataSpec
@@ -37,40 +37,27 @@ class Named(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CardFacts:
-    """name: of the model, its folder's; source: what it was made from; family, layers, hidden_size, deepstack_layers: of its
-    decoder, and of the source's taps; original_layers, original_depth: each layer's index in the first ancestor, and how many
-    that had; sizes: before and after; card: what source.json says of licence, language and task, the licence as a
-    person named it where license_given; plan, statistics, healing,
-    evaluation, control: the records, None where there is none; control, control_healing are those of the unpruned source
-    after the same fine-tuning; pruned: of the pruned model before it was fine-tuned; before: the checkpoints before `source`,
-    oldest first, it last; later: those from the pruned stage of a healed model to what was healed last; both empty where there is
-    nothing to tell; figures: names of the images that lie beside the card, under layerprune/; repo: the id that it is pushed to,
-    None for a card that stays with its folder.
-    """
+    """Everything that a card says of a model; a record that is missing is None."""
 
-    name: str
+    name: str  # of the model: its folder's
     manifest: Manifest
-    source: SourceRef
-    family: str
-    layers: int
-    hidden_size: int
-    deepstack_layers: int
-    original_layers: tuple[int, ...] | None
-    original_depth: int | None
+    source: SourceRef  # what it was pruned from, or for a dense model that was healed, what was healed
+    decoder: ModelFacts  # of this model
+    original_depth: int | None  # layers of the first ancestor
     sizes: Sizes
-    card: Mapping[str, Any]
+    card: Mapping[str, Any]  # what source.json says of license, language and task
     plan: PruningPlan | None
     statistics: LayerStatistics | None
     healing: HealingRecord | None
     evaluation: EvalReport | None
-    control: EvalReport | None = None
+    control: EvalReport | None = None  # of the unpruned source after the same fine-tuning
     control_healing: HealingRecord | None = None
-    pruned: EvalReport | None = None
-    before: tuple[Stage, ...] = ()
-    later: tuple[Stage, ...] = ()
-    license_given: bool = False
-    figures: frozenset[str] = frozenset()
-    repo: str | None = None
+    pruned: EvalReport | None = None  # of the pruned model before it was fine-tuned
+    before: tuple[Stage, ...] = ()  # up to the source, which is last; empty: only the source is known
+    later: tuple[Stage, ...] = ()  # from the pruned stage of a healed model to what was healed last
+    license_given: bool = False  # whether a person named the license
+    figures: frozenset[str] = frozenset()  # names of the images beside the card, under layerprune/
+    repo: str | None = None  # the id that it is pushed to, None for a card that stays with its folder
 
     @property
     def license(self) -> str | None:

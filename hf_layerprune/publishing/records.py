@@ -85,11 +85,7 @@ def _read(folder: Path, license: str | None) -> CardFacts:
         name=folder.resolve().name,
         manifest=manifest,
         source=source,
-        family=decoder.family,
-        layers=decoder.layers,
-        hidden_size=decoder.hidden_size,
-        deepstack_layers=decoder.deepstack_layers,
-        original_layers=decoder.original_layers,
+        decoder=decoder,
         original_depth=depth if type(depth) is int else None,
         sizes=sizes_of(folder, config, manifest, len(plan.drop) if plan else 0),
         card=_card(records / PROVENANCE, license),
@@ -145,8 +141,10 @@ def _check(folder: Path, facts: CardFacts) -> None:
     """Refuse records of different models: each number of a card must be this model's."""
     plan, healing, manifest = facts.plan, facts.healing, facts.manifest
     records = folder / RECORDS
-    if plan and len(plan.keep) != facts.layers:
-        raise PublishError(f"{records / PLAN} keeps {len(plan.keep)} layers, but config.json has {facts.layers}: they are of two models.")
+    if plan and len(plan.keep) != facts.decoder.layers:
+        raise PublishError(
+            f"{records / PLAN} keeps {len(plan.keep)} layers, but config.json has {facts.decoder.layers}: they are of two models."
+        )
     if plan and not healing and plan.source.fingerprint != manifest.source.fingerprint:
         raise PublishError(f"{records / PLAN} is for another source than {MANIFEST}. Write the model again with `hf-layerprune apply`.")
     if healing and healing.checkpoint.fingerprint != manifest.source.fingerprint:

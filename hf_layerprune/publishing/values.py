@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from hf_layerprune.artifacts.healing_record import HealingRecord
-from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import subtasks
 from hf_layerprune.publishing.commands import command_lines, local_names, start_of
 from hf_layerprune.publishing.escaping import Markdown, NotShown, argument, literal, name, place
@@ -71,8 +71,8 @@ def address(repo: str | None, figure: str) -> Markdown:
 def dropped_deepstack(facts: CardFacts) -> Markdown | None:
     if facts.plan is None:
         return None
-    source = ModelFacts(facts.plan.source, facts.family, facts.plan.layers, facts.hidden_size, facts.deepstack_layers)
-    found = deepstack_warning(facts.plan, source)
+    before = replace(facts.decoder, layers=facts.plan.layers, original_layers=None)
+    found = deepstack_warning(facts.plan, before)
     return Markdown(found) if found else None
 
 

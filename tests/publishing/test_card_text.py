@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
-from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_tables, render_card
 from hf_layerprune.publishing.merge import find_parts
@@ -367,7 +367,7 @@ def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(fac
 @pytest.mark.parametrize(("method", "relaxed"), [("interlace", True), ("interlace-pooled", True), ("mixed", False)])
 def test_a_plan_that_was_relaxed_is_called_so_wherever_it_is_shown(facts: CardFacts, method: str, relaxed: bool) -> None:
     """At 40 % mini's twelve free layers hold fewer separate triplets than layers that are to go."""
-    mini = ModelFacts(facts.source, facts.family, 16, facts.hidden_size, facts.deepstack_layers)
+    mini = replace(facts.decoder, layers=16, original_layers=None)
     plan = make_plan(mini, method, statistics=facts.statistics, budget="0.4")
     card = render_card(replace(facts, plan=plan, figures=frozenset({"layer-map.png"})))
     layers = ", ".join(map(str, plan.drop))
