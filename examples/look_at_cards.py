@@ -76,7 +76,7 @@ def screenshot(chromium: str, place: Path, theme: str) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder for the pages and images")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder for the pages and screenshots")
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     chromium = browser()

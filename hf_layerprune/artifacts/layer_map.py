@@ -1,4 +1,4 @@
-"""A plan as a picture in text: one column a layer, what it scored and what becomes of it, within 80 columns."""
+"""A plan as a map in text: one column a layer, what it scored and what becomes of it, within 80 columns."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from hf_layerprune.cli.console import Console, reporting
 @options.pruned
 @reporting
 def card(console: Console, folder: Path, output: Path | None, **named: Any) -> None:
-    """Say in the README.md of DIR what was removed, how, what it cost, how to use it and how to make it again.
+    """Say in the README.md of DIR what was removed, how, what it cost, how to use it and how to reproduce it.
 
     Every number comes from a record in DIR/layerprune; what was not measured is said to be. In a card that is there, only the
     parts between hf-layerprune's markers and the metadata that it sets are written anew. DIR may be a copy that

@@ -49,7 +49,7 @@ def push(console: Console, folder: Path, repo: str, **asked: object) -> None:
             console.note(f"note: {line}")
             return
         click.echo(f"note: {line}", err=True)  # of what an interruption left open, also to those who asked for errors only
-        invocation.resume = "the pull request is kept."
+        invocation.resume = "what was sent is kept."
 
     done = publish(folder, repo, say=say, **asked)  # type: ignore[arg-type]
     if done.uploaded or done.deleted:

@@ -46,7 +46,7 @@ def draw_map(plan: PruningPlan, statistics: LayerStatistics | None, theme: Theme
 
 
 def _draw_change(ax: Any, statistics: LayerStatistics, theme: Theme) -> None:
-    for domain, label, colour, sign in (("math", "math pictures", theme.math, "o"), ("nonmath", "general pictures", theme.general, "s")):
+    for domain, label, colour, sign in (("math", "math images", theme.math, "o"), ("nonmath", "general images", theme.general, "s")):
         if domain in statistics.domains:
             change = np.maximum(1 - statistics.cosine(domain), 1e-12)
             error = statistics.cosine_error(domain)

@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Unpack
 
 from hf_layerprune.artifacts.folder import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, MANIFEST, PRUNED_EVALUATION, README, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded, write_atomic
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.publishing.facts import CardFacts, Named
 from hf_layerprune.publishing.figures import draw_figures, kept_figures
-from hf_layerprune.publishing.inert import Markdown, for_output
-from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts
-from hf_layerprune.publishing.metadata import metadata, yaml_lines
+from hf_layerprune.publishing.merge import merge_card, our_parts
+from hf_layerprune.publishing.metadata import metadata
 from hf_layerprune.publishing.records import card_facts
-from hf_layerprune.publishing.sections import numbers, sections, thousands
+from hf_layerprune.publishing.template import paper_tables, render_card
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-__all__ = ["CardFacts", "card_facts", "merge_card", "metadata", "our_parts", "render_card", "write_card"]
+__all__ = ["CardFacts", "card_facts", "merge_card", "metadata", "our_parts", "paper_tables", "render_card", "write_card"]
 
 MAX_CARD_BYTES = 8 << 20
-
-
-def render_card(facts: CardFacts) -> str:
-    """The whole README.md: YAML front matter, then our parts between their markers. PublishError if a record is damaged."""
-    from jinja2 import TemplateError
-
-    try:
-        found = metadata(facts)
-        front = "".join(yaml_lines(key, value) for key, value in found.items())
-        body = _template().render(
-            begin=_marker(begin), end=_marker(end), keys=Markdown(" ".join(found)), paper=paper_number, **sections(facts)
-        )
-    except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, TemplateError) as error:
-        raise PublishError(f"{facts.name}: a record does not hold what a card needs ({error!r}). Make that record again.") from error
-    tidy = re.sub(r"\n{3,}", "\n\n", body).rstrip("\n")  # no text of a stranger has a line break
-    return f"---\n{front}---\n{tidy}\n"
 
 
 def write_card(
@@ -65,9 +41,9 @@ def write_card(
     """
     facts = card_facts(folder, **named)
     place = _place(Path(folder), output)
-    pictures = draw_figures(facts) or kept_figures(Path(folder), facts)
-    beside = pictures | _named_records(facts, named)
-    card = render_card(replace(facts, figures=frozenset(pictures), repo=repo))
+    drawn = draw_figures(facts) or kept_figures(Path(folder), facts)
+    beside = drawn | _named_records(facts, named)
+    card = render_card(replace(facts, figures=frozenset(drawn), repo=repo))
     try:
         if place.is_file():
             card = merge_card(_read(place), card)
@@ -129,29 +105,3 @@ def _read(path: Path) -> str:
         return read_bounded(path, "model card", MAX_CARD_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise PublishError(f"{path}: the card that is there is no UTF-8 text ({error.reason}). Correct it, or move it away.") from error
-
-
-def _marker(make: Any) -> Any:
-    return lambda part: Markdown(make(part))
-
-
-def paper_number(table: int, test_set: str, row: str) -> Markdown:
-    """An accuracy in % as a table of the domain-aware paper has it; KeyError if `paper_numbers.json` does not hold it."""
-    return Markdown(f"{paper_tables()[str(table)][test_set][row]:.2f}")
-
-
-@cache
-def paper_tables() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    """The numbers of the domain-aware paper that the card quotes: by table, test set and row."""
-    found: dict[str, Any] = json.loads(files(__package__).joinpath("paper_numbers.json").read_text(encoding="utf-8"))
-    return {table: dict(rows) for table, rows in found["tables"].items()}
-
-
-@cache
-def _template() -> Template:
-    """The template, in which every value that is no Markdown of ours comes out as a code span."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(undefined=StrictUndefined, finalize=for_output, keep_trailing_newline=True, autoescape=False)
-    environment.filters |= {"numbers": numbers, "thousands": thousands, "ours": Markdown}
-    return environment.from_string(files(__package__).joinpath("card.md.jinja").read_text(encoding="utf-8"))

@@ -13,9 +13,9 @@ from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.publishing.chain import Made
+from hf_layerprune.publishing.escaping import NotShown, argument, place
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
-from hf_layerprune.publishing.inert import NotShown, argument, place
+from hf_layerprune.publishing.stages import Stage
 from hf_layerprune.strategies.layer_lists import format_layers
 from hf_layerprune.strategies.planning import MANUAL
 
@@ -23,20 +23,20 @@ WIDTH = 100  # columns after which a command goes on in the next line
 AGAIN = "again"  # the folder of what a published card's commands make, whatever the reader has under the model's name
 
 
-def start_of(chain: tuple[Made, ...]) -> int:
-    """The place in a chain from which the records say how everything after it was made."""
-    return max((number for number, made in enumerate(chain) if number and made.record is None), default=0)
+def start_of(stages: tuple[Stage, ...]) -> int:
+    """The place from which the records say how everything after it was stage."""
+    return max((number for number, stage in enumerate(stages) if number and stage.record is None), default=0)
 
 
 def command_lines(facts: CardFacts) -> list[str]:
     """The commands, long ones on several lines; a comment in place of one with an argument that cannot be written down."""
-    chain = facts.chain
-    start, folders = start_of(chain), _folders(facts)
+    stages = facts.stages
+    start, folders = start_of(stages), _folders(facts)
     lines: list[str] = []
-    for number, made in list(enumerate(chain))[start + 1 :]:
-        if made.plan and made.plan is facts.plan:
+    for number, stage in list(enumerate(stages))[start + 1 :]:
+        if stage.plan and stage.plan is facts.plan:
             lines += _written(PLAN, partial(_plan, facts, number, folders))
-        lines += _written((made.record or PLAN).removeprefix(f"{RECORDS}/"), partial(_step, facts, number, folders))
+        lines += _written((stage.record or PLAN).removeprefix(f"{RECORDS}/"), partial(_step, facts, number, folders))
     lines += _written(PLAN, partial(_verify, facts, folders))
     if facts.evaluation:
         lines += _written(EVALUATION, partial(_evaluate, facts, folders))
@@ -62,34 +62,34 @@ def _written(record: str, make: Callable[[], list[str]]) -> list[str]:
 
 
 def _folders(facts: CardFacts) -> list[str]:
-    """What the commands call each checkpoint of the chain: a folder of its own beside the others."""
+    """What the commands call each checkpoint of the lineage: a folder of its own beside the others."""
     found: list[str] = []
-    for made in facts.chain[:-1]:
-        name = made.source.id.rpartition("/")[2]
+    for stage in facts.stages[:-1]:
+        name = stage.source.id.rpartition("/")[2]
         found.append(name if name not in found else f"{name}-{len(found)}")
     last = AGAIN if facts.repo else facts.name
     return [*found, last if last not in found else f"{last}-{len(found)}"]
 
 
 def _source(facts: CardFacts, number: int, folders: list[str]) -> str:
-    """A checkpoint of the chain as a command takes it: what was made before, else an id of the Hub at its commit, mini or a folder."""
-    made = facts.chain[number]
-    if number > start_of(facts.chain):
+    """A checkpoint of the lineage as a command takes it: what was made before, else an id of the Hub at its commit, mini or a folder."""
+    stage = facts.stages[number]
+    if number > start_of(facts.stages):
         return place(folders[number])
-    known = made.source.id == "mini" or is_hub_id(made.source.id)
-    shown = argument(made.source.id) if known else place(made.source.id)
-    return f"{shown} --revision {argument(made.source.commit)}" if made.source.commit else shown
+    known = stage.source.id == "mini" or is_hub_id(stage.source.id)
+    shown = argument(stage.source.id) if known else place(stage.source.id)
+    return f"{shown} --revision {argument(stage.source.commit)}" if stage.source.commit else shown
 
 
 def _step(facts: CardFacts, number: int, folders: list[str]) -> list[str]:
-    made, before = facts.chain[number], _source(facts, number - 1, folders)
+    stage, before = facts.stages[number], _source(facts, number - 1, folders)
     target = f"-o {place(folders[number])}"
-    if made.how == PRUNED:
-        own = made.record == f"{RECORDS}/{PLAN}"
-        plan = facts.repo if own and facts.repo else made.record
+    if stage.how == PRUNED:
+        own = stage.record == f"{RECORDS}/{PLAN}"
+        plan = facts.repo if own and facts.repo else stage.record
         return [f"hf-layerprune apply {before} {plan}", *(_apply_options(facts) if own and not facts.repo else []), target]
-    assert made.healing is not None
-    return [f"hf-layerprune heal {before}", *_heal_options(made.healing), target]
+    assert stage.healing is not None
+    return [f"hf-layerprune heal {before}", *_heal_options(stage.healing), target]
 
 
 def _apply_options(facts: CardFacts) -> list[str]:
@@ -105,10 +105,10 @@ def _plan(facts: CardFacts, number: int, folders: list[str]) -> list[str]:
     if plan.statistics is None:
         origin = _source(facts, number - 1, folders)
     elif facts.statistics is None:
-        raise NotShown("the statistics that the layers were chosen by do not lie here")
+        raise NotShown("the statistics that the layers were chosen by are missing here")
     else:
         origin = facts.repo or f"{RECORDS}/{STATISTICS}"
-    return [f"hf-layerprune plan {origin}", *_plan_options(plan, facts.deepstack_layers), "-o plan.json"]
+    return [f"hf-layerprune plan {origin}", *_plan_options(plan, facts.decoder.deepstack_layers), "-o plan.json"]
 
 
 def _plan_options(plan: PruningPlan, deepstack_layers: int) -> list[str]:
@@ -156,11 +156,11 @@ def _evaluate(facts: CardFacts, folders: list[str]) -> list[str]:
 
 def _other(facts: CardFacts, other: SourceRef, folders: list[str]) -> str:
     """The model that was compared with, as --against takes it: what was made before, an id of the Hub at its commit, mini or a folder."""
-    chain = facts.chain
-    number = next((number for number, made in enumerate(chain[:-1]) if made.source.fingerprint == other.fingerprint), None)
-    if number is not None and number > start_of(chain):
+    stages = facts.stages
+    number = next((number for number, stage in enumerate(stages[:-1]) if stage.source.fingerprint == other.fingerprint), None)
+    if number is not None and number > start_of(stages):
         return place(folders[number])
-    source = other if number is None else chain[number].source
+    source = other if number is None else stages[number].source
     if source.id != "mini" and not is_hub_id(source.id):
         return place(source.id)
     return argument(f"{source.id}@{source.commit}" if source.commit else source.id)
@@ -183,19 +183,19 @@ def _shared(report: EvalReport, key: str) -> Any:
 
 
 def _max_bad(counts: Iterable[tuple[int, int]]) -> list[str]:
-    """--max-bad where some task or data had more bad records of all than goes without it; the share in whole percent, rounded up."""
+    """--max-bad where some task or data had more unusable records than go without it; the share in whole percent, rounded up."""
     share = max((math.ceil(100 * bad / every) for bad, every in counts if bad > every // 100), default=0)
     return [f"--max-bad {min(share, 99)}%"] if share else []
 
 
 def local_names(facts: CardFacts) -> Iterator[str]:
     """What the commands name and nobody else has: files of data and of questions, and a folder that was compared with."""
-    healings = [made.healing for made in facts.chain[start_of(facts.chain) :] if made.healing]
+    healings = [stage.healing for stage in facts.stages[start_of(facts.stages) :] if stage.healing]
     sources = [source for healing in healings for source in healing.data["sources"]]
     yield from (source["origin"] for source in sources if not hub_dataset(source) and source["spec"].split(",")[0] != "mini")
     if report := facts.evaluation:
         yield from (task["name"] for task in report.tasks if not hub_dataset(task) and not str(task["name"]).startswith("mini-"))
         other = report.against
-        ours = {made.source.fingerprint for made in facts.chain}
+        ours = {stage.source.fingerprint for stage in facts.stages}
         if other and other.fingerprint not in ours and other.id != "mini" and not is_hub_id(other.id):
             yield other.id

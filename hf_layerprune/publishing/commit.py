@@ -1,10 +1,9 @@
-"""One commit for all that changed, guarded by the commit it starts from, looked up when its answer is lost, compared afterwards."""
+"""One commit for all that changed, guarded by the commit it starts from and compared afterwards."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from hf_layerprune.checkpoint.hub_errors import transport_error
 from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import is_of_the_model
-from hf_layerprune.errors import LayerPruneError, PublishError, shown
+from hf_layerprune.errors import PublishError, shown
 from hf_layerprune.publishing.contents import Item
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.preflight import Request
@@ -68,25 +67,23 @@ def changes(items: Sequence[Item], target: Target | None) -> Changes:
 def publish(api: HfApi, request: Request, target: Target, found: Changes, default: str, say: Callable[[str], None]) -> Commit:
     """Send what changed and commit it; the Hub refuses with 412 if the repository is no longer at the target's commit.
 
-    Where the answer is lost, the repository is asked whether it took the commit. PublishError naming the first file of which it
-    then lists something else than was sent; whatever fails after a pull request was opened names that, and an interruption tells
-    it to `say`.
+    PublishError naming the first file of which the Hub then lists something else than was sent. Where an answer is lost, pushing
+    again finds what arrived; only a pull request may have been opened without its number being known, which is said.
     """
-    known = _pull_requests(api, request) if request.create_pr else {}
-    opened: list[str] = []
+    again = request.again()
     try:
-        commit = _committed(api, request, target, found, default, known)
-        opened = [commit.pull_request] if request.create_pr and commit.pull_request else []
-        with push_errors(request.repo, api.token, request.again(*opened)):
-            _check(request, commit, found, api.token, request.again(*opened))
+        commit = _committed(api, request, target, found, default)
+        again = request.again(commit.pull_request if request.create_pr else None)
+        with push_errors(request.repo, api.token, again):
+            _check(request, commit, found, api.token, again)
         return commit
     except (KeyboardInterrupt, SystemExit):
-        for name in opened or _opened(api, request, known):
-            say(request.again(name))
+        if request.create_pr:
+            say(again)
         raise
 
 
-def _committed(api: HfApi, request: Request, target: Target, found: Changes, default: str, known: dict[str, str]) -> Commit:
+def _committed(api: HfApi, request: Request, target: Target, found: Changes, default: str) -> Commit:
     try:
         made: Any = api.create_commit(
             request.repo,
@@ -97,11 +94,9 @@ def _committed(api: HfApi, request: Request, target: Target, found: Changes, def
             parent_commit=target.head,
         )
     except (transport_error(), OSError, json.JSONDecodeError) as error:
-        if getattr(getattr(error, "response", None), "status_code", 599) < 500:
+        if not request.create_pr or getattr(getattr(error, "response", None), "status_code", 599) < 500:
             raise
-        if taken := _taken(api, request, target, found, known):
-            return taken
-        with push_errors(request.repo, api.token, request.again(*_opened(api, request, known)[:1])):
+        with push_errors(request.repo, api.token, request.again()):
             raise
     return Commit(str(made.oid), made.pr_revision or going_on(request))
 
@@ -146,32 +141,3 @@ def _hashes_what_it_sends() -> bool:
     from huggingface_hub.utils import _runtime
 
     return _runtime.is_xet_available()
-
-
-def _pull_requests(api: HfApi, request: Request) -> dict[str, str]:
-    """The pull requests of the repository, refs/pr/N, and the commit of each."""
-    refs = api.list_repo_refs(request.repo, include_pull_requests=True).pull_requests or []
-    return {ref.ref: ref.target_commit for ref in refs}
-
-
-def _opened(api: HfApi, request: Request, known: dict[str, str]) -> list[str]:
-    """Pull requests that were opened since `known`; none where the Hub does not say."""
-    if not request.create_pr:
-        return []
-    with suppress(transport_error(), OSError, ValueError):
-        return sorted(_pull_requests(api, request).keys() - known.keys())
-    return []
-
-
-def _taken(api: HfApi, request: Request, target: Target, found: Changes, known: dict[str, str]) -> Commit | None:
-    """The commit that the Hub made although its answer was lost; None if it made none, or does not answer."""
-    with suppress(transport_error(), OSError, ValueError, LayerPruneError):
-        if request.create_pr:
-            candidates = {ref: oid for ref, oid in _pull_requests(api, request).items() if ref not in known}
-        else:
-            head = str(api.model_info(request.repo, revision=request.revision).sha)
-            candidates = {"": head} if head != target.head else {}
-        for ref, oid in candidates.items():
-            if _difference(RemoteRepo(request.repo, oid, token=target.token), [*found.send, *found.same], found.delete) is None:
-                return Commit(oid, ref or going_on(request))
-    return None

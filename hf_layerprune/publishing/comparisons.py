@@ -10,8 +10,8 @@ from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.folder import EVALUATION, PLAN
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.errors import PublishError, shown
-from hf_layerprune.publishing.chain import healings
 from hf_layerprune.publishing.facts import CardFacts, read_optional
+from hf_layerprune.publishing.stages import healings
 
 
 def with_control(facts: CardFacts, place: Path, evaluation: str, healing: str, remedy: str) -> CardFacts:
@@ -27,7 +27,7 @@ def with_control(facts: CardFacts, place: Path, evaluation: str, healing: str, r
     if tuned.checkpoint.fingerprint != facts.source.fingerprint:
         theirs = f"{shown(tuned.checkpoint.id)} with fingerprint {tuned.checkpoint.fingerprint[:12]}"
         raise PublishError(f"{place}: a control made from {theirs}, but this model was made from {facts.source.fingerprint[:12]}. {remedy}")
-    if (times := len(healings(facts.chain))) > 1:
+    if (times := len(healings(facts.stages))) > 1:
         raise PublishError(f"{facts.name} was healed {times} times, and a control is compared with one healing. {remedy}")
     if other := _differs(facts.healing, tuned):
         raise PublishError(f"{place}: not the same fine-tuning, {other} differs. Heal the source with the recipe and data of this model.")
@@ -42,7 +42,7 @@ def with_pruned(facts: CardFacts, path: Path, remedy: str) -> CardFacts:
     report = read_optional(path, EvalReport.load)
     if report is None:
         raise PublishError(f"{path}: missing. Evaluate the pruned model first (`hf-layerprune evaluate`).")
-    stage = facts.chain[-1 - len(healings(facts.chain))].source
+    stage = facts.stages[-1 - len(healings(facts.stages))].source
     if report.model.fingerprint != stage.fingerprint:
         theirs = f"{shown(report.model.id)} with fingerprint {report.model.fingerprint[:12]}"
         raise PublishError(f"{path}: of {theirs}, but this model was healed from {stage.fingerprint[:12]}. {remedy}")

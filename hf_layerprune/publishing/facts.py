@@ -16,13 +16,13 @@ from hf_layerprune.artifacts.folder import (
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import UsageError
-from hf_layerprune.publishing.chain import Made
 from hf_layerprune.publishing.sizes import Sizes
+from hf_layerprune.publishing.stages import Stage
 
 Record = TypeVar("Record")
 
@@ -37,40 +37,27 @@ class Named(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CardFacts:
-    """name: of the model, its folder's; source: what it was made from; family, layers, hidden_size, deepstack_layers: of its
-    decoder, and of the source's taps; original_layers, original_depth: each layer's index in the first ancestor, and how many
-    that had; sizes: before and after; card: what source.json says of licence, language and task, the licence as a
-    person named it where license_given; plan, statistics, healing,
-    evaluation, control: the records, None where there is none; control, control_healing are those of the unpruned source
-    after the same fine-tuning; pruned: of the pruned model before it was fine-tuned; before: the checkpoints before `source`,
-    oldest first, it last; later: those from the pruned stage of a healed model to what was healed last; both empty where there is
-    nothing to tell; figures: names of the images that lie beside the card, under layerprune/; repo: the id that it is pushed to,
-    None for a card that stays with its folder.
-    """
+    """Everything that a card says of a model; a record that is missing is None."""
 
-    name: str
+    name: str  # of the model: its folder's
     manifest: Manifest
-    source: SourceRef
-    family: str
-    layers: int
-    hidden_size: int
-    deepstack_layers: int
-    original_layers: tuple[int, ...] | None
-    original_depth: int | None
+    source: SourceRef  # what it was pruned from, or for a dense model that was healed, what was healed
+    decoder: ModelFacts  # of this model
+    original_depth: int | None  # layers of the first ancestor
     sizes: Sizes
-    card: Mapping[str, Any]
+    card: Mapping[str, Any]  # what source.json says of license, language and task
     plan: PruningPlan | None
     statistics: LayerStatistics | None
     healing: HealingRecord | None
     evaluation: EvalReport | None
-    control: EvalReport | None = None
+    control: EvalReport | None = None  # of the unpruned source after the same fine-tuning
     control_healing: HealingRecord | None = None
-    pruned: EvalReport | None = None
-    before: tuple[Made, ...] = ()
-    later: tuple[Made, ...] = ()
-    license_given: bool = False
-    figures: frozenset[str] = frozenset()
-    repo: str | None = None
+    pruned: EvalReport | None = None  # of the pruned model before it was fine-tuned
+    before: tuple[Stage, ...] = ()  # up to the source, which is last; empty: only the source is known
+    later: tuple[Stage, ...] = ()  # from the pruned stage of a healed model to what was healed last
+    license_given: bool = False  # whether a person named the license
+    figures: frozenset[str] = frozenset()  # names of the images beside the card, under layerprune/
+    repo: str | None = None  # the id that it is pushed to, None for a card that stays with its folder
 
     @property
     def license(self) -> str | None:
@@ -79,24 +66,24 @@ class CardFacts:
         return str(found[0] if isinstance(found, list) else found) if found else None
 
     @property
-    def chain(self) -> tuple[Made, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """Every checkpoint from the first that the records name to this one, which is last."""
-        before = self.before or (Made(self.source),)
-        chain = [*before[:-1], replace(before[-1], source=self.source)]
+        before = self.before or (Stage(self.source),)
+        found = [*before[:-1], replace(before[-1], source=self.source)]
         if self.plan and self.healing:
-            first, *rest = self.later or (Made(self.healing.checkpoint, PRUNED),)
+            first, *rest = self.later or (Stage(self.healing.checkpoint, PRUNED),)
             stages = [replace(first, plan=self.plan, record=f"{RECORDS}/{PLAN}"), *rest]
-            chain += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
+            found += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
         own = SourceRef(self.name, None, self.sizes.fingerprint or "")
         if self.healing:
-            return (*chain, Made(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
-        return (*chain, Made(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
+            return (*found, Stage(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
+        return (*found, Stage(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
 
     @property
     def base_model(self) -> str | None:
         """The Hub id of what this was made from, or of what that says it was made from; None where neither is on the Hub."""
         inherited = self.card.get("base_model")
-        ancestors = [made.source.id for made in reversed(self.before)]
+        ancestors = [stage.source.id for stage in reversed(self.before)]
         candidates = [self.source.id, *ancestors, *([inherited] if isinstance(inherited, str) else inherited or [])]
         return next((str(item) for item in candidates if is_hub_id(item)), None)
 

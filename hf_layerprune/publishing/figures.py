@@ -52,7 +52,7 @@ def _wanted(facts: CardFacts) -> list[tuple[str, str]]:
 
 
 def _read(folder: Path, name: str) -> bytes | None:
-    """A picture of the folder's records, None where there is none, or something else."""
+    """A figure of the folder's records, None if it is missing or not a PNG."""
     with suppress(LayerPruneError):
         content = read_bounded(regular_file(folder, f"{RECORDS}/{name}", ""), "figure", MAX_FIGURE_BYTES)
         return content if content.startswith(PNG) else None

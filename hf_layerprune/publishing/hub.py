@@ -17,7 +17,7 @@ from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.remote_files import AGAIN, RemoteFile
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.publishing.contents import CARD_RECORD, OUR_RECORDS, Item, blob_id
-from hf_layerprune.publishing.inert import plain
+from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.preflight import Request
 from hf_layerprune.publishing.refusals import LOG_IN
 

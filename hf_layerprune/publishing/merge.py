@@ -1,16 +1,14 @@
-"""A card that a person has edited: our parts and keys are written anew, every other byte of theirs stays."""
+"""A card that a person has edited: our parts and keys are written anew, every byte of theirs beside our parts stays."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.errors import PublishError, shown
-from hf_layerprune.publishing.metadata import OUR_TAGS, yaml_lines
+from hf_layerprune.publishing.metadata import OUR_TAGS, front_matter
 
 KEYS_LINE = re.compile(r"^<!-- hf-layerprune:keys ([a-z_ -]+) -->[ \t]*\r?$", re.MULTILINE)
 MARKER = re.compile(r"^<!-- hf-layerprune:(begin|end) ([a-z-]{1,40}) -->[ \t]*\r?(?:\n|\Z)", re.MULTILINE)
@@ -43,43 +41,42 @@ def our_parts(card: str) -> str:
     What a person wrote beside them, line ends and the order of keys do not count. PublishError where the markers are damaged.
     """
     texts = [(part.name, _unix(card[part.start : part.stop])) for part in find_parts(card)]
-    entries = _parsed(_front(card)[0])
-    keys = {key: _ours(key, entries.get(key)) for key in _our_keys(card)}
+    found = _split(card)[0]
+    keys = {key: str(sorted(_tags(found)[0]) if key == "tags" else found.get(key)) for key in _our_keys(card)}
     return digest_of([texts, keys])
 
 
 def merge_card(existing: str, rendered: str) -> str:
     """`existing` with our parts and keys as `rendered` has them; a part it lacks comes after the part before it, or at the end.
 
-    What a person wrote in `rendered` is left out. PublishError where the markers or the metadata of `existing` are damaged, so that it
-    is not known what is a person's.
+    What a person wrote in `rendered` is left out, and so are remarks in metadata that has to change. PublishError where the markers
+    or the metadata of `existing` are damaged, so that it is not known what is a person's.
     """
     if not existing.strip("\ufeff \t\r\n"):
         return rendered
-    yaml, body = _front(existing)
-    new_yaml, new_body = _front(rendered)
-    before = existing[: len(existing) - len(body)] if yaml is not None else ""
-    merged = _merge_yaml(yaml or "", new_yaml or "", _our_keys(existing), _our_keys(rendered))
-    opening, closing = _fences(before)
-    return opening + merged + closing + _merge_body(body if yaml is not None else existing.lstrip("\ufeff"), new_body)
+    (old, body), (new, new_body) = _split(existing), _split(rendered)
+    were_ours, ours = _our_keys(existing), _our_keys(rendered)
+    merged = {key: value for key, value in old.items() if key not in were_ours or key in ours} | {key: new[key] for key in ours}
+    if "tags" in ours:
+        merged["tags"] = [*_tags(new)[0], *_tags(old)[1]]
+    front = existing[: len(existing) - len(body)] if merged == old else front_matter(merged)
+    return front + _merge_body(body, new_body)
 
 
 def own_text(card: str) -> str:
     """What a person wrote in a card beside our parts and keys, in one text that can be compared; empty where there is nothing."""
-    yaml, body = _front(card)
+    found, body = _split(card)
     edges = [0, *(edge for part in find_parts(body) for edge in (part.start, part.stop)), len(body)]
     texts = [_unix(body[start:stop]).strip() for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-    values, ours = _parsed(yaml), _our_keys(card)
-    keys = {key: value for key, value in values.items() if key not in ours}
-    tags = _theirs(values.get("tags")) or [] if "tags" in ours else []
-    remarks = [line.strip() for line in (yaml or "").splitlines() if line.lstrip().startswith("#")]
-    found = [[text for text in texts if text], keys, tags, remarks]
-    return json.dumps(found, sort_keys=True) if any(found) else ""
+    ours = _our_keys(card)
+    keys = sorted((key, value) for key, value in found.items() if key not in ours)
+    own = [[text for text in texts if text], keys, _tags(found)[1] if "tags" in ours else []]
+    return repr(own) if any(own) else ""
 
 
 def taken_keys(existing: str, rendered: str) -> tuple[str, ...]:
     """The metadata keys that a person set in `existing`, which a merge would set to something else."""
-    theirs, ours, were_ours = _parsed(_front(existing)[0]), _parsed(_front(rendered)[0]), _our_keys(existing)
+    theirs, ours, were_ours = _split(existing)[0], _split(rendered)[0], _our_keys(existing)
     becoming = [key for key in _our_keys(rendered) if key in theirs and key not in were_ours and key != "tags"]
     return tuple(key for key in becoming if theirs[key] != ours.get(key))
 
@@ -145,62 +142,27 @@ def _our_keys(card: str) -> tuple[str, ...]:
     return ()
 
 
-def _front(card: str) -> tuple[str | None, str]:
-    """The YAML of the front matter, None if there is none, and what follows it."""
+def _tags(metadata: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Our tags, and those that a person added; none where they are no list."""
+    tags = metadata.get("tags")
+    found = tags if isinstance(tags, list) else []
+    return [tag for tag in found if tag in OUR_TAGS], [tag for tag in found if tag not in OUR_TAGS]
+
+
+def _split(card: str) -> tuple[dict[str, Any], str]:
+    """The metadata of the front matter, empty where there is none, and what follows it."""
     found = FRONT_MATTER.match(card)
-    return (found["yaml"], card[found.end() :]) if found else (None, card)
+    return (_parsed(found["yaml"]), card[found.end() :]) if found else ({}, card.lstrip("\ufeff"))
 
 
-def _fences(before: str) -> tuple[str, str]:
-    """The lines around the YAML as they stand, ours where there are none."""
-    found = FRONT_MATTER.match(before)
-    return (before[: found.start("yaml")], before[found.end("yaml") :]) if found else ("---\n", "---\n")
-
-
-def _merge_yaml(existing: str, rendered: str, were_ours: Iterable[str], ours: Iterable[str]) -> str:
-    """Keys of ours replaced in their places or added at the end; those that we set then and no longer, removed."""
-    new, old = {key: span for key, span in _entries(rendered).items() if key in ours}, _entries(existing)
-    theirs = _parsed(existing)
-    lines = existing.splitlines(keepends=True)
-    if lines and not lines[-1].endswith(("\n", "\r")):
-        lines[-1] += "\n"
-    for key, (first, stop) in sorted(old.items(), key=lambda item: -item[1][0]):
-        if key in new:
-            lines[first:stop] = [_with_theirs(key, _text(rendered, new[key]), theirs[key])]
-        elif key in were_ours:
-            lines[first:stop] = []
-    return "".join(lines) + "".join(_with_theirs(key, _text(rendered, span), None) for key, span in new.items() if key not in old)
-
-
-def _text(text: str, span: tuple[int, int]) -> str:
-    return "".join(text.splitlines(keepends=True)[slice(*span)])
-
-
-def _with_theirs(key: str, ours: str, theirs: Any) -> str:
-    """Our lines of a key; behind our tags come those that a person added to the card that is there."""
-    if key != "tags" or not isinstance(tags := _parsed(ours)[key], list):
-        return ours
-    wanted = [*(tag for tag in tags if tag in OUR_TAGS), *(_theirs(theirs) or ())]
-    return ours if wanted == tags else yaml_lines(key, wanted)
-
-
-def _ours(key: str, value: Any) -> Any:
-    return sorted(tag for tag in value if tag in OUR_TAGS) if key == "tags" and isinstance(value, list) else value
-
-
-def _theirs(tags: Any) -> list[Any] | None:
-    """Those of a card's tags that a person added; None where they are no list."""
-    return [tag for tag in tags if tag not in OUR_TAGS] if isinstance(tags, list) else None
-
-
-def _parsed(text: str | None) -> dict[str, Any]:
-    """The keys and values, as text: no tag is obeyed, and no alias, which could unfold to gigabytes."""
+def _parsed(text: str) -> dict[str, Any]:
+    """The keys and values of metadata. No tag is obeyed, and no alias, which could unfold to gigabytes."""
     import yaml
 
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text or "", Loader=yaml.BaseLoader)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise PublishError(f"the card's metadata refers from one place to another (a YAML alias). Write it out. {REPAIR}")
-        value = yaml.load(text or "", Loader=yaml.BaseLoader)
+        node, value = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         line = " ".join(str(error).split())
         raise PublishError(f"the card's metadata is no valid YAML: {line[:160]}. {REPAIR}") from error
@@ -208,30 +170,9 @@ def _parsed(text: str | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise PublishError(f"the card's metadata is {shown(value)}, expected keys and values. {REPAIR}")
-    return value
-
-
-def _entries(text: str) -> dict[str, tuple[int, int]]:
-    """For each key the lines it takes, from its own to before the next key or the comments and empty lines that lead to it."""
-    import yaml
-
-    if not _parsed(text):
-        return {}
-    node = yaml.compose(text, Loader=yaml.BaseLoader)
-    keys = [(str(key.value), key.start_mark.line) for key, _ in node.value]
-    if node.flow_style or any(key.start_mark.column for key, _ in node.value) or len({line for _, line in keys}) != len(keys):
-        raise PublishError(f"the card's metadata is not written one key a line, from the beginning of the line. {REPAIR}")
-    if len({name for name, _ in keys}) != len(keys):
+    if len(node.value) != len(value):
         raise PublishError(f"the card's metadata has a key twice. {REPAIR}")
-    lines = text.splitlines(keepends=True)
-    stops = [line for _, line in keys[1:]] + [len(lines)]
-    return {name: (first, _trimmed(lines, first, stop)) for (name, first), stop in zip(keys, stops, strict=True)}
-
-
-def _trimmed(lines: list[str], first: int, stop: int) -> int:
-    while stop > first + 1 and (not lines[stop - 1].strip() or lines[stop - 1].startswith("#")):
-        stop -= 1
-    return stop
+    return value
 
 
 def _unix(text: str) -> str:

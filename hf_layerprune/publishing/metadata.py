@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport, Row
+from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
-from hf_layerprune.publishing.inert import plain
 
 OUR_TAGS = ("hf-layerprune", "layer-pruning", "pruned")
 INHERITED = ("license", "license_name", "license_link", "language", "pipeline_tag")
@@ -28,11 +28,11 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     return found
 
 
-def yaml_lines(key: str, value: Any) -> str:
-    """One key and its value as YAML, ending with a line break. Nothing in it can begin a line with `---`."""
-    from huggingface_hub.utils._fixes import yaml_dump
+def front_matter(found: Mapping[str, Any]) -> str:
+    """The YAML block at the head of a card. Nothing in it can begin a line with `---`."""
+    from huggingface_hub.utils import yaml_dump
 
-    return str(yaml_dump({key: value}, sort_keys=False))
+    return f"---\n{yaml_dump(dict(found), sort_keys=False)}---\n"
 
 
 def model_index(model: str, report: EvalReport) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _datasets(facts: CardFacts) -> list[str]:
     """The Hub datasets that it, or what it was made from, was healed on."""
-    sources = [source for made in facts.chain if made.healing for source in made.healing.data.get("sources", [])]
+    sources = [source for stage in facts.stages if stage.healing for source in stage.healing.data.get("sources", [])]
     return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
 
 

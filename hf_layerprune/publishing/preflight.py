@@ -43,10 +43,12 @@ class Request:
         return self.create_pr or (self.revision or "").startswith("refs/pr/")
 
     def again(self, pull_request: str | None = None) -> str:
-        """What to do after an interruption, given the pull request that was opened, if one was."""
-        if pull_request is None:
-            return AGAIN
-        return f"{pull_request} was opened: go on with --revision {pull_request} in place of --create-pr."
+        """What to do after a failure or an interruption. pull_request: that was opened, None if none is known."""
+        if pull_request is not None:
+            return f"{pull_request} was opened: go on with --revision {pull_request} in place of --create-pr."
+        if self.create_pr:
+            return f"{AGAIN} If {self.repo} has a new pull request, go on with --revision refs/pr/N in place of --create-pr."
+        return AGAIN
 
 
 def publishable(folder: Path, **named: Unpack[Named]) -> CardFacts:

@@ -14,10 +14,10 @@ from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.errors import shown
 from hf_layerprune.publishing.commit import Changes, Commit, changes, going_on, publish
 from hf_layerprune.publishing.contents import items_of, record_files
+from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.facts import Named
 from hf_layerprune.publishing.figures import figures_note
 from hf_layerprune.publishing.hub import Target, check_metadata, check_token, connect, create, find_target, time_limits
-from hf_layerprune.publishing.inert import plain
 from hf_layerprune.publishing.preflight import Request, prove, publishable
 from hf_layerprune.publishing.refusals import push_errors
 from hf_layerprune.publishing.remote_card import LocalCard, card_items

@@ -32,10 +32,10 @@ from hf_layerprune.checkpoint.side_files import check_ours
 from hf_layerprune.errors import ArtifactError, LayerPruneError, PublishError
 from hf_layerprune.families.facts import LINEAGE, model_facts
 from hf_layerprune.families.lookup import find
-from hf_layerprune.publishing.chain import ancestors
 from hf_layerprune.publishing.comparisons import with_control, with_pruned
 from hf_layerprune.publishing.facts import CardFacts, read_optional
 from hf_layerprune.publishing.sizes import sizes_of
+from hf_layerprune.publishing.stages import ancestors
 
 
 def card_facts(folder: Path, *, license: str | None = None, control: Path | None = None, pruned: Path | None = None) -> CardFacts:
@@ -85,11 +85,7 @@ def _read(folder: Path, license: str | None) -> CardFacts:
         name=folder.resolve().name,
         manifest=manifest,
         source=source,
-        family=decoder.family,
-        layers=decoder.layers,
-        hidden_size=decoder.hidden_size,
-        deepstack_layers=decoder.deepstack_layers,
-        original_layers=decoder.original_layers,
+        decoder=decoder,
         original_depth=depth if type(depth) is int else None,
         sizes=sizes_of(folder, config, manifest, len(plan.drop) if plan else 0),
         card=_card(records / PROVENANCE, license),
@@ -105,11 +101,11 @@ def _read(folder: Path, license: str | None) -> CardFacts:
 
 def _with_lineage(folder: Path, facts: CardFacts) -> CardFacts:
     """The facts with what came before the source, and between the pruned stage and what was healed."""
-    made = ancestors(folder, facts.manifest)
-    places = [place for place, step in enumerate(made) if step.source.fingerprint == facts.source.fingerprint]
+    stages = ancestors(folder, facts.manifest)
+    places = [place for place, step in enumerate(stages) if step.source.fingerprint == facts.source.fingerprint]
     if not places:
         raise PublishError(f"{folder / RECORDS / PLAN} is for none of the checkpoints that {PROVENANCE} names. Write the model again.")
-    return replace(facts, before=made[: places[-1] + 1], later=made[places[-1] + 1 :])
+    return replace(facts, before=stages[: places[-1] + 1], later=stages[places[-1] + 1 :])
 
 
 def _named(path: Path) -> str | None:
@@ -145,8 +141,10 @@ def _check(folder: Path, facts: CardFacts) -> None:
     """Refuse records of different models: each number of a card must be this model's."""
     plan, healing, manifest = facts.plan, facts.healing, facts.manifest
     records = folder / RECORDS
-    if plan and len(plan.keep) != facts.layers:
-        raise PublishError(f"{records / PLAN} keeps {len(plan.keep)} layers, but config.json has {facts.layers}: they are of two models.")
+    if plan and len(plan.keep) != facts.decoder.layers:
+        raise PublishError(
+            f"{records / PLAN} keeps {len(plan.keep)} layers, but config.json has {facts.decoder.layers}: they are of two models."
+        )
     if plan and not healing and plan.source.fingerprint != manifest.source.fingerprint:
         raise PublishError(f"{records / PLAN} is for another source than {MANIFEST}. Write the model again with `hf-layerprune apply`.")
     if healing and healing.checkpoint.fingerprint != manifest.source.fingerprint:

@@ -62,6 +62,18 @@ def test_json_holds_the_metadata(run_here: Run, folder: Path) -> None:
     assert not (folder / "README.md").exists()
 
 
+def test_the_pruned_model_stands_beside_the_healed_one(run_here: Run, here: Path) -> None:
+    healed = shutil.copytree(
+        CARDS / "mini-mixed-13L-interlace", here / "healed", ignore=shutil.ignore_patterns("*.md", "*.png", "pruned-*")
+    )
+    assert run_here("card", "healed").returncode == 0 and "| source | healed | control |" in (healed / "README.md").read_text()
+    assert run_here("card", "healed", "--pruned", CARDS / "mini-mixed-13L").returncode == 0
+    assert "| source | pruned | healed | control |" in (healed / "README.md").read_text()
+    assert (healed / "layerprune" / "pruned-eval.json").is_file()
+    refused = run_here("card", "healed", "--pruned", CARDS / "mini-cka-13L")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "Leave --pruned out" in refused.stderr
+
+
 def test_an_unknown_licence_is_pointed_out(run_here: Run, folder: Path) -> None:
     (folder / "layerprune" / "source.json").unlink()
     done = run_here("card", "short")

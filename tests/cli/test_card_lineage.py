@@ -1,4 +1,4 @@
-"""Cards of models that were pruned and healed more than once: the whole chain is told, and its commands make the model again."""
+"""Cards of models that were pruned and healed more than once: the whole lineage is told, and its commands reproduce the model."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_pruned_after_healing(done: Callable[[str], str], here: Path) -> None:
     (lacking := here.parent / "first" / "p3" / "layerprune" / "plan-2.json").unlink()
     card = render_card(card_facts(here.parent / "first" / "p3"))
     assert "then with layers removed, then with 1 of its 14" in card and "pruned to `p2` (its record does not lie here)" in card
-    assert "How `p2` was made these records do not say, so that it cannot be made again from them." in card
+    assert "How `p2` was made these records do not say, so that it cannot be reproduced from them." in card
     assert "hf-layerprune heal" not in card and "hf-layerprune apply ./p2 layerprune/plan.json" in card
     shutil.copy(records / "plan.json", lacking)
     with pytest.raises(PublishError, match=r"plan-2\.json: is not how the checkpoint at its place of the lineage was made"):

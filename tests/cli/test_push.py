@@ -172,10 +172,10 @@ def test_interrupted(hub: LoopbackHub, folder: Path, process: Callable[..., subp
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(("where", "skip"), [("GET .*/tree/", 1), ("POST .*/commit/", 0)], ids=["when it is looked at", "when it is made"])
-def test_an_interrupted_pull_request_is_named(
+def test_an_interrupted_pull_request_is_named_or_pointed_out(
     hub: LoopbackHub, folder: Path, process: Callable[..., subprocess.Popen[str]], number: signal.Signals, code: int, where: str, skip: int
 ) -> None:
-    """The pull request is there, and its answer is on the way: it is gone on with, and no second one is opened."""
+    """The pull request is there: it is named once its answer arrived, else pointed out; it is gone on with, and no second one is opened."""
     hub.add(REPO)
     started = process("--create-pr", "-q")
 
@@ -186,7 +186,10 @@ def test_an_interrupted_pull_request_is_named(
     hub.faults = [Fault(where, before=interrupt, skip=skip)] if skip else [Fault(where, after=interrupt)]
     _, said = started.communicate(timeout=300)
     named = "note: refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr.\n"
-    assert (started.returncode, said.replace("\n\n", "\n")) == (code, named + ("interrupted: the pull request is kept.\n" * (code == 130)))
+    if not skip:
+        again_all = "Push again: what was sent is kept, and only the rest is sent."
+        named = f"note: {again_all} If {REPO} has a new pull request, go on with --revision refs/pr/N in place of --create-pr.\n"
+    assert (started.returncode, said.replace("\n\n", "\n")) == (code, named + ("interrupted: what was sent is kept.\n" * (code == 130)))
     hub.faults.clear()
     again = process("--revision", "refs/pr/1")
     again.communicate(timeout=300)

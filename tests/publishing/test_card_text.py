@@ -1,4 +1,4 @@
-"""What a card says, what it says was not measured, and that no stranger's text is more than text in it."""
+"""What a card says, what it says was not measured, and that no untrusted text is more than text in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
 from hf_layerprune.artifacts.eval_report import Tally
-from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
+from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_tables, render_card
 from hf_layerprune.publishing.merge import find_parts
@@ -62,7 +62,7 @@ ALLOWED_HTML = re.compile(
 
 
 def hostile_facts(facts: CardFacts, text: str) -> CardFacts:
-    """Every stranger's text in a card's records replaced by one."""
+    """Every untrusted text in a card's records replaced by one."""
     assert facts.plan and facts.healing and facts.evaluation and facts.control and facts.statistics
     source = SourceRef(text, text, facts.source.fingerprint)
     plan = replace(facts.plan, source=source, strategy=text, parameters={text: text}, score_meaning=text)
@@ -297,7 +297,7 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     assert "to tune 4, to freeze 0.\n" in render_card(replace(facts, plan=marked))
     one = replace(facts.plan, drop=(6,), keep=tuple(sorted({*range(16)} - {6})), budget=replace(facts.plan.budget, layers=1))
     shown = render_card(replace(facts, plan=one, figures=frozenset({"layer-map.png"})))
-    assert "general pictures; removed: layer 6 of 16." in shown
+    assert "general images; removed: layer 6 of 16." in shown
 
 
 def test_the_loss_in_words_is_that_of_the_text(facts: CardFacts) -> None:
@@ -322,7 +322,7 @@ def test_the_recipe_says_of_each_setting_whose_it_is(facts: CardFacts) -> None:
 
 
 def test_a_published_cards_dark_figures_are_found_from_anywhere(facts: CardFacts) -> None:
-    """The Hub finds the `src` of a picture in the repository; of a `srcset` that is not known."""
+    """The Hub finds the `src` of an image in the repository; of a `srcset` that is not known."""
     shown = render_card(replace(facts, figures=frozenset({"layer-map.png"}), repo="me/short"))
     assert 'srcset="https://huggingface.co/me/short/resolve/main/layerprune/layer-map-dark.png"' in shown
     assert 'src="layerprune/layer-map.png"' in shown
@@ -373,14 +373,14 @@ def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(fac
     )
     card = render_card(replace(facts, plan=plan))
     assert (
-        "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "- Relaxed: " in card
+        "**Warning:** the plan drops" in card and "Forced, protected and removed nevertheless: layer 1." in card and "- Relaxed: " in card
     )
 
 
 @pytest.mark.parametrize(("method", "relaxed"), [("interlace", True), ("interlace-pooled", True), ("mixed", False)])
 def test_a_plan_that_was_relaxed_is_called_so_wherever_it_is_shown(facts: CardFacts, method: str, relaxed: bool) -> None:
     """At 40 % mini's twelve free layers hold fewer separate triplets than layers that are to go."""
-    mini = ModelFacts(facts.source, facts.family, 16, facts.hidden_size, facts.deepstack_layers)
+    mini = replace(facts.decoder, layers=16, original_layers=None)
     plan = make_plan(mini, method, statistics=facts.statistics, budget="0.4")
     card = render_card(replace(facts, plan=plan, figures=frozenset({"layer-map.png"})))
     layers = ", ".join(map(str, plan.drop))

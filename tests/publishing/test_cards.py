@@ -1,4 +1,4 @@
-"""cards/ holds what the records say: every card and figure is made again and compared."""
+"""cards/ holds what the records say: every card and figure is written again and compared."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def test_every_family_of_method_and_a_healed_model_has_a_card() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_is_what_its_records_say(write_cards: ModuleType, tmp_path: Path, name: str) -> None:
-    card, *pictures = write_cards.write(name, tmp_path)
+    card, *figures = write_cards.write(name, tmp_path)
     committed = ROOT / "cards" / name
     assert card.read_text(encoding="utf-8") == (committed / "README.md").read_text(encoding="utf-8")
-    assert [path.name for path in pictures] == sorted(path.name for path in committed.glob("layerprune/*.png"))
-    for path in pictures:
+    assert [path.name for path in figures] == sorted(path.name for path in committed.glob("layerprune/*.png"))
+    for path in figures:
         assert alike(path.read_bytes(), (committed / "layerprune" / path.name).read_bytes()), path.name
 
 
@@ -108,13 +108,13 @@ class Live(HTMLParser):
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_no_strangers_text_is_live_on_the_page(look: ModuleType, facts: CardFacts, tmp_path: Path, text: str) -> None:
+def test_no_untrusted_text_is_live_on_the_page(look: ModuleType, facts: CardFacts, tmp_path: Path, text: str) -> None:
     allowed = {"code", "pre", "h1", "h2", "p", "strong", "a", "ul", "li", "picture", "source", "img"}
     allowed |= {"table", "thead", "tbody", "tr", "th", "td"}
     live = Live(look.page(render_card(hostile_facts(facts, text)), tmp_path))
     assert live.tags == allowed
-    pictures = {f"layerprune/{name}{theme}.png" for name in ("layer-map", "loss") for theme in ("", "-dark")}
-    assert live.places == pictures | {"https://arxiv.org/abs/2603.20275"}
+    images = {f"layerprune/{name}{theme}.png" for name in ("layer-map", "loss") for theme in ("", "-dark")}
+    assert live.places == images | {"https://arxiv.org/abs/2603.20275"}
 
 
 def test_a_card_as_a_page(look: ModuleType, facts: CardFacts, tmp_path: Path) -> None:

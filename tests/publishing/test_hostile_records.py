@@ -1,4 +1,4 @@
-"""Any text of any record that goes with a model may be a stranger's: it is refused in one line, or stays text in the card."""
+"""Any text of any record that goes with a model may be untrusted: it is refused in one line, or stays text in the card."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def with_lineage(folder: Path) -> Path:
     path = folder / "layerprune" / "source.json"
     record = json.loads(path.read_text())
     facts = card_facts(folder)
-    lineage = [{**vars(made.source), "how": made.how} for made in facts.chain[:-1]]
+    lineage = [{**vars(made.source), "how": made.how} for made in facts.stages[:-1]]
     path.write_text(json.dumps(record | {"lineage": lineage}))
     return folder
 

@@ -127,14 +127,27 @@ def test_retry_after_is_waited_for(hub: LoopbackHub, pushed: Callable[..., Pushe
 
 
 @pytest.mark.parametrize("status", [0, 500, 504])
-def test_an_answer_that_is_lost_is_looked_up(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], status: int) -> None:
+def test_after_an_answer_that_is_lost_pushing_again_finds_what_arrived(
+    hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], status: int
+) -> None:
     hub.faults = [Fault(COMMIT, status, late=True)]
+    with pytest.raises(PublishError, match=f"{AGAIN}$"):
+        pushed()
     done = pushed()
-    assert done.commit == hub.repos[REPO].refs["main"] and len(hub.repos[REPO].summaries) == 1 and whole(hub, folder)
-    (hub.repos[REPO].files())["layerprune/plan.json"] = b"{}"
+    assert done.uploaded == () and done.commit == hub.repos[REPO].refs["main"]
+    assert len(hub.repos[REPO].summaries) == 1 and whole(hub, folder)
+
+
+@pytest.mark.parametrize("status", [0, 500, 504])
+def test_after_the_answer_to_a_pull_request_is_lost_it_can_be_gone_on_with(
+    hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], status: int
+) -> None:
+    hub.add(REPO)
     hub.faults = [Fault(COMMIT, status, late=True)]
-    proposed = pushed(create_pr=True)
-    assert proposed.pull_request == "refs/pr/1" and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
+    with pytest.raises(PublishError, match=rf"{AGAIN} If {REPO} has a new pull request, go on with --revision refs/pr/N in place of"):
+        pushed(create_pr=True)
+    done = pushed(revision="refs/pr/1")
+    assert done.uploaded == () and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
 
 
 def test_a_server_that_is_too_slow(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch) -> None:

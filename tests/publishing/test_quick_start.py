@@ -34,7 +34,7 @@ def test_it_answers_a_question_about_a_picture(tmp_path: Path, monkeypatch: pyte
     card = write_card(folder).read_text()
     assert block(card, "sh").split()[:2] == ["pip", "install"] and "torchvision" in block(card, "sh").split()
     assert command(card, "verify") == "hf-layerprune verify ./short --source mini"
-    draw_example("counting", "evaluate", 0).image.save(tmp_path / "picture.png")
+    draw_example("counting", "evaluate", 0).image.save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("transformers.AutoProcessor", SimpleNamespace(from_pretrained=lambda name: load_processor(Path(name))))
     exec(compile(block(card, "python"), "card", "exec"), {})

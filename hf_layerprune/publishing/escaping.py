@@ -1,4 +1,4 @@
-"""Strangers' text in a card: what a model, file, task or data source is called must stay text, in YAML, Markdown and HTML."""
+"""Untrusted text in a card: the name of a model, file, task or dataset must stay text, in YAML, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Markdown(str):
 
 
 def plain(text: object, limit: int = MAX_TEXT) -> str:
-    """A stranger's text on one line: control characters, direction marks and the like replaced, cut in the middle if longer.
+    """Untrusted text on one line: control characters, direction marks and the like replaced, shortened in the middle if longer.
 
     The ends of HTML comments are taken apart, so that no text passes for one of our markers.
     """
@@ -71,7 +71,7 @@ def place(name: str) -> Markdown:
 
 
 def literal(text: str) -> Markdown:
-    """A text as Python reads it, on one line of a fenced block; one that nobody would type is cut."""
+    """A text as Python reads it, on one line of a fenced block; one that nobody would type is shortened."""
     shown = json.dumps(text if len(text) <= MAX_ARGUMENT else plain(text), ensure_ascii=False)
     escaped = (letter if _visible(letter) and letter not in "<>" else f"\\U{ord(letter):08x}" for letter in shown)
     return Markdown("".join(escaped))

@@ -1,4 +1,4 @@
-"""Strangers' text as code, as an argument of a command and as a literal: shown as it is, and nothing more."""
+"""Untrusted text as code, as an argument of a command and as a literal: shown as it is, and nothing more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from publishing.test_card_text import PAGE, inside
 
 from hf_layerprune.publishing.card import CardFacts, render_card
-from hf_layerprune.publishing.inert import MAX_TEXT, NotShown, argument, code, literal, place, plain
+from hf_layerprune.publishing.escaping import MAX_TEXT, NotShown, argument, code, literal, place, plain
 from hf_layerprune.publishing.merge import begin, end, find_parts
 
 LIKE = ["a->b.jsonl", "x" * 1000, "<!-- hf-layerprune:begin title -->", "-->", "'->'", "<!'--", "```", "~~~", "a'b\"c\\d", ""]

@@ -1,4 +1,4 @@
-"""The chain of checkpoints that ends in a model, each with the record of how it was made, where that travelled along."""
+"""The checkpoints from the first that the records name to a model, each with the record of how it came about, where there is one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class Made:
+class Stage:
     """A checkpoint. how: "source", "pruned" or "healed"; plan, healing: how it was made of the one before, None where the records do not
     say; record: the file that says it."""
 
@@ -31,14 +31,14 @@ class Made:
     record: str | None = None
 
 
-def ancestors(folder: Path, manifest: Manifest) -> tuple[Made, ...]:
+def ancestors(folder: Path, manifest: Manifest) -> tuple[Stage, ...]:
     """What came before the checkpoint in a folder, oldest first, what it was made of last; PublishError where the records are of others."""
     records = folder / RECORDS
     steps = ancestors_of(records, manifest)
     if steps[-1].source.fingerprint != manifest.source.fingerprint:
         raise PublishError(f"{records / PROVENANCE}: its lineage does not end with this model's source. Write the model again.")
     pruned = max((place for place, step in enumerate(steps) if step.how == PRUNED), default=-1)
-    made = [Made(steps[0].source, steps[0].how)]
+    found = [Stage(steps[0].source, steps[0].how)]
     for place, step in enumerate(steps[1:], 1):
         before = steps[place - 1].source
         plan = healing = None
@@ -48,8 +48,8 @@ def ancestors(folder: Path, manifest: Manifest) -> tuple[Made, ...]:
             plan = _fitting(records / name, PruningPlan.load, lambda found: found.source, before)
         else:
             healing = _fitting(records / name, HealingRecord.load, lambda found: found.checkpoint, before)
-        made.append(Made(step.source, step.how, plan, healing, f"{RECORDS}/{name}" if plan or healing else None))
-    return tuple(made)
+        found.append(Stage(step.source, step.how, plan, healing, f"{RECORDS}/{name}" if plan or healing else None))
+    return tuple(found)
 
 
 def _fitting(path: Path, load: Callable[[Path], Record], made_of: Callable[[Record], SourceRef], before: SourceRef) -> Record | None:
@@ -61,7 +61,7 @@ def _fitting(path: Path, load: Callable[[Path], Record], made_of: Callable[[Reco
     return record
 
 
-def healings(chain: Sequence[Made]) -> list[Made]:
-    """The fine-tunings at the end of a chain, after the last pruning, oldest first."""
-    last = max((place for place, made in enumerate(chain) if made.how != HEALED), default=-1)
-    return list(chain[last + 1 :])
+def healings(stages: Sequence[Stage]) -> list[Stage]:
+    """The fine-tunings at the end, after the last pruning, oldest first."""
+    last = max((place for place, stage in enumerate(stages) if stage.how != HEALED), default=-1)
+    return list(stages[last + 1 :])
