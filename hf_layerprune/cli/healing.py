@@ -96,13 +96,13 @@ def _lines(request: HealingRequest, record: HealingRecord, reused: bool) -> list
         return [
             f"{quoted(request.output)} was healed from the same checkpoint with the same data and settings already; nothing was changed"
         ]
-    trained, layers = record.trained, len(record.trained["layers"])
-    what = f"layers {', '.join(map(str, trained['layers']))}, by {trained['chosen_by']}" if layers else "adapters on every decoder layer"
+    trained, layers = record.trained, len(record.trained.layers)
+    what = f"layers {', '.join(map(str, trained.layers))}, by {trained.chosen_by}" if layers else "adapters on every decoder layer"
     loss, tenth = record.curve["loss"], max(1, record.steps // 10)
     kept = "adapter alone" if request.keep_adapter else "verified: every other tensor identical to its source"
     return [
         *_data_lines(record),
-        f"trained {count(trained['parameters'])} parameters in {trained['tensors']} tensors: {what}",
+        f"trained {count(trained.parameters)} parameters in {trained.tensors} tensors: {what}",
         f"healed  {record.steps} steps in {record.seconds:.0f} s: loss {sum(loss[:tenth]) / tenth:.4f} -> {sum(loss[-tenth:]) / tenth:.4f}"
         f" (first and last tenth of the steps)",
         f"wrote   {quoted(request.output)}   {kept}",
@@ -111,12 +111,12 @@ def _lines(request: HealingRequest, record: HealingRecord, reused: bool) -> list
 
 def _data_lines(record: HealingRecord) -> list[str]:
     lines = []
-    for source in record.data["sources"]:
-        left = [f"{source[key]} {words}" for key, words in _LEFT.items() if source[key]]
-        lines.append(f"data    {source['samples']} samples of {source['origin']}" + (f" ({', '.join(left)})" if left else ""))
-    if over := record.data["samples"] % record.recipe["batch_size"]:
-        lines.append(f"        {over} samples do not fill a last batch of {record.recipe['batch_size']} and were not used")
-    lines += [f"  {reason}" for reason in record.data["reasons"][:5]]
+    for source in record.data.sources:
+        left = [f"{number} {words}" for key, words in _LEFT.items() if (number := getattr(source, key))]
+        lines.append(f"data    {source.samples} samples of {source.origin}" + (f" ({', '.join(left)})" if left else ""))
+    if over := record.data.samples % record.recipe.batch_size:
+        lines.append(f"        {over} samples do not fill a last batch of {record.recipe.batch_size} and were not used")
+    lines += [f"  {reason}" for reason in record.data.reasons[:5]]
     return lines
 
 

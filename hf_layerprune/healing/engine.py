@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hf_layerprune.artifacts.healing_record import Engine
 from hf_layerprune.errors import HealingError, UsageError, first_line
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.models.loading import choose_device
@@ -63,10 +64,10 @@ def uses_deepspeed(accelerator: Any) -> bool:
     return bool(accelerator.distributed_type.value == "DEEPSPEED")
 
 
-def engine_facts(accelerator: Any) -> dict[str, Any]:
+def engine_facts(accelerator: Any) -> Engine:
     """For the record: how many processes on what, and how the model was shared out."""
     stage = accelerator.deepspeed_plugin.zero_stage if uses_deepspeed(accelerator) else None
-    return {"processes": accelerator.num_processes, "device": accelerator.device.type, "zero_stage": stage}
+    return Engine(accelerator.num_processes, accelerator.device.type, stage)
 
 
 def rounds_per_step(recipe: Recipe, processes: int) -> int:

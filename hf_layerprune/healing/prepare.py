@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
+from hf_layerprune.artifacts.healing_record import DataReport, SourceReport
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.data.kept import kept
@@ -29,47 +30,6 @@ from hf_layerprune.healing.rendered_math import RenderedMath
 from hf_layerprune.healing.scan import BAD, LEFT_OUT, LISTED, TOO_LONG, Scan, Source, read_scan, scan
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class SourceReport:
-    """What became of one source's records: available = used + bad + too_long + left_out.
-
-    spec: as DataSpec.parse takes it, pinned to the commit; revision: commit on the Hub or None; digest: sha256 of its content;
-    scaled: of the used ones, those whose pictures are scaled down; samples: how many an epoch has of them by the weight; tokens: in
-    these samples; filters: the limits of `Filters`, by name; rendered_math: whether problems were taken as pictures.
-    """
-
-    spec: str
-    origin: str
-    revision: str | None
-    digest: str
-    available: int
-    used: int
-    bad: int
-    too_long: int
-    left_out: int
-    scaled: int
-    samples: int
-    tokens: int
-    filters: Mapping[str, str | None]
-    rendered_math: bool
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What healing data consist of. reasons: the first hundred for records that are bad or too long."""
-
-    sources: tuple[SourceReport, ...]
-    samples: int
-    max_length: int
-    seed: int
-    reasons: tuple[str, ...]
-    digest: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 class HealingData(Dataset[EncodedSample]):

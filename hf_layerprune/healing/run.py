@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.folder import HEALING
-from hf_layerprune.artifacts.healing_record import CURVES, HealingRecord
+from hf_layerprune.artifacts.healing_record import CURVES, HealingRecord, RecordedRecipe, Trained
 from hf_layerprune.artifacts.jsonfile import write_atomic
 from hf_layerprune.healing.collator import Collator
 from hf_layerprune.healing.engine import engine_facts, uses_deepspeed
 from hf_layerprune.healing.prepare import HealingData
-from hf_layerprune.healing.recipes import RECIPES
+from hf_layerprune.healing.recipes import RECIPES, settings
 from hf_layerprune.healing.request import HealingRequest
 from hf_layerprune.healing.saved_state import read_curve, restore, save, saved
 from hf_layerprune.healing.trainable import trained_model
@@ -67,20 +67,15 @@ def _follow(trainer: Trainer, request: HealingRequest, curve: list[Step], progre
 
 
 def _record(request: HealingRequest, data: HealingData, trainer: Trainer, curve: Sequence[Step], *, resumed: bool) -> HealingRecord:
-    recipe, trained = request.recipe.to_dict(), request.trained
-    published = RECIPES[request.recipe.name].to_dict()
+    recipe, trained = RecordedRecipe(**asdict(request.recipe) | {"ours": tuple(sorted(request.recipe.ours))}), request.trained
+    published = RECIPES[request.recipe.name]
     return HealingRecord(
         key=request.key(data.digest),
         checkpoint=request.checkpoint.source,
         recipe=recipe,
-        overridden=tuple(name for name, value in recipe.items() if value != published[name]),
-        trained={
-            "method": request.recipe.method,
-            "layers": list(trained.layers) if trained else [],
-            "chosen_by": trained.chosen_by if trained else request.recipe.paper,
-            **trainer.counts,
-        },
-        data=data.report.to_dict(),
+        overridden=tuple(name for name in settings(published) if getattr(recipe, name) != getattr(published, name)),
+        trained=Trained(recipe.method, trained.layers if trained else (), trained.chosen_by if trained else recipe.paper, **trainer.counts),
+        data=data.report,
         seed=request.seed,
         engine=engine_facts(trainer.accelerator),
         curve={name: tuple(float(asdict(step)[name]) for step in curve) for name in CURVES},

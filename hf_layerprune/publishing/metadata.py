@@ -74,8 +74,8 @@ def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _datasets(facts: CardFacts) -> list[str]:
     """The Hub datasets that it, or what it was made from, was healed on."""
-    sources = [source for made in facts.chain if made.healing for source in made.healing.data.get("sources", [])]
-    return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
+    sources = [source for made in facts.chain if made.healing for source in made.healing.data.sources]
+    return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(vars(source)))))
 
 
 def _plain(value: Any) -> Any:

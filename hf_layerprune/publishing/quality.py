@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+from hf_layerprune.artifacts.healing_record import Trained
 from hf_layerprune.artifacts.significance import SIGNIFICANT
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import code, name
@@ -144,12 +145,12 @@ def _trained_otherwise(facts: CardFacts) -> Iterator[str]:
     """What the control trained, where that is not what this model trained: each model's layers are its own."""
     assert facts.healing and facts.control_healing
     ours, theirs = facts.healing.trained, facts.control_healing.trained
-    if [ours["layers"], ours["parameters"]] != [theirs["layers"], theirs["parameters"]]:
+    if (ours.layers, ours.parameters) != (theirs.layers, theirs.parameters):
         yield f"It trained {_trained(theirs)}; this model {_trained(ours)}."
 
 
-def _trained(found: Mapping[str, Any]) -> str:
+def _trained(found: Trained) -> str:
     """Parameters, and the layers that they are in."""
-    *first, last = [f"{layer:d}" for layer in found["layers"]] or [""]
+    *first, last = [f"{layer:d}" for layer in found.layers] or [""]
     layers = f"layer{'s' if first else ''} {' and '.join(filter(None, [', '.join(first), last]))}" if last else "adapters on every layer"
-    return f"{found['parameters']:,} parameters in {layers}"
+    return f"{found.parameters:,} parameters in {layers}"

@@ -172,25 +172,22 @@ def healing_lines(facts: CardFacts) -> list[str]:
         return []
     recipe, trained, engine = record.recipe, record.trained, record.engine
     loss, tenth = record.curve["loss"], max(1, record.steps // 10)
-    changed = ", ".join(f"{code(key)} = {code(recipe[key])}" for key in record.overridden)
+    changed = ", ".join(f"{code(key)} = {code(getattr(recipe, key))}" for key in record.overridden)
     what = (
-        f"{_layers(trained['layers'])}, chosen by {name(trained['chosen_by'])}"
-        if trained["layers"]
-        else "adapters on every decoder layer, merged"
+        f"{_layers(trained.layers)}, chosen by {name(trained.chosen_by)}" if trained.layers else "adapters on every decoder layer, merged"
     )
     times = len(healings(facts.chain))
     last = [f"This is the last of {times} fine-tunings; what is known of the others stands under Lineage."] if times > 1 else []
-    stage = "" if engine.get("zero_stage") is None else f", DeepSpeed ZeRO stage {engine['zero_stage']:d}"
+    stage = "" if engine.zero_stage is None else f", DeepSpeed ZeRO stage {engine.zero_stage:d}"
     return [
         *last,
-        f"Recipe: {code(recipe['name'])} ({name(recipe['paper'])}); "
-        + (f"other than in the paper: {changed}." if changed else "as published."),
-        f"Trained: {trained['parameters']:,} parameters in {trained['tensors']:,} tensors: {what}.",
-        f"{record.steps:,} steps of {recipe['batch_size']:,} samples, {_plural(recipe['epochs'], 'epoch')}, learning rate "
-        f"{float(recipe['learning_rate']):g}, seed {record.seed:d}.",
+        f"Recipe: {code(recipe.name)} ({name(recipe.paper)}); " + (f"other than in the paper: {changed}." if changed else "as published."),
+        f"Trained: {trained.parameters:,} parameters in {trained.tensors:,} tensors: {what}.",
+        f"{record.steps:,} steps of {recipe.batch_size:,} samples, {_plural(recipe.epochs, 'epoch')}, learning rate "
+        f"{recipe.learning_rate:g}, seed {record.seed:d}.",
         f"Loss, mean over the first and the last tenth of the steps: {_mean(loss[:tenth]):.4f} and {_mean(loss[-tenth:]):.4f} nats an "
         "answer token (natural logarithms; 0 is certain)." + _rise(facts, _mean(loss[:tenth]), _mean(loss[-tenth:])),
-        f"Engine: {_plural(engine['processes'], 'process', 'processes')} on {name(engine['device'])}{stage}; {record.seconds:,.0f} s"
+        f"Engine: {_plural(engine.processes, 'process', 'processes')} on {name(engine.device)}{stage}; {record.seconds:,.0f} s"
         + (", resumed after an interruption." if record.resumed else "."),
         "Versions: " + ", ".join(f"{name(key)} {name(value)}" for key, value in record.versions.items()) + ".",
     ]

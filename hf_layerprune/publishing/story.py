@@ -85,7 +85,7 @@ def _recorded(made: Made) -> str:
     if made.plan:
         return f"{len(made.plan.drop)} of {made.plan.layers} layers by {code(made.plan.strategy)}, `{made.record}`"
     assert made.healing is not None
-    recipe = code(made.healing.recipe["name"])
+    recipe = code(made.healing.recipe.name)
     return f"{made.healing.steps:,} steps by {recipe}, seed {made.healing.seed:d}, `{made.record}`"
 
 
@@ -121,8 +121,8 @@ def reproduce_notes(facts: CardFacts) -> list[str]:
             notes.append(f"`apply` makes the pruned stage again byte for byte, the one with the fingerprint {fingerprint}.")
     if any(made.how == HEALED for made in steps):
         notes.append("`heal` repeats the fine-tuning; on other hardware or versions its weights come out slightly different.")
-    sources = [source for made in steps if made.healing for source in made.healing.data["sources"]]
-    if any(source.get("rendered_math") and source.get("left_out") for source in sources):
+    sources = [source for made in steps if made.healing for source in made.healing.data.sources]
+    if any(source.rendered_math and source.left_out for source in sources):
         notes.append("Problems that an evaluation asks were left out; name these evaluations again with `--exclude`.")
     return [*notes, *_not_here(facts, chain[start], start)]
 

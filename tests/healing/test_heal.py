@@ -20,7 +20,7 @@ from independent import read_model
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
-from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.data.spec import DataSpec
@@ -97,14 +97,14 @@ def test_the_result_is_a_checkpoint_like_any_other(pruned_mini: Path, name: str,
 
 def test_the_record(pruned_mini: Path, healed: Path) -> None:
     record = HealingRecord.load(healed / "layerprune" / "healing.json")
-    assert record.steps == 24 // 8 and record.recipe["batch_size"] == 8 and record.recipe["weight_decay"] == 0.0
+    assert record.steps == 24 // 8 and record.recipe.batch_size == 8 and record.recipe.weight_decay == 0.0
     assert set(record.overridden) == {"batch_size", "micro_batch_size", "learning_rate", "precision"}
-    assert record.engine == {"processes": 1, "device": "cpu", "zero_stage": None} and not record.resumed
+    assert record.engine == Engine(1, "cpu", None) and not record.resumed
     assert record.checkpoint.fingerprint == Checkpoint.open(pruned_mini, "x").source.fingerprint
     sizes = {name: len(tensor[2]) // 2 for name, tensor in read_model(pruned_mini).items()}
     tuned = [name for name in sizes if name.startswith(tuple(f"model.language_model.layers.{i}." for i in (5, 7, 10)))]
-    assert (record.trained["parameters"], record.trained["tensors"]) == (sum(sizes[name] for name in tuned), len(tuned))
-    assert record.data["sources"][0]["used"] == 24
+    assert (record.trained.parameters, record.trained.tensors) == (sum(sizes[name] for name in tuned), len(tuned))
+    assert record.data.sources[0].used == 24
     assert record.versions["torch"] == torch.__version__.partition("+")[0] or record.versions["torch"] == torch.__version__
 
 
@@ -160,7 +160,7 @@ def test_a_finished_healing_is_recognised(pruned_mini: Path, healed: Path) -> No
 
 def test_the_dense_control(tmp_path: Path) -> None:
     record, _ = run(request(model_path(), tmp_path / "out", "interlace", tune_last="25%"), samples=8)
-    assert record.trained["layers"] == [12, 13, 14, 15]
+    assert record.trained.layers == (12, 13, 14, 15)
     assert {int(LAYER.match(name)[1]) for name in changed_tensors(model_path(), tmp_path / "out")} == {12, 13, 14, 15}  # type: ignore[index]
     assert verify(tmp_path / "out").ok
 

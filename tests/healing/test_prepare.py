@@ -9,6 +9,7 @@ import pickle
 import signal
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,8 @@ def test_mini_with_another_source(tmp_path: Path) -> None:
     mini, lines = data.report.sources
     assert (mini.available, mini.used, mini.samples, mini.tokens + lines.tokens) == (30, 30, 30, int(data.lengths.sum()))
     assert (lines.available, lines.used, lines.samples, lines.spec) == (10, 10, 25, "a.jsonl,weight=2.5")
-    assert str(tmp_path) not in json.dumps(data.report.to_dict())
-    assert json.loads(json.dumps(data.report.to_dict()))["sources"][0]["origin"] == "mini"
+    assert str(tmp_path) not in json.dumps(asdict(data.report))
+    assert json.loads(json.dumps(asdict(data.report)))["sources"][0]["origin"] == "mini"
 
 
 def test_the_same_each_time_and_another_with_another_seed(tmp_path: Path) -> None:
