@@ -41,12 +41,14 @@ def heal(
     Runs on one CPU or GPU as it is, and on many with `accelerate launch --config_file examples/zero3.yaml -m hf_layerprune heal
     ...`. What ended early goes on when run again.
     """
-    from hf_layerprune.cli.healing import data_request, healing_request, run
+    from hf_layerprune.cli.healing import run
     from hf_layerprune.cli.report import model_line
-    from hf_layerprune.cli.source import open_source
+    from hf_layerprune.cli.source import open_source, source_name
+    from hf_layerprune.healing.options import HealOptions
 
     console = console.of_rank()
     checkpoint = open_source(console, source, **lookup)
     console.say(model_line(checkpoint))
-    request = healing_request(checkpoint, name, healing, output, overwrite)
-    run(console, source, request, data_request(checkpoint, request.recipe, data, lookup))
+    target = output or Path(f"{source_name(checkpoint.id)}-{name}")
+    asked = HealOptions(name, overwrite=overwrite, local_files_only=lookup["local_files_only"], **healing, **data)
+    run(console, source, checkpoint, target, asked)

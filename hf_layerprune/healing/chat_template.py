@@ -1,6 +1,6 @@
 """A checkpoint's own chat template: conversations as text, and which characters of it the assistant says.
 
-The template is a stranger's program; transformers runs it in its sandbox. Where the assistant's words are is found by comparing
+The template is an untrusted program, which transformers runs in its sandbox. Where the assistant's words are is found by comparing
 what it writes for growing parts of a conversation, so that it holds for any template, or is refused.
 """
 
@@ -63,7 +63,7 @@ class ChatTemplate:
         ]
         try:
             return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
-        except Exception as error:  # a stranger's template may raise anything
+        except Exception as error:  # an untrusted template may raise anything
             raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error
 
     def _answer(self, label: str, turn: Turn, text: str, start: int) -> Span:

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hf_layerprune.errors import HealingError, UsageError
-from hf_layerprune.healing.collator import Collator
-from hf_layerprune.healing.encoding import IGNORED
+from hf_layerprune.healing.encoding import IGNORED, Collator
 from hf_layerprune.healing.engine import configure_deepspeed, rounds_per_step, uses_deepspeed
 from hf_layerprune.healing.recipes import Recipe
 

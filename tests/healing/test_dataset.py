@@ -22,12 +22,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.errors import DataError, UsageError
+from hf_layerprune.errors import DataError
 from hf_layerprune.healing import scan as scanning
-from hf_layerprune.healing.collator import Collator
-from hf_layerprune.healing.filters import Filters
-from hf_layerprune.healing.prepare import HealingData, prepare_data
-from hf_layerprune.healing.rendered_math import RenderedMath, text_key
+from hf_layerprune.healing.conversations import Filters
+from hf_layerprune.healing.dataset import HealingData, prepare_data
+from hf_layerprune.healing.encoding import Collator
+from hf_layerprune.healing.options import DataRequest
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.processor import load_processor
 
@@ -40,8 +40,14 @@ def write(path: Path, records: list[Any]) -> str:
     return str(path)
 
 
-def prepare(*specs: str, max_length: int = 200, **options: Any) -> HealingData:
-    return prepare_data([DataSpec.parse(spec) for spec in specs], PROCESSOR, max_length=max_length, **options)
+def prepare(
+    *specs: str,
+    max_length: int = 200,
+    processor: Any = PROCESSOR,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> HealingData:
+    return prepare_data(DataRequest(tuple(map(DataSpec.parse, specs)), max_length, **options), processor, progress=progress)
 
 
 def told(data: HealingData, index: int) -> str:
@@ -105,28 +111,28 @@ def test_a_hundred_reasons_are_told(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [GOOD | {"answer": "long " * 200}] * 300 + ["nonsense"] + [GOOD] * 99)
     data = prepare(path, cache=tmp_path)
     assert (data.report.sources[0].too_long, data.report.sources[0].bad, len(data.report.reasons)) == (300, 1, 100)
-    (kept,) = tmp_path.glob("scan-*/reasons.jsonl")
-    assert "line 301: not valid JSON" in kept.read_text() and kept.stat().st_size < 30_000
+    (kept,) = tmp_path.glob("lengths-*/scan.jsonl")
+    assert "line 301: not valid JSON" in kept.read_text() and kept.stat().st_size < 40_000
 
 
 @pytest.mark.parametrize("max_bad", ["0.02", "0.029999", "0"])
 def test_more_bad_ones_than_are_allowed(tmp_path: Path, max_bad: str) -> None:
     with pytest.raises(
-        DataError, match=r"bag.jsonl, line 51: .* 3 bad of 100 records of bag\.jsonl, more than the [02] that --max-bad"
+        DataError, match=r"bag.jsonl, line 51: .* 3 unusable of 100 records of bag\.jsonl, more than the [02] that --max-bad"
     ) as caught:
         prepare(mixed_bag(tmp_path), max_bad=Decimal(max_bad))
     assert "\n" not in str(caught.value)
 
 
 def test_of_32_none_may_be_bad(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="1 bad of 32"):
+    with pytest.raises(DataError, match="1 unusable of 32"):
         prepare(write(tmp_path / "a.jsonl", ["nonsense", *[GOOD] * 31]))
 
 
 def test_none_that_can_be_used(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [GOOD | {"answer": "long " * 200}] * 3)
     with pytest.raises(
-        DataError, match=r"a\.jsonl: none of its 3 records can be used \(0 bad, 3 too long, 0 left out\)\. First: a\.jsonl, line 1"
+        DataError, match=r"a\.jsonl: none of its 3 records can be used \(0 unusable, 3 too long, 0 left out\)\. First: a\.jsonl, line 1"
     ):
         prepare(path)
 
@@ -134,8 +140,6 @@ def test_none_that_can_be_used(tmp_path: Path) -> None:
 def test_a_url_stops_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2: 'https://x\.org/a\.png' is a URL; download the images first"):
         prepare(write(tmp_path / "a.jsonl", [GOOD, GOOD | {"image": "https://x.org/a.png"}]), workers=1)
-    with pytest.raises(UsageError, match="at least one source"):
-        prepare()
 
 
 class Looks:
@@ -204,7 +208,7 @@ def test_a_killed_look_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_mended_pictures_are_looked_at_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [GOOD | {"image": "a.png"}, GOOD])
-    with pytest.raises(DataError, match=r"no such file.*1 bad of 2"):
+    with pytest.raises(DataError, match=r"no such file.*1 unusable of 2"):
         prepare(path, cache=tmp_path)
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     mended = prepare(path, cache=tmp_path)
@@ -214,7 +218,7 @@ def test_mended_pictures_are_looked_at_again(tmp_path: Path) -> None:
 def test_a_limit_that_an_earlier_run_did_not_have(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ["nonsense", *[GOOD] * 9])
     assert len(prepare(path, cache=tmp_path, max_bad=Decimal("0.2"))) == 9
-    with pytest.raises(DataError, match="1 bad of 10 records"):
+    with pytest.raises(DataError, match="1 unusable of 10 records"):
         prepare(path, cache=tmp_path)
 
 
@@ -228,7 +232,7 @@ def test_workers_find_the_same(tmp_path: Path) -> None:
 def test_a_picture_that_changed_since(tmp_path: Path, change: Callable[[Path], object]) -> None:
     processor = mini_processor(tmp_path, size=(1024, 65536))
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    data = prepare_data([DataSpec(write(tmp_path / "a.jsonl", [GOOD | {"image": "a.png"}]))], processor, max_length=500)
+    data = prepare(write(tmp_path / "a.jsonl", [GOOD | {"image": "a.png"}]), processor=processor, max_length=500)
     assert len(data[0]["input_ids"]) == data.lengths[0]
     change(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.jsonl, line 1.*when the data were prepared"):
@@ -239,7 +243,7 @@ def test_scaled_pictures_are_counted(tmp_path: Path) -> None:
     processor = mini_processor(tmp_path, size=(1024, 65536))
     Image.new("RGB", (256, 256)).save(tmp_path / "a.png")
     path = write(tmp_path / "a.jsonl", [GOOD | {"image": "a.png"}] * 2 + [GOOD])
-    data = prepare_data([DataSpec(path)], processor, max_length=100)
+    data = prepare(path, processor=processor, max_length=100)
     assert (data.report.sources[0].scaled, data.report.sources[0].used) == (2, 3)
     assert sorted(len(data[index]["input_ids"]) for index in range(3))[1:] == [data.lengths.max()] * 2 and data.lengths.max() <= 100
 
@@ -247,8 +251,8 @@ def test_scaled_pictures_are_counted(tmp_path: Path) -> None:
 def test_rendered_math_and_what_it_leaves_out(tmp_path: Path) -> None:
     problems = [{"problem": f"What is {n} + {n}?", "solution": str(2 * n), "messages": "no list"} for n in range(20)]
     path = write(tmp_path / "n.jsonl", problems)
-    rendering = RenderedMath(exclude=frozenset({text_key("what is 3 + 3"), text_key("What is 4+4 ?")}))
-    data = prepare(path, rendering=rendering)
+    asked = write(tmp_path / "asked.jsonl", [{"question": "what is 3 + 3"}, {"problem": "What is 4+4 ?"}])
+    data = prepare(path, render_math=True, exclude=(DataSpec(asked),))
     assert (data.report.sources[0].used, data.report.sources[0].left_out) == (18, 2)
     assert {told(data, index) for index in range(18)} == {str(2 * n) for n in range(20) if n not in (3, 4)}
     assert all("pixel_values" in data[index] for index in range(18))
