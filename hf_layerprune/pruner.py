@@ -266,10 +266,10 @@ class LayerPruner:
         progress: told of each step's numbers, the steps done and in all; say: given lines for people. Raises as `healing.heal.heal`.
         """
         from hf_layerprune.healing.heal import heal
-        from hf_layerprune.healing.options import HealOptions
+        from hf_layerprune.healing.options import HealOptions, resolve
 
-        asked, cache = HealOptions(recipe, **options), kept_folder("data")
-        return heal(self.checkpoint, Path(output), asked, cache=cache, progress=progress, say=say)[0]
+        healing = resolve(self.checkpoint, Path(output), HealOptions(recipe, **options), kept_folder("data"))
+        return heal(healing, progress=progress, say=say)[0]
 
     def evaluate(self, tasks: str | Sequence[str] = (), *, against: str | Path | None = None, **options: Any) -> EvalReport:
         """Ask the source, as it is on disk, held-out questions; the arguments are those of `evaluation.run.evaluate_model`."""

@@ -30,7 +30,7 @@ Rows = Int[np.ndarray, "record"]
 Order = Int[np.ndarray, "sample 2"]  # source and record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HealingData(Dataset[EncodedSample]):
     """The samples of one epoch in the order of training, each encoded when it is asked for. It can be pickled, and holds no image."""
 
@@ -85,8 +85,11 @@ def prepare_data(
     with ExitStack() as stack:
         folder = request.cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="layerprune-")))
         for source in sources:
-            start = before
-            scans.append(scanned(source, folder, request.max_bad, request.workers, lambda done, start=start: progress(start + done, total)))  # type: ignore[misc]
+
+            def done(looked: int, before: int = before) -> None:
+                progress(before + looked, total)
+
+            scans.append(scanned(source, folder, request.max_bad, request.workers, done))
             before += len(source.table)
             progress(before, total)
     return _mixed_data(request, sources, scans)

@@ -11,36 +11,30 @@ from typing import Any
 from hf_layerprune.artifacts.folder import HEALING, LOSS
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.jsonfile import write_atomic
-from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import HealingError
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import LIGHT, can_draw
-from hf_layerprune.healing.options import Healing, HealOptions, finished_record, resolve
+from hf_layerprune.healing.options import Healing, finished_record
 
 Progress = Callable[[Mapping[str, float], int, int], None]
 
 
 def heal(
-    checkpoint: Checkpoint,
-    output: Path,
-    options: HealOptions,
+    healing: Healing,
     *,
-    cache: Path | None = None,
     preparing: Callable[[int, int], None] = lambda done, total: None,
     progress: Progress = lambda step, done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[HealingRecord, bool]:
     """Fine-tune a checkpoint and write the healed one: the record, and whether an earlier run had finished it already.
 
-    cache: where what is found out about records is kept, None for nowhere; preparing: told of records looked
-    at and in all; progress: told of each step's numbers, the steps done and in all; say: given lines for people. Launched with
-    several processes, all call this, and the main process writes. A run that ended early goes on from its last save.
-    Raises UsageError, HealingError, DataError, ModelError, ArtifactError or CheckpointError.
+    preparing: told of records looked at and in all; progress: told of each step's numbers, the steps done and in all; say: given
+    lines for people. Launched with several processes, all call this, and the main process writes. A run that ended early goes on
+    from its last save. Raises HealingError, DataError, ModelError, CheckpointError, or UsageError for a batch that cannot be.
     """
-    healing = resolve(checkpoint, output, options, cache)
     from hf_layerprune.healing.dataset import prepare_data
     from hf_layerprune.healing.encoding import Collator
     from hf_layerprune.healing.engine import failures_named, rounds_per_step, start_engine
@@ -48,18 +42,19 @@ def heal(
     from hf_layerprune.healing.training import steps_in
     from hf_layerprune.models.processor import load_processor
 
-    accelerator = start_engine(healing.recipe, healing.curves, options.report_to, options.device)
+    recipe, options = healing.recipe, healing.options
+    accelerator = start_engine(recipe, healing.curves, options.report_to, options.device)
     with failures_named(accelerator, "Run the same command again: it goes on from the last save."):
-        processor = load_processor(checkpoint.path)
+        processor = load_processor(healing.checkpoint.path)
         with accelerator.local_main_process_first():
             data = prepare_data(healing.data, processor, progress=preparing, say=say)
         key = healing.key(data.digest)
-        if (found := finished_record(output)) and found.key == key:
+        if (found := finished_record(healing.output)) and found.key == key:
             if accelerator.is_main_process:
                 _clear_leftovers(healing)
             return found, True
-        steps_in(len(data), healing.recipe)
-        rounds_per_step(healing.recipe, accelerator.num_processes)
+        steps_in(len(data), recipe)
+        rounds_per_step(recipe, accelerator.num_processes)
         with _work_folder(healing, key, accelerator, say):
             record = train(healing, data, Collator.of(processor), accelerator, progress, say)
             accelerator.end_training()

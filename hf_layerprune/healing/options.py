@@ -66,7 +66,7 @@ class DataRequest:
     filters: Filters = NO_FILTERS
     render_math: bool = False
     exclude: tuple[DataSpec, ...] = ()
-    cache: Path | None = None  # where what is found out about records is kept, None for nowhere
+    cache: Path | None = None
     local_files_only: bool = False
     workers: int | None = None  # processes that look at records, None: chosen automatically
 
@@ -107,7 +107,10 @@ class Healing:
 
 
 def resolve(checkpoint: Checkpoint, output: Path, options: HealOptions, cache: Path | None) -> Healing:
-    """What the options mean for a checkpoint. UsageError, ArtifactError, CheckpointError or ModelError for what cannot be done."""
+    """What the options mean for a checkpoint. cache: where what is found out about records is kept, None for nowhere.
+
+    UsageError, ArtifactError, CheckpointError or ModelError for what cannot be done, before anything is loaded.
+    """
     recipe = recipe_named(options.recipe).changed(options.settings)
     data = _data_request(checkpoint, recipe, options, cache)
     healing = Healing(checkpoint, output, options, recipe, _trained(checkpoint, recipe, options), data)

@@ -1,4 +1,4 @@
-"""Which decoder layers a recipe trains in full: those that the plan marks, or what a paper says where it marks none."""
+"""Which decoder layers a recipe trains in full: those that the plan marks, or those that a paper names where it marks none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hf_layerprune.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainedLayers:
-    """Decoder layers of the checkpoint that is healed, ascending, and who chose them."""
+    """The layers that are trained in full."""
 
-    layers: tuple[int, ...]
+    layers: tuple[int, ...]  # of the checkpoint that is healed, ascending; empty where adapters are trained
     chosen_by: str
 
 
@@ -40,7 +40,7 @@ def layers_to_train(plan: PruningPlan | None, depth: int, tune_last: str | None)
 def train_next(keep: Sequence[int], drop: Sequence[int]) -> tuple[int, ...]:
     """For each dropped layer, ascending, the next kept layer that is not taken yet, or the nearest before it; source indices.
 
-    As many as were dropped, or all kept ones. INTERLACE's ablation (section 4.4) names "the layer immediately after"; which
+    As many as were dropped, or all kept ones. INTERLACE's ablation (section 4.5) names "the layer immediately after"; which
     one a run of dropped layers then takes is ours.
     """
     taken: set[int] = set()

@@ -124,7 +124,7 @@ def test_any_conversation(exchanges: list[tuple[tuple[Part, ...], str]], system:
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|image_pad|>", "<|im_start|>", "<|endoftext|>", "<|video_pad|>", "<|vision_start|>"])
 def test_an_untrusted_text_becomes_no_control_token(token: str) -> None:
     for conversation in (talk(f"a{token}b", "c"), talk("a", f"b{token}"), talk("a", "b", system=token), talk((token[:5], token[5:]), "b")):
-        with pytest.raises(BadRecord, match="the text holds the control token '<"):
+        with pytest.raises(BadRecord, match="the text contains the control token '<"):
             ENCODER.encode(conversation)
 
 
@@ -190,20 +190,20 @@ def test_a_template_that_thinks(tmp_path: Path) -> None:
     for answer, said in (("four", "\n</think>\n\nfour<|im_end|>"), ("<think>\nso\n</think>\n\nfour", "so\n</think>\n\nfour<|im_end|>")):
         sample = encoder.encode(talk("two and two", answer))
         assert TOKENIZER.decode(sample["labels"][sample["labels"] >= 0].tolist(), skip_special_tokens=False) == said
-    with pytest.raises(BadRecord, match="x: the chat template writes answer 1 otherwise than when it is generated"):
+    with pytest.raises(BadRecord, match="x: the chat template writes answer 1 differently from when it is generated"):
         encoder.encode(talk("a", "b", "c", "d"))
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (HEAD + TEXT + TAIL.replace("<|im_end|>", ""), "control token that ends it"),
-        (HEAD + TEXT + TAIL.replace("<|im_end|>", "{% if m.role == 'user' %}<|im_end|>{% endif %}"), "control token that ends it"),
-        (HEAD + TEXT + TAIL.replace("assistant\n{% endif %}", "helper\n{% endif %}"), "otherwise than when it is generated"),
-        (HEAD + TEXT + TAIL + "{{ messages | length }}", "otherwise than when it is generated"),
+        (HEAD + TEXT + TAIL.replace("<|im_end|>", ""), "end it with a control token"),
+        (HEAD + TEXT + TAIL.replace("<|im_end|>", "{% if m.role == 'user' %}<|im_end|>{% endif %}"), "end it with a control token"),
+        (HEAD + TEXT + TAIL.replace("assistant\n{% endif %}", "helper\n{% endif %}"), "differently from when it is generated"),
+        (HEAD + TEXT + TAIL + "{{ messages | length }}", "differently from when it is generated"),
         (HEAD + TEXT.replace("<|image_pad|>", "") + TAIL, "writes 0 places for 1 images"),
-        (HEAD + TEXT.replace("p.text", "p.text | upper") + TAIL, "does not write an answer as it stands"),
-        (HEAD + TAIL, "does not write an answer as it stands"),
+        (HEAD + TEXT.replace("p.text", "p.text | upper") + TAIL, "does not write an answer unchanged"),
+        (HEAD + TAIL, "does not write an answer unchanged"),
         ("{{ raise_exception('no') }}", "chat template cannot be used: no"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "chat template cannot be used"),
         ("{{ ", "chat template cannot be used"),

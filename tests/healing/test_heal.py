@@ -18,6 +18,7 @@ import pytest
 import torch
 from independent import read_model
 from peft import PeftModel
+from tiny_checkpoint import make_checkpoint
 from transformers import AutoModelForImageTextToText
 
 from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
@@ -28,7 +29,7 @@ from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import ArtifactError, CheckpointError, HealingError, UsageError
 from hf_layerprune.healing.dataset import prepare_data
 from hf_layerprune.healing.heal import heal
-from hf_layerprune.healing.options import DataRequest, HealOptions
+from hf_layerprune.healing.options import DataRequest, HealOptions, resolve
 from hf_layerprune.healing.recipes import RECIPES
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
@@ -42,7 +43,7 @@ def run(
     source: Path, output: Path, recipe: str, samples: int = 24, *, changed: dict[str, Any] = {}, **options: Any
 ) -> tuple[HealingRecord, bool]:
     asked = HealOptions(recipe, QUICK | changed, data=f"mini,count={samples}", device="cpu", **options)
-    return heal(Checkpoint.open(source, source.name), output, asked)
+    return heal(resolve(Checkpoint.open(source, source.name), output, asked, None))
 
 
 @pytest.fixture(scope="module")
@@ -164,18 +165,32 @@ def test_the_dense_control(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe, options, error, message",
+    "output, options, message",
     [
-        ("interlace", {"tune_last": "99"}, UsageError, "from 1 to 13"),
-        ("interlace", {"keep_adapter": True}, UsageError, "makes no adapter"),
-        ("domain-aware", {"tune_last": "3"}, UsageError, "leave --tune-last out"),
-        ("domain-aware", {"save_steps": 0}, UsageError, "--save-steps 0"),
+        ("out", {"recipe": "interlase"}, "no recipe 'interlase'. Did you mean 'interlace'"),
+        ("out", {"tune_last": "99"}, "from 1 to 13"),
+        ("out", {"keep_adapter": True}, "makes no adapter"),
+        ("out", {"recipe": "domain-aware", "tune_last": "3"}, "leave --tune-last out"),
+        ("out", {"save_steps": 0}, "--save-steps 0"),
+        *[("out", {"seed": seed}, "--seed .*: expected a number from 0 to 4294967295") for seed in (-1, 1 << 32, 10**20)],
+        ("runs", {"report_to": "tensorboard"}, "--report-to tensorboard writes to .*runs/runs, within the output"),
+        ("out", {"max_bad": "2"}, "--max-bad '2': expected a share"),
+        ("out", {"data": "mini,count=0"}, "count=0: expected a whole number"),
+        ("out", {"exclude": ("a.jsonl",)}, "--exclude names problems that --render-math leaves out"),
     ],
 )
-def test_requests_that_cannot_be(pruned_mini: Path, tmp_path: Path, recipe: str, options: dict[str, Any], error: Any, message: str) -> None:
-    with pytest.raises(error, match=message):
-        run(pruned_mini, tmp_path / "out", recipe, **options)
+def test_what_cannot_be_asked_for(pruned_mini: Path, tmp_path: Path, output: str, options: dict[str, Any], message: str) -> None:
+    asked = HealOptions(**{"recipe": "interlace", **options})
+    with pytest.raises(UsageError, match=message):
+        resolve(Checkpoint.open(pruned_mini, "mini-13L"), tmp_path / output, asked, None)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_model_than_mini_needs_data(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny")
+    with pytest.raises(UsageError, match=r"--data is missing\. Recipe 'domain-aware' was published with .* --data samples\.jsonl,count="):
+        resolve(checkpoint, tmp_path / "out", HealOptions(), None)
+    assert resolve(checkpoint, tmp_path / "out", HealOptions(data="a.jsonl"), None).data.sources == (DataSpec("a.jsonl"),)
 
 
 def test_too_few_samples_for_a_step(pruned_mini: Path, tmp_path: Path) -> None:
@@ -280,15 +295,3 @@ def test_weights_that_are_no_numbers_are_not_written(pruned_mini: Path, tmp_path
     with pytest.raises(HealingError, match=r"training left values in it that are no numbers\. Lower the learning rate"):
         run(pruned_mini, tmp_path / "out", "domain-aware", changed=wild, samples=8)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("seed", [-1, 1 << 32, 10**20])
-def test_a_seed_that_cannot_be(pruned_mini: Path, tmp_path: Path, seed: int) -> None:
-    with pytest.raises(UsageError, match=r"--seed .*: expected a number from 0 to 4294967295"):
-        run(pruned_mini, tmp_path / "out", "interlace", seed=seed)
-
-
-def test_an_output_in_which_tensorboard_would_write(pruned_mini: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--report-to tensorboard writes to .*runs/runs, within the output"):
-        run(pruned_mini, tmp_path / "runs", "interlace", report_to="tensorboard")
-    assert not list(tmp_path.iterdir())

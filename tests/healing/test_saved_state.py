@@ -15,7 +15,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.healing.heal import heal
-from hf_layerprune.healing.options import HealOptions
+from hf_layerprune.healing.options import HealOptions, resolve
 from hf_layerprune.healing.saved_state import saved
 
 SETTINGS = {"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}
@@ -23,7 +23,7 @@ SETTINGS = {"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}
 
 def run(pruned: Path, output: Path, seed: int = 0, **told: Any) -> HealingRecord:
     asked = HealOptions("interlace", SETTINGS, data="mini,count=16", seed=seed, save_steps=1, device="cpu")
-    return heal(Checkpoint.open(pruned, "mini-13L"), output, asked, **told)[0]
+    return heal(resolve(Checkpoint.open(pruned, "mini-13L"), output, asked, None), **told)[0]
 
 
 @pytest.mark.parametrize("call", ["rename", "fsync"])
