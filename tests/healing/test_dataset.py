@@ -138,15 +138,13 @@ def test_a_url_stops_at_once(tmp_path: Path) -> None:
 
 
 class Looks:
-    """Counts how often a record is looked at, and dies when told to."""
+    """Counts how often a record is looked at."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.count, self.dies_at = 0, -1
+        self.count = 0
         look = scanning.Source.look
 
         def counted(source: scanning.Source, index: int) -> tuple[int, bool, str]:
-            if self.count == self.dies_at:
-                raise KeyboardInterrupt
             self.count += 1
             return look(source, index)
 
@@ -163,20 +161,6 @@ def test_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert looks.count == 200
 
 
-def test_an_interrupted_look_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks are of 64: of 200 records, killed at the 150th, 128 are kept."""
-    whole = prepare("mini,count=200")
-    looks = Looks(monkeypatch)
-    looks.dies_at = 150
-    with pytest.raises(KeyboardInterrupt):
-        prepare("mini,count=200", cache=tmp_path)
-    looks.dies_at, looks.count = -1, 0
-    steps: list[tuple[int, int]] = []
-    resumed = prepare("mini,count=200", cache=tmp_path, progress=lambda done, total: steps.append((done, total)))
-    assert looks.count == 72 and resumed.digest == whole.digest and np.array_equal(resumed.lengths, whole.lengths)
-    assert steps[-1] == (200, 200) and steps == sorted(steps)
-
-
 def hang(cache: Path) -> None:
     look = scanning.Source.look
 
@@ -191,14 +175,29 @@ def hang(cache: Path) -> None:
 
 
 def test_a_killed_look_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks are of 64: of 200 records, killed at the 100th, 64 are kept, and a line that was half written is not."""
     process = multiprocessing.get_context("fork").Process(target=hang, args=(tmp_path,))
     process.start()
     while not (tmp_path / "here").exists():
         assert process.is_alive()
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
+    (kept,) = tmp_path.glob("lengths-*.partial/scan.jsonl")
+    kept.write_text(kept.read_text() + "[[64, 65")
+    whole = prepare("mini,count=200")
     looks = Looks(monkeypatch)
-    assert len(prepare("mini,count=200", cache=tmp_path)) == 200 and looks.count == 136
+    steps: list[tuple[int, int]] = []
+    resumed = prepare("mini,count=200", cache=tmp_path, progress=lambda done, total: steps.append((done, total)))
+    assert looks.count == 136 and resumed.digest == whole.digest and np.array_equal(resumed.lengths, whole.lengths)
+    assert steps[-1] == (200, 200) and steps == sorted(steps)
+
+
+def test_a_scan_that_was_damaged(tmp_path: Path) -> None:
+    prepare("mini,count=100", cache=tmp_path)
+    (kept,) = tmp_path.glob("lengths-*/scan.jsonl")
+    os.truncate(kept, kept.stat().st_size - 20)
+    with pytest.raises(DataError, match=r"lengths-\w+: damaged; remove that folder and run again\."):
+        prepare("mini,count=100", cache=tmp_path)
 
 
 def test_mended_images_are_looked_at_again(tmp_path: Path) -> None:
