@@ -1,8 +1,9 @@
 """Train the embedded mini Qwen3-VL from nothing: tokenizer, processor files, weights, and its held-out accuracy.
 
-    python examples/train_mini.py --output build/mini --steps 10000 --stop 7000
+    python examples/train_mini.py --output build/mini
 
-The result is what `hf_layerprune/mini/model/` holds; the accuracy and how long it took are in `cards/mini/training.json`.
+The result is what `hf_layerprune/mini/model/` holds; the accuracy and how long it took are in `cards/mini/training.json`. Run again
+after an interruption, it resumes from its last checkpoint. It needs a C++ compiler (torch.compile); `--eager` does without.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import platform
 import random
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,31 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.mini.generator import MINI_PIXELS, Example, draw_example
+from hf_layerprune.mini.generator import MINI_PIXELS, Example, draw_content, draw_example
+from hf_layerprune.mini.problems import Problem
 
 SUBTASKS = [name for domain in DOMAINS for name in subtasks(domain)]
-EARLY = dict(zip(SUBTASKS, (1.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1.0, 1.0)))  # dense answers teach to see,
-LATE = dict(zip(SUBTASKS, (1.5, 5.0, 0.4, 0.5, 0.5, 1.0, 0.7, 1.0, 0.5)))  # then arithmetic takes most of the time
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Up to the step `until`: images and rows of arithmetic in plain text a step, and how often each subtask is drawn at its end."""
+
+    until: int
+    images: int
+    rows: int
+    weights: tuple[float, ...]
+
+
+PHASES = (
+    Phase(1000, 32, 0, (1.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1.0, 1.0)),  # dense answers teach to see,
+    Phase(3000, 32, 0, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),
+    Phase(4500, 16, 8, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),  # plain text to calculate, at few tokens a problem,
+    Phase(5500, 20, 2, (1.5, 3.5, 0.2, 0.2, 0.3, 2.0, 2.0, 0.3, 0.5)),  # and then both
+    Phase(10000, 20, 2, (1.2, 4.8, 0.2, 0.2, 0.3, 1.8, 2.0, 0.3, 0.5)),
+)
+BLEND = 1500  # steps that the first change of weights takes
+PROBLEMS = 24  # a row of text
 SPECIAL = (
     "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> "
     "<|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
@@ -183,6 +205,26 @@ class Batcher:
             "mm_token_type_ids": (ids == self.config.image_token_id).int(),
         }
 
+    def lines(self, problems: list[Problem], rows: int) -> dict[str, torch.Tensor]:
+        """Problems in plain text, "37+25=62. 9-4+1=6. ", in rows of as many; the results alone are labels."""
+        step = len(problems) // rows
+        encoded = []
+        for start in range(0, len(problems), step):
+            ids, labels = [self.pad], [-100]
+            for problem in problems[start : start + step]:
+                asked = self.encode(f"{problem.first}{''.join(f'{operator}{number}' for operator, number in problem.steps)}=")
+                answer, space = self.encode(f"{problem.values()[-1]}."), self.encode(" ")
+                ids += [*asked, *answer, *space]
+                labels += [-100] * len(asked) + answer + [-100] * len(space)
+            encoded.append((ids, labels))
+        longest = max(len(ids) for ids, _ in encoded)
+        padded = [(ids + [self.pad] * (longest - len(ids)), labels + [-100] * (longest - len(ids))) for ids, labels in encoded]
+        return {
+            "input_ids": torch.tensor([ids for ids, _ in padded]),
+            "labels": torch.tensor([labels for _, labels in padded]),
+            "position_ids": torch.arange(longest).expand(3, rows, -1),
+        }
+
     def positions(self, length: int) -> torch.Tensor:
         """Qwen3-VL's positions where one square image stands at the same place in every row: text, grid, text."""
         side, before = math.isqrt(IMAGE_TOKENS), self.prefix.index(self.config.image_token_id)
@@ -203,31 +245,56 @@ def patchify(images: np.ndarray) -> torch.Tensor:
 
 
 def accuracy(model: Qwen3VLForConditionalGeneration, batcher: Batcher, tokenizer: Tokenizer, split: str, count: int) -> dict[str, float]:
-    """Exact match of the greedy answer per subtask, every prompt of a subtask having one length."""
-    model.eval()
+    """Exact match of the greedy answer per subtask, with weights rounded to bf16; the model is left as it was."""
+    kept = {name: p.detach().clone() for name, p in model.named_parameters()}
     scores = {}
-    for name in SUBTASKS:
-        right = 0
-        for start in range(0, count, 100):
-            examples = [draw_example(name, split, i) for i in range(start, min(start + 100, count))]
-            batch = batcher(examples, answers=False)
-            del batch["labels"], batch["position_ids"]
-            with torch.inference_mode():
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        for p in model.parameters():
+            p.copy_(p.to(torch.bfloat16).float())
+        for name in SUBTASKS:
+            correct = 0
+            for start in range(0, count, 100):
+                examples = [draw_example(name, split, i) for i in range(start, min(start + 100, count))]
+                batch = batcher(examples, answers=False)  # all of one length, being one prompt
+                del batch["labels"], batch["position_ids"]
                 output = model.generate(**batch, max_new_tokens=48, do_sample=False)
-            texts = tokenizer.decode_batch(output[:, batch["input_ids"].shape[1] :].tolist())
-            right += sum(text.strip() == example.answer for text, example in zip(texts, examples))
-        scores[name] = right / count
-    model.train()
+                texts = tokenizer.decode_batch(output[:, batch["input_ids"].shape[1] :].tolist())
+                correct += sum(text.strip() == example.answer for text, example in zip(texts, examples))
+            scores[name] = correct / count
+        for name, p in model.named_parameters():
+            p.copy_(kept[name])
     return scores
 
 
-def loss_of(model: Qwen3VLForConditionalGeneration, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-    """The summed cross-entropy of the answers' tokens, and their number."""
+def phase_at(step: int) -> Phase:
+    return next(phase for phase in PHASES if step < phase.until)
+
+
+def weights_at(step: int) -> list[float]:
+    """How often each subtask is drawn: the phase's weights, after the first phase blended with those before it."""
+    share = min(max((step - PHASES[0].until) / BLEND, 0.0), 1.0)
+    new = phase_at(max(step, PHASES[0].until)).weights
+    return [(1 - share) * old + share * now for old, now in zip(PHASES[0].weights, new)]
+
+
+def backward(model: Qwen3VLForConditionalGeneration, batches: list[dict[str, torch.Tensor]]) -> float:
+    """Add the gradient of the mean loss over the answers' tokens of all batches, and return that mean."""
+    tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+    total = 0.0
+    for batch in batches:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, batch) / tokens
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def loss_of(model: Qwen3VLForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The summed cross-entropy of the answers' tokens."""
     labels = batch.pop("labels")[:, 1:]
     hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
     answers = labels != -100
-    loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[answers]), labels[answers], reduction="sum")
-    return loss, int(answers.sum())
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[answers]), labels[answers], reduction="sum")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -236,6 +303,9 @@ def train(options: argparse.Namespace) -> None:
     config = build_config(tokenizer)
     write_side_files(options.output, tokenizer)
     model = Qwen3VLForConditionalGeneration._from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    if not options.eager:
+        for layer in model.model.language_model.layers:
+            layer.compile(dynamic=True)
     batcher = Batcher(tokenizer, config)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
@@ -246,77 +316,86 @@ def train(options: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warmup, 0.51 + 0.5 * math.cos(math.pi * s / options.steps))
     )
-    rng = random.Random(options.seed)
-    drawn = dict.fromkeys(SUBTASKS, 0)
-    started, curve = time.time(), []
-    for step in range(options.stop or options.steps):
-        late = min(max((step / options.steps - 0.1) / 0.15, 0.0), 1.0)
-        names = rng.choices(SUBTASKS, [(1 - late) * EARLY[name] + late * LATE[name] for name in SUBTASKS], k=options.batch)
+    state = {"step": 0, "seconds": 0.0, "curve": [], "text": [], "drawn": dict.fromkeys(SUBTASKS, 0), "written": 0, "validation": []}
+    path = options.output / "state.pt"
+    if path.exists():
+        state = torch.load(path)
+        model.load_state_dict(state.pop("model"))
+        optimizer.load_state_dict(state.pop("optimizer"))
+        schedule.load_state_dict(state.pop("schedule"))
+        print(f"resumed at step {state['step']}", flush=True)
+    curve, text, drawn, written = state["curve"], state["text"], state["drawn"], state["written"]
+    started = time.time() - state["seconds"]
+    for step in range(state["step"], options.steps):
+        rng, phase = random.Random(f"{options.seed}/{step}"), phase_at(step)
         examples = []
-        for name in names:
+        for name in rng.choices(SUBTASKS, weights_at(step), k=phase.images):
             examples.append(draw_example(name, "train", drawn[name], seed=options.seed))
             drawn[name] += 1
         optimizer.zero_grad(set_to_none=True)
-        total, tokens = 0.0, 0
-        for batch in batcher.by_length(examples, parts=2):
-            loss, count = loss_of(model, batch)
-            loss.backward()
-            total, tokens = total + loss.item(), tokens + count
-        for parameter in model.parameters():
-            parameter.grad /= tokens
+        curve.append(backward(model, batcher.by_length(examples, parts=2)))
+        if phase.rows:
+            problems = [draw_content("math-direct", "train", written + i, seed=options.seed)[0] for i in range(phase.rows * PROBLEMS)]
+            written += len(problems)
+            text.append(backward(model, [batcher.lines(problems, phase.rows)]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        curve.append(total / tokens)
         if (step + 1) % options.report == 0:
             recent = sum(curve[-options.report :]) / options.report
-            print(f"step {step + 1} loss {recent:.4f} {time.time() - started:.0f} s", flush=True)
-        if (step + 1) % options.checkpoint == 0 or step + 1 == (options.stop or options.steps):
-            save(model, config, options, batcher, tokenizer, curve, time.time() - started, step + 1)
+            in_text = f", in text {sum(text[-options.report :]) / options.report:.4f}" if len(text) >= options.report else ""
+            print(f"step {step + 1} loss {recent:.4f}{in_text} {time.time() - started:.0f} s", flush=True)
+        if (step + 1) % options.checkpoint == 0:
+            state |= {"step": step + 1, "seconds": time.time() - started, "written": written}
+            state["validation"].append({"step": step + 1, "exact_match": accuracy(model, batcher, tokenizer, "validate", 100)})
+            print(step + 1, state["validation"][-1], flush=True)
+            trained = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+            torch.save(state | trained, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+    state |= {"seconds": time.time() - started, "exact_match": accuracy(model, batcher, tokenizer, "evaluate", 500)}
+    save(model, config, options, state)
 
 
-def save(model, config, options, batcher, tokenizer, curve, seconds, step) -> None:
-    """Write bf16 weights and config as a Hub checkpoint, and measure the rounded weights on held-out draws."""
+def save(model, config, options, state) -> None:
+    """Write bf16 weights and config as a Hub checkpoint, and the record of the training."""
     rounded = {name: p.detach().to(torch.bfloat16) for name, p in model.state_dict().items() if name != "lm_head.weight"}
     save_file(rounded, options.output / "model.safetensors", metadata={"format": "pt"})
     config.dtype = "bfloat16"
     (options.output / "config.json").write_text(config.to_json_string(use_diff=False))
-    kept = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(p.to(torch.bfloat16).float())
-    last = step == (options.stop or options.steps)
-    scores = accuracy(model, batcher, tokenizer, "evaluate" if last else "train", 500 if last else 100)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(kept[name])
+    machine = platform.processor() or platform.machine()
+    arithmetic = "bf16" if options.eager else "bf16, compiled"
     record = {
         "seed": options.seed,
-        "steps": step,
-        "schedule_steps": options.steps,
-        "batch": options.batch,
+        "steps": options.steps,
+        "phases": [asdict(phase) for phase in PHASES],
         "lr": options.lr,
-        "samples": step * options.batch,
-        "seconds": round(seconds),
-        "machine": f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}, torch {torch.__version__}, fp32",
-        "held_out_exact_match": scores,
-        "samples_per_subtask": 500 if last else 100,
-        "loss": [round(sum(curve[i : i + 100]) / len(curve[i : i + 100]), 4) for i in range(0, len(curve), 100)],
+        "samples": state["drawn"],
+        "problems_in_text": state["written"],
+        "seconds": round(state["seconds"]),
+        "machine": f"{torch.get_num_threads()} threads, {machine}, torch {torch.__version__}, {arithmetic}",
+        "held_out_exact_match": state["exact_match"],
+        "samples_per_subtask": 500,
+        "validation": state["validation"],
+        "loss": means_of_100(state["curve"]),
+        "loss_in_text": means_of_100(state["text"]),
     }
     (options.output / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(step, {k: round(v, 3) for k, v in scores.items()}, flush=True)
+    print({k: round(v, 3) for k, v in state["exact_match"].items()}, flush=True)
+
+
+def means_of_100(curve: list[float]) -> list[float]:
+    return [round(sum(part) / len(part), 4) for part in (curve[start : start + 100] for start in range(0, len(curve), 100))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--stop", type=int, help="end at this step of the schedule")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=PHASES[-1].until)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=int, default=50)
     parser.add_argument("--checkpoint", type=int, default=500)
+    parser.add_argument("--eager", action="store_true", help="without torch.compile")
     train(parser.parse_args())
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.prompts import domain_of, prompts
+from hf_layerprune.artifacts.significance import wilson_interval
+from hf_layerprune.mini.generator import SHARES
 
 CARD = Path(__file__).parent.parent / "cards" / "mini"
 
@@ -19,11 +21,14 @@ CARD = Path(__file__).parent.parent / "cards" / "mini"
 def render(record: dict[str, Any]) -> str:
     """The card's text."""
     scores, count = record["held_out_exact_match"], record["samples_per_subtask"]
-    rows = "\n".join(
-        f"| `{name}` | {prompts()[domain_of(name)][name]} | {100 * score:.1f} ± {100 * (score * (1 - score) / count) ** 0.5:.1f} |"
-        for name, score in scores.items()
+    rows = "\n".join(f"| `{name}` | {prompts()[domain_of(name)][name]} | {_share(score, count)} |" for name, score in scores.items())
+    of = sum(SHARES.values())
+    shares = ", ".join(f"`{split}` {100 * share // of} %" for split, share in SHARES.items())
+    validation = "\n".join(
+        f"| {row['step']:,} | " + " | ".join(f"{100 * row['exact_match'][name]:.0f}" for name in scores) + " |"
+        for row in record["validation"]
+        if row["step"] % (record["steps"] // 10) == 0
     )
-    stop = f" --stop {record['steps']}" if record["steps"] != record["schedule_steps"] else ""
     return f"""---
 license: apache-2.0
 language: en
@@ -37,31 +42,55 @@ tags:
 # mini
 
 A real `Qwen3VLForConditionalGeneration` of 3.83 M parameters, 16 decoder layers and 3 DeepStack taps, small enough to be part
-of the package and trained so that pruning it costs measurable accuracy. It knows two domains of 64-pixel pictures that
-`hf_layerprune/mini/` draws: small arithmetic written in columns, and coloured shapes. It answers the nine probing prompts about
-them, and nothing else.
+of the package and trained so that pruning it costs measurable accuracy. It knows two domains of 64-pixel images that
+`hf_layerprune/mini/` draws: arithmetic written in columns, and coloured shapes. It answers the nine probing prompts about them,
+and nothing else.
 
 ## Held-out accuracy
 
-Exact match of the greedy answer in %, with its standard error, on {count} pictures a prompt that were never drawn in training,
-probing or healing; weights in bf16, arithmetic in fp32.
+Exact match of the greedy answer in %, with its standard error, on {count} images a prompt whose problems and scenes were never
+seen in training; weights in bf16, arithmetic in fp32.
 
 | prompt | text | exact match |
 |---|---|---|
 {rows}
 
-Half of the pictures for `math-verify` have a number that cannot be read; for the other prompts every number can.
+Half of the images for `math-verify` have a number that cannot be read; for the other prompts every number can.
+
+## What was held out, and how
+
+Every problem and every scene belongs to one split by a hash of its content: {shares}. The content of a problem is its numbers and
+operations in canonical form (a + b and b + a are one); if a number is hidden, both what is hidden and what is left must belong to
+the split. The content of a scene is the multiset of its objects with colour, shape and size, wherever they stand. A test draws all
+{sum(record["samples"].values()):,} training samples again and compares them with every other split, by content and by pixels.
+Each split has more than two thousand problems and thousands of scenes; scenes of a single object are few (48 in all).
+
+A problem in two steps contains a smaller one: 37 + 5 + 8 may be held out while 37 + 5 was seen.
 
 ## Training
 
-From nothing, in {record["seconds"] / 60:.0f} minutes on {record["machine"]}: {record["steps"]:,} steps of {record["batch"]}
-samples, AdamW at {record["lr"]} with a cosine schedule over {record["schedule_steps"]:,} steps, loss on the answers alone, seed
-{record["seed"]}. The loss curve is in `training.json`.
+From nothing, in {record["seconds"] / 60:.0f} minutes on {record["machine"]}: {record["steps"]:,} steps,
+AdamW at {record["lr"]} with a cosine schedule, loss on the answers alone, seed {record["seed"]}. It was shown
+{sum(record["samples"].values()):,} images with one question each, and {record["problems_in_text"]:,} draws of the training split's
+problems in plain text, which teach it to calculate at few tokens a problem. The phases and the loss curves are in `training.json`.
+Exact match in % on 100 images a prompt of the split `validate` while it was trained:
+
+| step | {" | ".join(f"`{name}`" for name in scores)} |
+|---:|{"---:|" * len(scores)}
+{validation}
 
 ```sh
-python examples/train_mini.py --output build/mini --steps {record["schedule_steps"]}{stop}
+python examples/train_mini.py --output build/mini
 ```
 """
+
+
+def _share(score: float, count: int) -> str:
+    """A share in % with its standard error, or, where that says nothing, the end of its 95 % Wilson interval."""
+    if 0 < score < 1:
+        return f"{100 * score:.1f} ± {100 * (score * (1 - score) / count) ** 0.5:.1f}"
+    low, high = wilson_interval(round(score * count), count)
+    return f"100.0 ≥ {100 * low:.1f}" if score else f"0.0 ≤ {100 * high:.1f}"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation found: for every subtask and task how many answers were right, of one model or of two on the same samples.
+"""What an evaluation found: for every subtask and task how many answers are correct, of one model or of two on the same samples.
 
 Only counts are kept. Accuracies, standard errors and p values follow from them; the file states them too, for other programs,
 and a file in which they do not follow is refused.
@@ -16,7 +16,7 @@ from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.significance import SIGNIFICANT, binomial_error, holm, mcnemar, paired_error
+from hf_layerprune.artifacts.significance import SIGNIFICANT, binomial_error, holm, mcnemar, paired_error, wilson_interval
 from hf_layerprune.errors import ArtifactError
 
 EVAL_FORMAT = 1
@@ -24,25 +24,36 @@ EVAL_FORMAT = 1
 
 @dataclass(frozen=True)
 class Tally:
-    """Answers of one model. samples: all of them; right: those that were; cut: those that the token budget ended."""
+    """Answers of one model. samples: all of them; correct: those that are; truncated: those that the token budget ended."""
 
     samples: int
-    right: int
-    cut: int
+    correct: int
+    truncated: int
 
     def __post_init__(self) -> None:
-        if any(type(value) is not int for value in vars(self).values()) or not 0 <= max(self.right, self.cut) <= self.samples:
-            raise ArtifactError(f"a score of {self.right!r} right and {self.cut!r} cut of {self.samples!r} samples is none.")
+        if any(type(value) is not int for value in vars(self).values()) or not 0 <= max(self.correct, self.truncated) <= self.samples:
+            raise ArtifactError(
+                f"invalid score: {self.correct!r} correct and {self.truncated!r} truncated answers exceed {self.samples!r} samples."
+            )
 
     @property
     def accuracy(self) -> float:
-        """Right answers in %; nan without samples."""
-        return 100 * self.right / self.samples if self.samples else math.nan
+        """Correct answers in %; nan without samples."""
+        return 100 * self.correct / self.samples if self.samples else math.nan
 
     @property
     def error(self) -> float:
         """Its binomial standard error, in points of %."""
-        return 100 * binomial_error(self.right, self.samples)
+        return 100 * binomial_error(self.correct, self.samples)
+
+    @property
+    def spread(self) -> tuple[str, float]:
+        """How sure the accuracy is, in points of %: `±` and the standard error; where it is 100 or 0, whose standard error is 0 by its
+        formula, `≥` or `≤` and the bound of the 95 % Wilson interval."""
+        low, high = wilson_interval(self.correct, self.samples)
+        if self.correct == self.samples:
+            return "≥", 100 * low
+        return ("≤", 100 * high) if self.correct == 0 else ("±", self.error)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Row:
     """The scores on one subtask, or on a whole task if `subtask` is None.
 
     bad: samples that count for no model, for a picture or record that could not be used; model, other: the answers of the model
-    and of the one it is compared with, on the same samples; gained: samples that only the model answered rightly; lost: only the
+    and of the one it is compared with, on the same samples; gained: samples that only the model answered correctly; lost: only the
     other.
     """
 
@@ -66,8 +77,8 @@ class Row:
         counts = (self.bad, self.gained, self.lost)
         if any(type(value) is not int or value < 0 for value in counts):
             raise ArtifactError(f"{self.name}: {counts} are no numbers of samples.")
-        pairs = self.gained - self.lost if self.other is None else self.model.right - self.other.right - self.gained + self.lost
-        if pairs or (self.other is not None and self.other.samples != self.model.samples) or self.gained > self.model.right:
+        pairs = self.gained - self.lost if self.other is None else self.model.correct - self.other.correct - self.gained + self.lost
+        if pairs or (self.other is not None and self.other.samples != self.model.samples) or self.gained > self.model.correct:
             raise ArtifactError(f"{self.name}: the pairs do not fit the scores of both models.")
 
     @property
@@ -82,7 +93,7 @@ class Row:
     @property
     def relative(self) -> float:
         """The difference in % of the other's accuracy (Delta rel); nan where that is 0."""
-        return 100 * self.difference / self.other.accuracy if self.other and self.other.right else math.nan
+        return 100 * self.difference / self.other.accuracy if self.other and self.other.correct else math.nan
 
     @property
     def difference_error(self) -> float:
@@ -230,7 +241,7 @@ def _row_from_dict(task: str, subtask: str | None, value: dict[str, Any]) -> Row
 
 
 def _tally(value: dict[str, Any]) -> Tally:
-    return Tally(value["samples"], value["right"], value["cut"])
+    return Tally(value["samples"], value["correct"], value["truncated"])
 
 
 def _tally_dict(tally: Tally) -> dict[str, Any]:

@@ -14,6 +14,7 @@ HEALING = "healing.json"
 EVALUATION = "eval.json"
 ANSWERS, OTHER_ANSWERS = "answers.jsonl", "answers-against.jsonl"
 CONTROL_EVALUATION, CONTROL_HEALING = "control-eval.json", "control-healing.json"  # of the source after the same fine-tuning
+PRUNED_EVALUATION = "pruned-eval.json"  # of the pruned model before it was fine-tuned
 LICENSE = "license.json"  # the license as a person named it
 LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
 LOSS, LOSS_DARK = "loss.png", "loss-dark.png"

@@ -28,7 +28,8 @@ def layer_map(plan: PruningPlan, rows: Mapping[str, Scores] | None = None, *, as
         lines.append(_row("layer", [str(layer) for layer in part]))
         lines += [_row(label, [cells[layer] for layer in part]) for label, cells in bars.items()]
         lines.append(_row("", [marks[layer] for layer in part]))
-    legend = "   ".join(f"{mark(name, ascii_only)} {name}" for name in ("removed", "kept", "protected"))
+    labels = {"removed": removed_label(plan), "kept": "kept", "protected": "protected"}
+    legend = "   ".join(f"{mark(name, ascii_only)} {label}" for name, label in labels.items())
     return [*lines, f"          {legend}{'   taller: more redundant' if bars else ''}"]
 
 
@@ -36,13 +37,19 @@ def removal_lines(plan: PruningPlan) -> list[str]:
     """Which layers go, and which would be next; whether a rule was relaxed; where a pruned source's layers came from."""
     coming = _next(plan)
     hint = f" (next would be {coming})" if coming is not None else ""
-    lines = [f"removed {len(plan.drop)} of {plan.layers} layers: {', '.join(map(str, plan.drop))}{hint}"]
+    relaxed = " (relaxed)" if plan.relaxed else ""
+    lines = [f"removed {len(plan.drop)} of {plan.layers} layers{relaxed}: {', '.join(map(str, plan.drop))}{hint}"]
     if plan.relaxed:
         reached = f"{len(plan.strict_drop)} of {len(plan.drop)}"
-        lines.append(f"relaxed {plan.strategy}'s own spacing rule reaches {reached}; layers that are no neighbours were removed instead")
+        lines.append(f"relaxed {plan.strategy}'s own spacing rule reaches {reached} layers; the removed ones are only not adjacent")
     if plan.original_layers is not None:
         lines.append(f"lineage the layers left are {', '.join(map(str, plan.kept_original_layers()))} of the first ancestor")
     return lines
+
+
+def removed_label(plan: PruningPlan) -> str:
+    """What a legend calls the removed layers: the plan's spacing rule may have been relaxed to reach its budget."""
+    return "removed (relaxed)" if plan.relaxed else "removed"
 
 
 def mark(name: str, ascii_only: bool) -> str:

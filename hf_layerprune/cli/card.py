@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,15 +15,16 @@ from hf_layerprune.cli.console import Console, reporting
     short_help="Write the model card, with its figures, from the records.",
     epilog=options.examples(
         "hf-layerprune card ./mini-mixed-13L",
-        "hf-layerprune card ./qwen-28L-healed --control ./qwen-healed --license apache-2.0 -o card.md",
+        "hf-layerprune card ./qwen-28L-healed --pruned ./qwen-28L --control ./qwen-healed",
     ),
 )
 @click.argument("folder", metavar="DIR", type=options.PATH)
 @options.output("the card, its figures in layerprune/ beside it", "FILE", default="README.md in DIR")
 @options.licence
 @options.control
+@options.pruned
 @reporting
-def card(console: Console, folder: Path, output: Path | None, license: str | None, control: Path | None) -> None:
+def card(console: Console, folder: Path, output: Path | None, **named: Any) -> None:
     """Say in the README.md of DIR what was removed, how, what it cost, how to use it and how to make it again.
 
     Every number comes from a record in DIR/layerprune; what was not measured is said to be. In a card that is there, only the
@@ -32,9 +34,9 @@ def card(console: Console, folder: Path, output: Path | None, license: str | Non
     from hf_layerprune.publishing.card import card_facts, metadata, write_card
     from hf_layerprune.publishing.figures import figures_note
 
-    facts = card_facts(folder, license=license, control=control)
+    facts = card_facts(folder, **named)
     found = metadata(facts)
-    path = write_card(folder, output, license=license, control=control)
+    path = write_card(folder, output, **named)
     console.say(f"wrote   {options.quoted(path)}")
     if "license" not in found:
         console.note("note: the records name no licence; say which it is with --license before publishing.")

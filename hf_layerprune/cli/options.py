@@ -177,6 +177,9 @@ licence = click.option("--license", metavar="ID", help="The licence, as the Hub 
 control = click.option(
     "--control", type=PATH, metavar="DIR", help="The unpruned source after the same fine-tuning, evaluated: what that alone does."
 )
+pruned = click.option(
+    "--pruned", type=PATH, metavar="DIR", help="Of a healed model: the pruned one before that, evaluated, to stand beside it."
+)
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
 

@@ -29,6 +29,7 @@ RESUME = "what was sent is kept; run the same command again and only the rest is
 @click.option("--commit-message", metavar="TEXT", help="Of the one commit that a push makes.")
 @options.licence
 @options.control
+@options.pruned
 @reporting
 def push(console: Console, folder: Path, repo: str, **asked: object) -> None:
     """Check DIR from its options to its last byte, then send REPO what it lacks: weights, records, figures and a card.

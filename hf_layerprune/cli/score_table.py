@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
 
+ASCII = {"±": "+-", "≥": ">=", "≤": "<="}
 NAME, SCORE, CHANGE = 15, 13, 19  # columns, each with a space; 19 more for the verdict make 80
 
 
@@ -23,13 +24,14 @@ def score_lines(report: EvalReport) -> list[str]:
 
 
 def note_lines(report: EvalReport) -> list[str]:
-    """How many samples, how they were asked, what was left out or cut, and what the p values are."""
+    """How many samples, how they were asked, what was skipped or truncated, and what the p values are."""
     whole = [report.row(task["name"]) for task in report.tasks]
     counts = " + ".join(f"{row.model.samples} of {row.task}" for row in whole)
     place = report.environment.get("model", {})
     how = f"greedy, {place.get('dtype', '?')} on {place.get('device', '?')}, in {report.seconds:.0f} s"
-    made = f"{how}; {_plus_minus()} one standard error"
-    lines = [f"samples {counts}", f"        {made}"]
+    lines = [f"samples {counts}", f"        {how}; {_shown('±')} one standard error"]
+    if any(sign != "±" for sign in _signs(report)):
+        lines.append(f"        {_shown('≥')}, {_shown('≤')} the bound of the 95 % Wilson interval, at 100 and at 0 %")
     if report.against is not None:
         lines.append("p       exact McNemar on the same samples; a difference is one below 0.05 after")
         lines.append(f"        Holm's correction over {_family(report)}")
@@ -52,11 +54,17 @@ def _line(report: EvalReport, row: Row) -> str:
         return name + _score(row.model)
     relative = "n/a" if math.isnan(row.relative) else f"{row.relative:+.1f} %"
     change = f"({row.difference:+.1f}, {relative})" if row.model.samples else ""
-    return f"{name}{_score(row.other):<{SCORE}}{_score(row.model):<{SCORE}}{change:<{CHANGE}}{report.verdict(row)}"
+    return f"{name}{_score(row.other) + ' ':<{SCORE}}{_score(row.model) + ' ':<{SCORE}}{change:<{CHANGE}}{report.verdict(row)}"
 
 
 def _score(tally: Tally) -> str:
-    return f"{tally.accuracy:5.1f} {_plus_minus()} {tally.error:.1f}" if tally.samples else "  no samples"
+    sign, value = tally.spread
+    return f"{tally.accuracy:5.1f} {_shown(sign)} {value:.1f}" if tally.samples else "  no samples"
+
+
+def _signs(report: EvalReport) -> set[str]:
+    tallies = [tally for row in report.rows for tally in (row.model, row.other) if tally and tally.samples]
+    return {tally.spread[0] for tally in tallies}
 
 
 def _family(report: EvalReport) -> str:
@@ -68,9 +76,9 @@ def _family(report: EvalReport) -> str:
 def _warnings(report: EvalReport, row: Row) -> list[str]:
     models = [(report.model.id, row.model)] + ([(report.against.id, row.other)] if report.against and row.other else [])
     lines = [
-        f"cut     {tally.cut} of {tally.samples} answers of {name} to {row.task} did not end within --max-new-tokens"
+        f"truncated {tally.truncated} of {tally.samples} answers of {name} to {row.task}: they did not end within --max-new-tokens"
         for name, tally in models
-        if tally.cut
+        if tally.truncated
     ]
     if row.bad:
         lines.append(f"skipped {row.bad} of {row.bad + row.model.samples} records of {row.task}:")
@@ -83,10 +91,10 @@ def _fit(text: str, width: int) -> str:
     return plain if len(plain) <= width else f"{plain[: width - 2]}.."
 
 
-def _plus_minus() -> str:
+def _shown(sign: str) -> str:
     """The sign, or what stands for it where stdout cannot show it."""
     try:
-        "±".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+        sign.encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
-        return "+-"
-    return "±"
+        return ASCII[sign]
+    return sign

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from hf_layerprune.artifacts.prompts import DOMAINS, prompts, subtasks
 from hf_layerprune.data.records import Record, check_index
 from hf_layerprune.errors import UsageError
-from hf_layerprune.mini.generator import MINI_PIXELS, draw_example
+from hf_layerprune.mini.generator import GENERATOR_VERSION, MINI_PIXELS, draw_example
 
 MINI_COUNT = 4096
-_VERSION = 1  # of what the generator draws; part of the digest
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class MiniTable:
 
     @property
     def digest(self) -> str:
-        content = f"mini {_VERSION} heal {MINI_PIXELS} {self.seed} {self.count} {self.tasks}"
+        content = f"mini {GENERATOR_VERSION} heal {MINI_PIXELS} {self.seed} {self.count} {self.tasks}"
         return hashlib.sha256(content.encode()).hexdigest()
 
     def __len__(self) -> int:

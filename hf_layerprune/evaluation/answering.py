@@ -96,8 +96,8 @@ class Interview:
         return {k: v for said, _ in alone for k, v in said.items()}, {k: v for _, refused in alone for k, v in refused.items()}
 
     def _answer(self, task: Task, sample: Sample, said: Generated | None, bad: str) -> Answer:
-        text, tokens, cut = (said.text, said.tokens, said.cut) if said else ("", 0, False)
-        right = said is not None and SCORERS[sample.scorer](text, sample.answers, sample.choices)
+        text, tokens, truncated = (said.text, said.tokens, said.truncated) if said else ("", 0, False)
+        correct = said is not None and SCORERS[sample.scorer](text, sample.answers, sample.choices)
         return Answer(
             task=task.name,
             index=sample.index,
@@ -107,9 +107,9 @@ class Interview:
             question=sample.prompt,
             expected=sample.answers,
             text=text,
-            right=right,
+            correct=correct,
             tokens=tokens,
-            cut=cut,
+            truncated=truncated,
             bad=bad,
         )
 

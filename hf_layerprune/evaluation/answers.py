@@ -26,7 +26,7 @@ Place = tuple[str, int]  # a task and the number of a sample in it
 class Answer:
     """What a model said to a sample, or why it could not be asked.
 
-    text: without the end token; expected: the accepted answers; tokens: how many were generated; cut: whether the budget ended it;
+    text: without the end token; expected: the accepted answers; tokens: how many were generated; truncated: whether the budget ended it;
     bad: why the sample could not be asked, "" if it was.
     """
 
@@ -38,9 +38,9 @@ class Answer:
     question: str
     expected: tuple[str, ...]
     text: str
-    right: bool
+    correct: bool
     tokens: int
-    cut: bool
+    truncated: bool
     bad: str = ""
 
     def line(self) -> bytes:
@@ -150,5 +150,5 @@ def _answer(value: dict[str, Any]) -> Answer | None:
         answer = Answer(**{**value, "expected": tuple(value["expected"])})
     except (KeyError, TypeError):
         return None
-    kinds = {"task": str, "index": int, "subtask": str, "text": str, "right": bool, "cut": bool, "tokens": int, "bad": str}
+    kinds = {"task": str, "index": int, "subtask": str, "text": str, "correct": bool, "truncated": bool, "tokens": int, "bad": str}
     return answer if all(type(getattr(answer, name)) is kind for name, kind in kinds.items()) else None

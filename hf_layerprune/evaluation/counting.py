@@ -40,8 +40,8 @@ def _row(task: Task, subtask: str, model: Answers, other: Answers | None) -> Row
     bad = len(every) - len(asked) + sum(name == subtask for name, _ in task.bad.values())
     if other is None:
         return Row(task.name, subtask, bad, _tally(model, asked))
-    gained = sum(model[place].right and not other[place].right for place in asked)
-    lost = sum(other[place].right and not model[place].right for place in asked)
+    gained = sum(model[place].correct and not other[place].correct for place in asked)
+    lost = sum(other[place].correct and not model[place].correct for place in asked)
     return Row(task.name, subtask, bad, _tally(model, asked), _tally(other, asked), gained, lost)
 
 
@@ -60,9 +60,9 @@ def _whole(task: Task, parts: Sequence[Row], unknown: int) -> Row:
 
 
 def _sum(tallies: Sequence[Tally]) -> Tally:
-    return Tally(*(sum(getattr(tally, name) for tally in tallies) for name in ("samples", "right", "cut")))
+    return Tally(*(sum(getattr(tally, name) for tally in tallies) for name in ("samples", "correct", "truncated")))
 
 
 def _tally(answers: Answers, places: Sequence[Place]) -> Tally:
     given = [answers[place] for place in places]
-    return Tally(len(given), sum(answer.right for answer in given), sum(answer.cut for answer in given))
+    return Tally(len(given), sum(answer.correct for answer in given), sum(answer.truncated for answer in given))

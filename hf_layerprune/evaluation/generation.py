@@ -14,7 +14,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.errors import EvaluationError
-from hf_layerprune.models.batches import encode_for_answers
+from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
+from hf_layerprune.models.batches import chat_prompt, encode_for_answers
 
 # A batch adds its sums up in another order than a single sample does. In fp32 that moved logits of mini by 1.5e-5 at most, 5 epsilons
 # of the largest; two tokens closer than 256 are a tie that the batch must not decide.
@@ -23,12 +24,14 @@ TIE_EPSILONS = 256
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory with its processor. ends: the tokens that end an answer; pad: what fills the places behind it."""
+    """A model in memory with its processor. ends: the tokens that end an answer; pad: what fills the places behind it; opened: the tag
+    of a thought that the chat template opens for the answer, "" if it opens none."""
 
     model: PreTrainedModel
     processor: ProcessorMixin
     ends: tuple[int, ...]
     pad: int
+    opened: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Generated:
-    """An answer. tokens: how many were generated, the end token not counted; cut: whether the budget ended it, not the model."""
+    """An answer. text: begins with the tag of the thought if the chat template opened one; tokens: how many were generated, the end
+    token not counted; truncated: whether the budget ended it, not the model, or it is a thought that does not end."""
 
     text: str
     tokens: int
-    cut: bool
+    truncated: bool
 
 
 def ready(model: PreTrainedModel, processor: Any) -> LoadedModel:
@@ -59,7 +63,7 @@ def ready(model: PreTrainedModel, processor: Any) -> LoadedModel:
     if pad is None:
         pad = ends[0] if ends else 0
         processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(pad)
-    return LoadedModel(model, processor, ends, int(pad))
+    return LoadedModel(model, processor, ends, int(pad), _opened(processor))
 
 
 def generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -> list[Generated]:
@@ -128,7 +132,15 @@ def _answer(loaded: LoadedModel, row: list[int]) -> Generated:
     end = next((place for place, token in enumerate(row) if token in loaded.ends), None)
     tokens = row[:end]
     text = tokenizer.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Generated(text.strip(), len(tokens), end is None)
+    whole = loaded.opened + text.strip()
+    return Generated(whole, len(tokens), end is None or final_answer(whole) is None)
+
+
+def _opened(processor: Any) -> str:
+    """The tag of a thought that the template's generation prompt opens and does not close, "" if there is none."""
+    question = "What is shown?"
+    *_, last = [None, *THOUGHT_TAG.finditer(chat_prompt(processor, question).rpartition(question)[2])]
+    return "" if last is None or last[1] else last[0]
 
 
 def _greedy(loaded: LoadedModel, budget: int) -> GenerationConfig:

@@ -13,12 +13,11 @@ from PIL import Image
 
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
 from hf_layerprune.evaluation.samples import Sample
-from hf_layerprune.mini.generator import MINI_PIXELS, draw_example
+from hf_layerprune.mini.generator import GENERATOR_VERSION, MINI_PIXELS, draw_example
 
 MINI_TASKS: Mapping[str, Domain] = MappingProxyType({"mini-math": "math", "mini-general": "nonmath"})
 MINI_SAMPLES = 500  # a domain: a hundred of each of five math subtasks, 125 of each of four others
 MINI_TOKENS = 48  # the longest right answer has 33 tokens
-_VERSION = 1  # of what the generator draws
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,16 @@ class MiniTask:
 
     @property
     def digest(self) -> str:
-        content = [_VERSION, self.name, self.count, self.seed, MINI_PIXELS, self.max_new_tokens, self.scorer, dict(prompts()[self.domain])]
+        content = [
+            GENERATOR_VERSION,
+            self.name,
+            self.count,
+            self.seed,
+            MINI_PIXELS,
+            self.max_new_tokens,
+            self.scorer,
+            dict(prompts()[self.domain]),
+        ]
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:

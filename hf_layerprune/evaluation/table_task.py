@@ -15,8 +15,9 @@ from PIL import Image
 from hf_layerprune.data.image_files import BadRecord, picture
 from hf_layerprune.data.tables import Record, RecordTable
 from hf_layerprune.errors import DataError, shown
+from hf_layerprune.evaluation.mentions import place_of
 from hf_layerprune.evaluation.samples import Sample
-from hf_layerprune.evaluation.scoring import SCORERS, place_of
+from hf_layerprune.evaluation.scoring import SCORERS
 
 FIELDS = ("question", "image", "answer")
 TABLE_TOKENS = {"choice": 32, "exact": 256, "relaxed": 256}  # by scorer; a model that thinks first needs --max-new-tokens

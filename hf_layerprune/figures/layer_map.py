@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_layerprune.artifacts.layer_map import removed_label
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.figures.theme import DRAWN, Theme, dress, new_figure, png
@@ -97,7 +98,7 @@ def _legend(ax: Any, plan: PruningPlan, theme: Theme) -> tuple[list[Any], list[s
 
     handles, labels = ax.get_legend_handles_labels()
     handles.append(Line2D([], [], color=theme.removed, marker="x", ls="", ms=7, mew=2))
-    labels.append("removed")
+    labels.append(removed_label(plan))
     if plan.protected:
         handles.append(Patch(color=theme.protected, alpha=0.35, lw=0))
         labels.append("protected")

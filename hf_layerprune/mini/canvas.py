@@ -1,6 +1,6 @@
 """Draw glyphs and shapes on a grid of four by four cells, with numpy alone: the same bytes on every machine, at any size.
 
-One cell of the 64-pixel picture is one image token of mini (two by two patches of eight pixels).
+One cell of the 64-pixel image is one image token of mini (two by two patches of eight pixels).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Mask = Bool[np.ndarray, "cell cell"]
 
 
 class Canvas:
-    """A square RGB picture of `size` pixels, a multiple of four, filled with one colour."""
+    """A square RGB image of `size` pixels, a multiple of four, filled with one colour."""
 
     def __init__(self, size: int, background: Color) -> None:
         if size < CELLS or size % CELLS:
-            raise ValueError(f"a picture of {size} pixels does not divide into {CELLS} cells")
+            raise ValueError(f"an image of {size} pixels does not divide into {CELLS} cells")
         self.cell = size // CELLS
         self.pixels: UInt8[np.ndarray, "size size 3"] = np.empty((size, size, 3), np.uint8)
         self.pixels[:] = background

@@ -1,4 +1,4 @@
-"""The math domain of mini: small arithmetic written in columns, and its answers to the five math prompts."""
+"""The math domain of mini: arithmetic written in columns, and its answers to the five math prompts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ class Problem:
 
     first: int
     steps: tuple[tuple[str, int], ...]
-    hidden: int | None = None  # which of the numbers is blotted out in the picture; None: every one can be read
+    hidden: int | None = None  # which of the numbers is blotted out in the image; None: every one can be read
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Its numbers and operations in canonical form, and, if one is hidden, what can still be seen of them."""
+        numbers = [str(self.first), *(str(number) for _, number in self.steps)]
+        operators = [operator for operator, _ in self.steps]
+        if self.hidden is None:
+            return (_canonical(numbers, operators),)
+        seen = ["■" if place == self.hidden else number for place, number in enumerate(numbers)]
+        return (_canonical(numbers, operators), _canonical(seen, operators))
 
     def values(self) -> list[int]:
         """The running results: the first number, then the value after each step."""
@@ -30,7 +40,7 @@ class Problem:
         return values
 
     def answers(self) -> dict[str, str]:
-        """The right answer to each math prompt; a problem with a hidden number answers only math-verify."""
+        """The correct answer to each math prompt; a problem with a hidden number answers only math-verify."""
         if self.hidden is not None:
             return {"math-verify": "No, one number is hidden."}
         values = self.values()
@@ -45,7 +55,7 @@ class Problem:
         }
 
     def render(self, rng: Random, size: int) -> Image.Image:
-        """The problem as a picture: a number to a row, right-aligned, with paper, ink, place and jitter drawn from `rng`."""
+        """The problem as an image: a number to a row, right-aligned, with paper, ink, place and jitter drawn from `rng`."""
         canvas, ink = Canvas(size, rng.choice(_PAPERS)), rng.choice(_INKS)
         rows = [*self._rows(), "=?"]
         top, left = rng.randrange(5 - len(rows)), rng.randrange(2)
@@ -75,25 +85,35 @@ def apply(value: int, operator: str, number: int) -> int:
 
 
 def draw_problem(rng: Random, hide_a_number: bool = False) -> Problem:
-    """Three quarters in one step (up to 20 plus or minus a digit, or two digits multiplied), a quarter in two; never below zero."""
-    first, steps = _draw_two_steps(rng) if rng.random() < 0.25 else _draw_one_step(rng)
+    """Most in one step (plus or minus, up to 99), a seventh in two; no result below zero."""
+    first, steps = _draw_one_step(rng) if rng.random() < 6 / 7 else _draw_two_steps(rng)
     hidden = rng.randrange(len(steps) + 1) if hide_a_number else None
     return Problem(first, steps, hidden)
 
 
 def _draw_one_step(rng: Random) -> tuple[int, tuple[tuple[str, int], ...]]:
-    operator = rng.choice("+-×")
-    number = rng.randint(1, 9)
-    first = rng.randint(1, 9) if operator == "×" else rng.randint(number if operator == "-" else 1, 20)
-    return first, ((operator, number),)
+    operator = rng.choice("+-")
+    number = rng.randint(1, 9) if rng.random() < 0.5 else rng.randint(10, 99)
+    return rng.randint(number if operator == "-" else 1, 99), ((operator, number),)
 
 
 def _draw_two_steps(rng: Random) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Digits after the first number. A product is always followed by a step: the table of products alone is too small to hold out."""
     operator = rng.choice("+-×")
-    a, b = rng.randint(1, 9), rng.randint(1, 9)
-    if operator == "-":
-        a, b = max(a, b), min(a, b)
-    value = apply(a, operator, b)
+    number = rng.randint(1, 9)
+    first = rng.randint(1, 9) if operator == "×" else rng.randint(number if operator == "-" else 1, 99)
+    value = apply(first, operator, number)
     then = rng.choice("+-") if value else "+"
-    c = rng.randint(1, min(9, value) if then == "-" else 9)
-    return a, ((operator, b), (then, c))
+    return first, ((operator, number), (then, rng.randint(1, min(9, value) if then == "-" else 9)))
+
+
+def _canonical(numbers: list[str], operators: list[str]) -> str:
+    """The sum of signed terms, or product, that the steps amount to, with whatever may be exchanged in sorted order."""
+    terms = ["+" + numbers[0]]
+    for operator, number in zip(operators, numbers[1:]):
+        if operator == "×":
+            whole = terms[0].removeprefix("+") if len(terms) == 1 else f"({''.join(sorted(terms))})"
+            terms = ["+" + "×".join(sorted((whole, number)))]
+        else:
+            terms.append(operator + number)
+    return "".join(sorted(terms))

@@ -18,7 +18,7 @@ from hf_layerprune.data.image_files import ImageRecord, decode_image, images_in_
 from hf_layerprune.data.limits import percent
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini.canvas import CELLS
-from hf_layerprune.mini.generator import draw_image
+from hf_layerprune.mini.generator import GENERATOR_VERSION, draw_image
 
 SYNTHETIC_IMAGES, SYNTHETIC_PIXELS = 32, 448
 PAPER_IMAGES = 1000  # a domain, each asked all of its questions: 5,000 and 4,000 passes (domain-aware paper, eq. 7)
@@ -63,7 +63,7 @@ class SyntheticImages:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(f"synthetic 1 {self.domain} {self.seed} {self.size} {self.count}".encode()).hexdigest()
+        return hashlib.sha256(f"synthetic {GENERATOR_VERSION} {self.domain} {self.seed} {self.size} {self.count}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,16 +11,17 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from hf_layerprune.artifacts.folder import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, MANIFEST, README, RECORDS
+from hf_layerprune.artifacts.folder import CONTROL_EVALUATION, CONTROL_HEALING, LICENSE, MANIFEST, PRUNED_EVALUATION, README, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded, write_atomic
 from hf_layerprune.errors import LayerPruneError, PublishError
-from hf_layerprune.publishing.facts import CardFacts, card_facts
+from hf_layerprune.publishing.facts import CardFacts, Named
 from hf_layerprune.publishing.figures import draw_figures, kept_figures
 from hf_layerprune.publishing.inert import Markdown, for_output
 from hf_layerprune.publishing.merge import begin, end, merge_card, our_parts
 from hf_layerprune.publishing.metadata import metadata, yaml_lines
+from hf_layerprune.publishing.records import card_facts
 from hf_layerprune.publishing.sections import numbers, sections, thousands
 
 if TYPE_CHECKING:
@@ -37,7 +39,9 @@ def render_card(facts: CardFacts) -> str:
     try:
         found = metadata(facts)
         front = "".join(yaml_lines(key, value) for key, value in found.items())
-        body = _template().render(begin=_marker(begin), end=_marker(end), keys=Markdown(" ".join(found)), **sections(facts))
+        body = _template().render(
+            begin=_marker(begin), end=_marker(end), keys=Markdown(" ".join(found)), paper=paper_number, **sections(facts)
+        )
     except (LookupError, ArithmeticError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise PublishError(f"{facts.name}: a record does not hold what a card needs ({error!r}). Make that record again.") from error
     tidy = re.sub(r"\n{3,}", "\n\n", body).rstrip("\n")  # no text of a stranger has a line break
@@ -45,20 +49,24 @@ def render_card(facts: CardFacts) -> str:
 
 
 def write_card(
-    folder: Path, output: Path | None = None, *, license: str | None = None, control: Path | None = None, repo: str | None = None
+    folder: Path,
+    output: Path | None = None,
+    *,
+    repo: str | None = None,
+    **named: Unpack[Named],
 ) -> Path:
     """Write a folder's card and its figures, merged with the card that is there; the path of the card. Where matplotlib is missing,
     the figures of an earlier card are kept.
 
     output: another file for it, which gets the figures beside it; needed where the folder is a download, which is left as it is.
-    repo: the id that it is pushed to, for its quick start. license, control: as card_facts has them; what they say is put beside
-    the card, and the next card finds it there.
+    repo: the id that it is pushed to, for its quick start. named: license, control and pruned, as card_facts has them; what they
+    say is put beside the card, and the next card finds it there.
     PublishError if the folder is none of ours, or the card that is there cannot be merged; then nothing is changed.
     """
-    facts = card_facts(folder, license=license, control=control)
+    facts = card_facts(folder, **named)
     place = _place(Path(folder), output)
     pictures = draw_figures(facts) or kept_figures(Path(folder), facts)
-    beside = pictures | (_control_records(facts) if control else {}) | (_license_record(license) if license else {})
+    beside = pictures | _named_records(facts, named)
     card = render_card(replace(facts, figures=frozenset(pictures), repo=repo))
     try:
         if place.is_file():
@@ -87,15 +95,16 @@ def _write(place: Path, card: str, beside: Mapping[str, bytes]) -> None:
         raise
 
 
-def _control_records(facts: CardFacts) -> dict[str, bytes]:
-    """The control's records, which go with the model, so that its numbers in the card can be traced too."""
-    if facts.control is None or facts.control_healing is None:
-        return {}
-    return {CONTROL_EVALUATION: dump_json(facts.control.to_dict()), CONTROL_HEALING: facts.control_healing.dump()}
-
-
-def _license_record(license: str) -> dict[str, bytes]:
-    return {LICENSE: dump_json({"format": 1, "license": license})}
+def _named_records(facts: CardFacts, named: Named) -> dict[str, bytes]:
+    """What was named for this card goes with the model: the license, and the records of the models that it is compared with."""
+    found: dict[str, bytes] = {}
+    if named.get("control") and facts.control and facts.control_healing:
+        found = {CONTROL_EVALUATION: dump_json(facts.control.to_dict()), CONTROL_HEALING: facts.control_healing.dump()}
+    if named.get("pruned") and facts.pruned:
+        found[PRUNED_EVALUATION] = dump_json(facts.pruned.to_dict())
+    if license := named.get("license"):
+        found[LICENSE] = dump_json({"format": 1, "license": license})
+    return found
 
 
 def _place(folder: Path, output: Path | None) -> Path:
@@ -124,6 +133,18 @@ def _read(path: Path) -> str:
 
 def _marker(make: Any) -> Any:
     return lambda part: Markdown(make(part))
+
+
+def paper_number(table: int, test_set: str, row: str) -> Markdown:
+    """An accuracy in % as a table of the domain-aware paper has it; KeyError if `paper_numbers.json` does not hold it."""
+    return Markdown(f"{paper_tables()[str(table)][test_set][row]:.2f}")
+
+
+@cache
+def paper_tables() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+    """The numbers of the domain-aware paper that the card quotes: by table, test set and row."""
+    found: dict[str, Any] = json.loads(files(__package__).joinpath("paper_numbers.json").read_text(encoding="utf-8"))
+    return {table: dict(rows) for table, rows in found["tables"].items()}
 
 
 @cache

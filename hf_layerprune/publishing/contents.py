@@ -20,6 +20,7 @@ from hf_layerprune.artifacts.folder import (
     MANIFEST,
     PLAN,
     PROVENANCE,
+    PRUNED_EVALUATION,
     README,
     RECORDS,
     STATISTICS,
@@ -37,7 +38,7 @@ CARD_RECORD = f"{RECORDS}/card.json"  # made by each push; a downloaded one is o
 OUR_RECORDS = frozenset(
     f"{RECORDS}/{name}"
     for name in (
-        *(PLAN, MANIFEST, PROVENANCE, STATISTICS, HEALING, EVALUATION, LICENSE, CONTROL_EVALUATION, CONTROL_HEALING),
+        *(PLAN, MANIFEST, PROVENANCE, STATISTICS, HEALING, EVALUATION, LICENSE, CONTROL_EVALUATION, CONTROL_HEALING, PRUNED_EVALUATION),
         *(LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK),
     )
 )

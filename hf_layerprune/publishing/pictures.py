@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hf_layerprune.artifacts.folder import LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK
+from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.layer_map import removed_label
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown
 
@@ -18,17 +20,25 @@ def map_picture(facts: CardFacts) -> Markdown | None:
         else "The decoder layers"
     )
     return _picture(
-        facts, LAYER_MAP, LAYER_MAP_DARK, f"{shown}; removed: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json."
+        facts,
+        LAYER_MAP,
+        LAYER_MAP_DARK,
+        f"{shown}; {removed_label(facts.plan)}: {removed} of {facts.plan.layers}. The numbers are in layerprune/plan.json.",
     )
 
 
 def loss_picture(facts: CardFacts) -> Markdown | None:
     if facts.healing is None or LOSS not in facts.figures:
         return None
-    loss = facts.healing.curve["loss"]
-    return _picture(
-        facts, LOSS, LOSS_DARK, f"The loss over {len(loss)} steps, from {loss[0]:.3f} at the first to {loss[-1]:.3f} at the last."
-    )
+    first, last = loss_means(facts.healing)
+    words = f"The loss over {facts.healing.steps:,} steps: {first:.4f} in the mean over the first tenth, {last:.4f} over the last."
+    return _picture(facts, LOSS, LOSS_DARK, words)
+
+
+def loss_means(healing: HealingRecord) -> tuple[float, float]:
+    """The mean loss over the first and the last tenth of the steps, at least one step each, in nats an answer token."""
+    loss, tenth = healing.curve["loss"], max(1, healing.steps // 10)
+    return sum(loss[:tenth]) / tenth, sum(loss[-tenth:]) / tenth
 
 
 def _picture(facts: CardFacts, light: str, dark: str, words: str) -> Markdown:

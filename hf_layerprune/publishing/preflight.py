@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
 from hf_layerprune.publishing.card import CardFacts, card_facts
+from hf_layerprune.publishing.facts import Named
 from hf_layerprune.publishing.refusals import AGAIN
 
 
@@ -47,9 +49,9 @@ class Request:
         return f"{pull_request} was opened: go on with --revision {pull_request} in place of --create-pr."
 
 
-def publishable(folder: Path, license: str | None, control: Path | None) -> CardFacts:
+def publishable(folder: Path, **named: Unpack[Named]) -> CardFacts:
     """The facts of a folder that is ours and whose licence is known; PublishError otherwise."""
-    facts = card_facts(folder, license=license, control=control)
+    facts = card_facts(folder, **named)
     if not facts.license:
         raise PublishError(
             f"{folder}: the licence of {facts.source.id} is not known, so this may not be published. "

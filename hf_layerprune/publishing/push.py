@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Unpack
 
 from hf_layerprune.artifacts.folder import README
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.errors import shown
 from hf_layerprune.publishing.commit import Changes, Commit, changes, going_on, publish
 from hf_layerprune.publishing.contents import items_of, record_files
+from hf_layerprune.publishing.facts import Named
 from hf_layerprune.publishing.figures import figures_note
 from hf_layerprune.publishing.hub import Target, check_metadata, check_token, connect, create, find_target, time_limits
 from hf_layerprune.publishing.inert import plain
@@ -44,27 +46,26 @@ def push(
     create_pr: bool = False,
     revision: str | None = None,
     commit_message: str | None = None,
-    license: str | None = None,
-    control: Path | None = None,
     token: str | bool | None = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    **named: Unpack[Named],
 ) -> Pushed:
     """Publish a folder that convert, apply or heal wrote, with its records and a card, in one commit; nothing here is changed.
 
     private: for a repository that is yet to be created; create_pr: open a pull request; revision: a branch, or refs/pr/N to go
-    on with; license, control: as `write_card` takes them; say: given lines for people. Only what differs is sent; with nothing
-    changed there is no commit. UsageError for options that cannot be honoured; PublishError for all that is refused, before
-    anything is sent, and for what the Hub refuses: pushing again then sends the rest.
+    on with; named: license, control and pruned, as `card_facts` takes them; say: given lines for people.
+    Only what differs is sent; with nothing changed there is no commit. UsageError for options that cannot be honoured;
+    PublishError for all that is refused, before anything is sent, and for what the Hub refuses: pushing again then sends the rest.
     """
     request = Request(repo_id, revision, create_pr, private, commit_message)
     folder = Path(folder)
-    facts = publishable(folder, license, control)
+    facts = publishable(folder, **named)
     records, left = record_files(folder)
     api = connect(token)
     with push_errors(repo_id, token), time_limits():
         check_token(api, request)
         target = find_target(api, request)
-        with LocalCard(folder, request.repo, license, control) as card:
+        with LocalCard(folder, request.repo, **named) as card:
             others = items_of(folder, facts.manifest, records, card.place)
             page, record, kept = card_items(target, request, card.text, [item.name for item in others])
             check_metadata(api, request, target, page)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
-from hf_layerprune.artifacts.healing_record import Trained
+from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.significance import SIGNIFICANT
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import code, name
 
 NBSP = "\N{NO-BREAK SPACE}"  # within what a narrow column is not to break
+PRUNED_MISSING = "The pruned model before fine-tuning was **not measured**, so what the fine-tuning changed is not known."
 CONTROL_MISSING = (
     "What the same fine-tuning does to the unpruned source was **not measured**, so how much of the difference is due to the fine-tuning "
     "itself is not known."
@@ -78,22 +79,27 @@ def _asked(task: Mapping[str, Any]) -> str:
 
 
 def _table(facts: CardFacts, report: EvalReport) -> Iterator[str]:
-    control = {(row.task, row.subtask): row for row in facts.control.rows} if facts.control else {}
     compared, other = report.against is not None, "source" if _is_source(facts, report) else "other model"
-    head = ["accuracy in %", "samples", *([other] if compared else []), "this model"]
+    own = "healed" if facts.plan and facts.healing else "this model"
+    head = ["accuracy in %", "samples", *([other] if compared else []), *(["pruned"] if facts.pruned else []), own]
+    head += ["control"] if facts.control else []
     head += ["difference (points, relative)", "verdict"] if compared else []
-    head += ["control"] if control else []
     yield f"| {' | '.join(head)} |"
     yield f"|{'|'.join('---' if words in (head[0], 'verdict') else '---:' for words in head)}|"
     for row in report.rows:
         cells = [code(row.name) if row.subtask is not None else f"**{code(row.task)}**,{NBSP}all", f"{row.model.samples:,}"]
         cells += [score(row.other)] if row.other else []
+        cells += [_score_of(facts.pruned, row)] if facts.pruned else []
         cells.append(score(row.model))
+        cells += [_score_of(facts.control, row)] if facts.control else []
         cells += [_difference(row).replace(" ", NBSP), _verdict(report, row)] if compared else []
-        cells += (
-            [score(control[row.task, row.subtask].model)] if (row.task, row.subtask) in control else ["not measured"] if control else []
-        )
         yield f"| {' | '.join(cells)} |"
+
+
+def _score_of(report: EvalReport, row: Row) -> str:
+    """The score of another model on the samples of a row."""
+    found = next((other for other in report.rows if (other.task, other.subtask) == (row.task, row.subtask)), None)
+    return score(found.model) if found else "not measured"
 
 
 def _is_source(facts: CardFacts, report: EvalReport) -> bool:
@@ -101,7 +107,8 @@ def _is_source(facts: CardFacts, report: EvalReport) -> bool:
 
 
 def score(tally: Tally) -> str:
-    return f"{tally.accuracy:.2f}{NBSP}±{NBSP}{tally.error:.2f}" if tally.samples else "no samples"
+    sign, value = tally.spread
+    return f"{tally.accuracy:.2f}{NBSP}{sign}{NBSP}{value:.2f}" if tally.samples else "no samples"
 
 
 def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
@@ -117,23 +124,20 @@ def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
     for row in (report.row(str(task["name"])) for task in report.tasks):
         if row.bad:
             yield f"{row.bad:,} records of {code(row.task)} could not be used and count for no model."
-        if row.model.cut:
-            yield f"{row.model.cut:,} of this model's answers to {code(row.task)} were cut at the limit of tokens."
-        if row.other and row.other.cut:
-            yield f"{row.other.cut:,} of the other model's answers to {code(row.task)} were cut at the limit of tokens."
-    if facts.plan and facts.control is None and facts.healing:
-        yield CONTROL_MISSING
-    elif facts.control:
-        yield "The control is the unpruned source after the same recipe on the same data: what the fine-tuning alone does."
-        yield from _trained_otherwise(facts)
+        if row.model.truncated:
+            yield f"{row.model.truncated:,} of this model's answers to {code(row.task)} were truncated at the limit of tokens."
+        if row.other and row.other.truncated:
+            yield f"{row.other.truncated:,} of the other model's answers to {code(row.task)} were truncated at the limit of tokens."
+    if facts.plan and facts.healing:
+        yield from _stages(facts, report)
     yield "Benchmarks other than these were not measured."
 
 
 def _edge(report: EvalReport) -> str:
     tallies = [tally for row in report.rows for tally in (row.model, row.other) if tally and tally.samples]
-    if not any(tally.right in (0, tally.samples) for tally in tallies):
+    if not any(tally.correct in (0, tally.samples) for tally in tallies):
         return ""
-    return " At 0 and at 100 % it is 0 by its formula, which does not mean that the accuracy is known so well."
+    return " Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead."
 
 
 def _hidden(report: EvalReport, row: Row) -> bool:
@@ -141,16 +145,41 @@ def _hidden(report: EvalReport, row: Row) -> bool:
     return row.other is not None and row.gained != row.lost and not report.corrected[row.task, row.subtask] < SIGNIFICANT
 
 
-def _trained_otherwise(facts: CardFacts) -> Iterator[str]:
-    """What the control trained, where that is not what this model trained: each model's layers are its own."""
-    assert facts.healing and facts.control_healing
-    ours, theirs = facts.healing.trained, facts.control_healing.trained
-    if (ours.layers, ours.parameters) != (theirs.layers, theirs.parameters):
-        yield f"It trained {_trained(theirs)}; this model {_trained(ours)}."
+def _stages(facts: CardFacts, report: EvalReport) -> Iterator[str]:
+    """What the columns of a healed model are, and which are missing."""
+    if facts.pruned:
+        yield "pruned is the model before it was fine-tuned, healed is this one."
+    else:
+        yield PRUNED_MISSING
+    if report.against:
+        yield "Difference and verdict compare healed with " + ("source." if _is_source(facts, report) else "the other model.")
+    if facts.control is None or facts.control_healing is None:
+        yield CONTROL_MISSING
+        return
+    yield "control is the unpruned source, fine-tuned with the same recipe on the same data."
+    if differences := list(_trained_otherwise(facts.healing, facts.control_healing)):
+        yield f"The control was not trained just like healed: {', '.join(differences)}."
 
 
-def _trained(found: Trained) -> str:
-    """Parameters, and the layers that they are in."""
-    *first, last = [f"{layer:d}" for layer in found.layers] or [""]
-    layers = f"layer{'s' if first else ''} {' and '.join(filter(None, [', '.join(first), last]))}" if last else "adapters on every layer"
-    return f"{found.parameters:,} parameters in {layers}"
+def _trained_otherwise(ours: HealingRecord | None, theirs: HealingRecord) -> Iterator[str]:
+    """In what the training of the control differs from the model's: which layers follows from each model."""
+    assert ours
+    layers, other = ours.trained.layers, theirs.trained.layers
+    if layers != other:
+        yield f"{_amount(len(other), len(layers))} layers ({_numbers(other)}, healed {_numbers(layers)})"
+    for what, mine, control in (
+        ("parameters", ours.trained.parameters, theirs.trained.parameters),
+        ("steps", ours.steps, theirs.steps),
+    ):
+        if mine != control:
+            yield f"{_amount(control, mine)} {what} ({control:,}, healed {mine:,})"
+
+
+def _amount(theirs: int, ours: int) -> str:
+    return "other" if theirs == ours else "more" if theirs > ours else "fewer"
+
+
+def _numbers(layers: Sequence[int]) -> str:
+    """Layers as a person reads them: 5, 6 and 10; all of them where adapters are on every one."""
+    *first, last = [f"{layer:d}" for layer in layers] or ["adapters on all"]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
+from typing import Unpack
 
 from hf_layerprune.artifacts.folder import README, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded
@@ -16,6 +17,7 @@ from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
 from hf_layerprune.publishing.card import MAX_CARD_BYTES, card_facts, merge_card, our_parts, render_card, write_card
 from hf_layerprune.publishing.contents import CARD_RECORD, Item
+from hf_layerprune.publishing.facts import Named
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.merge import own_text, taken_keys
 from hf_layerprune.publishing.preflight import Request
@@ -32,12 +34,12 @@ class LocalCard:
     A context manager: `place` holds README.md and the figures for as long as it is open.
     """
 
-    def __init__(self, folder: Path, repo: str, license: str | None, control: Path | None) -> None:
+    def __init__(self, folder: Path, repo: str, **named: Unpack[Named]) -> None:
         self._temporary = TemporaryDirectory(prefix="hf-layerprune-card-")
         self.place = Path(self._temporary.name)
         self.renewed = False
         try:
-            self.text = self._write(folder, repo, license, control)
+            self.text = self._write(folder, repo, named)
         except BaseException:
             self._temporary.cleanup()
             raise
@@ -48,14 +50,14 @@ class LocalCard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._temporary.cleanup()
 
-    def _write(self, folder: Path, repo: str, license: str | None, control: Path | None) -> str:
+    def _write(self, folder: Path, repo: str, named: Named) -> str:
         there = _card_in(folder)
         if there is not None:
             (self.place / README).write_bytes(there)
-        text = write_card(folder, self.place / README, license=license, control=control, repo=repo).read_text(encoding="utf-8")
+        text = write_card(folder, self.place / README, **named, repo=repo).read_text(encoding="utf-8")
         if there is not None:
             figures = frozenset(path.name for path in (self.place / RECORDS).glob("*.png"))
-            here = render_card(replace(card_facts(folder, license=license, control=control), figures=figures))  # as `card` writes it
+            here = render_card(replace(card_facts(folder, **named), figures=figures))  # as `card` writes it
             self.renewed = our_parts(there.decode("utf-8")) not in (our_parts(text), our_parts(here))
         return text
 

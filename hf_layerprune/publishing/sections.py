@@ -10,10 +10,9 @@ from hf_layerprune.publishing.chain import healings
 from hf_layerprune.publishing.commands import command_lines
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown, NotShown, argument, code, literal, name, place
-from hf_layerprune.publishing.limits import limit_lines
-from hf_layerprune.publishing.pictures import loss_picture, map_picture
+from hf_layerprune.publishing.pictures import loss_means, loss_picture, map_picture
 from hf_layerprune.publishing.quality import headline, quality_lines
-from hf_layerprune.publishing.story import lineage_lines, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
+from hf_layerprune.publishing.story import lineage_lines, method, named, origin_lines, reproduce_intro, reproduce_notes, title_lines
 
 
 def sections(facts: CardFacts) -> dict[str, Any]:
@@ -40,7 +39,6 @@ def sections(facts: CardFacts) -> dict[str, Any]:
         "reproduce_intro": _marked(reproduce_intro(facts)),
         "commands": _marked(command_lines(facts)),
         "reproduce_notes": _marked(reproduce_notes(facts)),
-        "limit_lines": _marked(limit_lines(facts)),
         "licence_lines": _marked(licence_lines(facts)),
     }
 
@@ -76,7 +74,7 @@ def _row(label: str, before: int | None, after: int | None) -> tuple[Markdown, .
 
 def how_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
     lines = [
-        f"Method: {code(plan.strategy)}" + (f", {_parameters(plan)}" if plan.parameters else "") + ".",
+        f"Method: {method(plan)}" + (f", {_parameters(plan)}" if plan.parameters else "") + ".",
         f"Scores: {code(plan.score_meaning)}.",
     ]
     lines.append(f"Budget: {_budget(plan.budget, plan.layers)}.")
@@ -85,7 +83,7 @@ def how_lines(facts: CardFacts, plan: PruningPlan) -> list[str]:
         lines.append(f"Forced, protected and removed all the same: {_layers(plan.forced)}.")
     if plan.relaxed:
         reached = f"only {len(plan.strict_drop)} of {len(plan.drop)} layers"
-        lines.append(f"Relaxed: the method's own spacing rule reaches {reached}; layers that are no neighbours were removed instead.")
+        lines.append(f"Relaxed: the method's own spacing rule reaches {reached}; the removed layers are only not adjacent.")
     if plan.tune:
         lines.append(
             f"INTERLACE's sets, as layers of the source: to tune {numbers(plan.tune)}"
@@ -171,7 +169,7 @@ def healing_lines(facts: CardFacts) -> list[str]:
     if record is None:
         return []
     recipe, trained, engine = record.recipe, record.trained, record.engine
-    loss, tenth = record.curve["loss"], max(1, record.steps // 10)
+    first, last_loss = loss_means(record)
     changed = ", ".join(f"{code(key)} = {code(getattr(recipe, key))}" for key in record.overridden)
     what = (
         f"{_layers(trained.layers)}, chosen by {name(trained.chosen_by)}" if trained.layers else "adapters on every decoder layer, merged"
@@ -185,8 +183,8 @@ def healing_lines(facts: CardFacts) -> list[str]:
         f"Trained: {trained.parameters:,} parameters in {trained.tensors:,} tensors: {what}.",
         f"{record.steps:,} steps of {recipe.batch_size:,} samples, {_plural(recipe.epochs, 'epoch')}, learning rate "
         f"{recipe.learning_rate:g}, seed {record.seed:d}.",
-        f"Loss, mean over the first and the last tenth of the steps: {_mean(loss[:tenth]):.4f} and {_mean(loss[-tenth:]):.4f} nats an "
-        "answer token (natural logarithms; 0 is certain)." + _rise(facts, _mean(loss[:tenth]), _mean(loss[-tenth:])),
+        f"Loss, mean over the first and the last tenth of the steps: {first:.4f} and {last_loss:.4f} nats an "
+        "answer token (natural logarithms; 0 is certain)." + _rise(facts, first, last_loss),
         f"Engine: {_plural(engine.processes, 'process', 'processes')} on {name(engine.device)}{stage}; {record.seconds:,.0f} s"
         + (", resumed after an interruption." if record.resumed else "."),
         "Versions: " + ", ".join(f"{name(key)} {name(value)}" for key, value in record.versions.items()) + ".",
@@ -197,7 +195,7 @@ def _rise(facts: CardFacts, first: float, last: float) -> str:
     """Why a loss may go up, where it did, and no layer was removed that it would have to make up for."""
     if facts.plan or last < first:
         return ""
-    return " It did not fall, as may be where a model was trained on such tasks before: it knew them, and is moved away from there."
+    return " The loss did not fall, which can happen when the model already knew these tasks."
 
 
 def _served(facts: CardFacts) -> str:
@@ -227,10 +225,6 @@ def licence_lines(facts: CardFacts) -> list[str]:
 
 def _plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _marked(lines: Iterable[str]) -> list[Markdown]:

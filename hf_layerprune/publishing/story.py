@@ -7,12 +7,16 @@ from importlib.metadata import version
 
 from hf_layerprune.artifacts.lineage import HEALED, PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
+from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.publishing.chain import Made, healings
 from hf_layerprune.publishing.commands import local_names, start_of
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import Markdown, code
 
-MINI = "`mini` is the model of four million parameters that is part of hf-layerprune; its tasks are its own."
+MINI = (
+    "`mini` is the model of four million parameters that is part of hf-layerprune; `mini-math` and `mini-general` are its own synthetic "
+    "tasks."
+)
 
 
 def named(source: SourceRef) -> Markdown:
@@ -23,6 +27,11 @@ def named(source: SourceRef) -> Markdown:
     return Markdown(f"{shown} (commit {code(source.commit)})" if source.commit else shown)
 
 
+def method(plan: PruningPlan) -> Markdown:
+    """The strategy of a plan, and whether its spacing rule was relaxed to reach the budget."""
+    return Markdown(f"{code(plan.strategy)} (relaxed)" if plan.relaxed else code(plan.strategy))
+
+
 def title_lines(facts: CardFacts) -> list[str]:
     """What the model is, from the first ancestor on."""
     first, *rest = facts.chain
@@ -31,7 +40,7 @@ def title_lines(facts: CardFacts) -> list[str]:
     for number, made in enumerate(rest):
         joined = " " if number == 0 and made.how == PRUNED else ", then " if number else ", "
         sentence += joined + _done(made, rest[:number]) + (" by hf-layerprune" if number == 0 else "")
-    lines = [f"{sentence}{_end(facts, rest)}."]
+    lines = [f"{sentence}{_end(rest)}."]
     return [*lines, MINI] if first.source.id == "mini" else lines
 
 
@@ -46,12 +55,10 @@ def _done(made: Made, before: Sequence[Made]) -> str:
     return f"{'' if again else 'fine-tuned '}for {made.healing.steps} steps{' more' if again else ''}"
 
 
-def _end(facts: CardFacts, rest: Sequence[Made]) -> str:
+def _end(rest: Sequence[Made]) -> str:
     if rest[-1].how == PRUNED:
         return ", and nothing else changed: it was not fine-tuned afterwards" if len(rest) == 1 else "; it was not fine-tuned afterwards"
-    if any(made.how == PRUNED for made in rest):
-        return " to make up for it" if rest[-2].how == PRUNED else ""
-    return ": the control that a pruned and healed model is compared with" if len(rest) == 1 else ""
+    return ""
 
 
 def origin_lines(facts: CardFacts) -> list[str]:
@@ -83,7 +90,7 @@ def _recorded(made: Made) -> str:
     if made.record is None:
         return "its record does not lie here"
     if made.plan:
-        return f"{len(made.plan.drop)} of {made.plan.layers} layers by {code(made.plan.strategy)}, `{made.record}`"
+        return f"{len(made.plan.drop)} of {made.plan.layers} layers by {method(made.plan)}, `{made.record}`"
     assert made.healing is not None
     recipe = code(made.healing.recipe.name)
     return f"{made.healing.steps:,} steps by {recipe}, seed {made.healing.seed:d}, `{made.record}`"
@@ -120,7 +127,7 @@ def reproduce_notes(facts: CardFacts) -> list[str]:
         elif made.how == PRUNED:
             notes.append(f"`apply` makes the pruned stage again byte for byte, the one with the fingerprint {fingerprint}.")
     if any(made.how == HEALED for made in steps):
-        notes.append("`heal` repeats the fine-tuning; on other hardware or versions its weights come out slightly different.")
+        notes.append("`heal` repeats the fine-tuning; on other hardware or other versions its weights may differ slightly.")
     sources = [source for made in steps if made.healing for source in made.healing.data.sources]
     if any(source.rendered_math and source.left_out for source in sources):
         notes.append("Problems that an evaluation asks were left out; name these evaluations again with `--exclude`.")

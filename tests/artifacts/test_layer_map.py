@@ -54,8 +54,15 @@ def test_relaxed_plans_and_lineage_are_said(plan: PruningPlan) -> None:
     two = replace(
         plan, drop=(1, 3), keep=(0, 2, 4), budget=Budget(None, "count", 2), relaxed=True, strict_drop=(3,), original_layers=(0, 2, 3, 7, 9)
     )
-    assert removal_lines(two)[1:] == [
-        "relaxed mixed's own spacing rule reaches 1 of 2; layers that are no neighbours were removed instead",
+    assert layer_map(two)[-1] == "          ✕ removed (relaxed)   ■ kept   ◆ protected   taller: more redundant"
+    assert layer_map(two, ascii_only=True)[-1].startswith("          x removed (relaxed)   ")
+    assert removal_lines(two) == [
+        "removed 2 of 5 layers (relaxed): 1, 3 (next would be 2)",
+        "relaxed mixed's own spacing rule reaches 1 of 2 layers; the removed ones are only not adjacent",
         "lineage the layers left are 0, 3, 9 of the first ancestor",
     ]
     assert str(two).splitlines()[-2:] == removal_lines(two)[1:]
+
+
+def test_a_plan_that_kept_the_rule_is_not_called_relaxed(plan: PruningPlan) -> None:
+    assert "relaxed" not in str(plan)

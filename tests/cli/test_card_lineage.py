@@ -129,7 +129,7 @@ def test_a_dense_model_healed_twice(done: Callable[[str], str], here: Path) -> N
     done("card h2")
     card = (here / "h2" / "README.md").read_text()
     assert "`mini`, no layer removed, fine-tuned for 2 steps by hf-layerprune, then for 2 steps more.\n" in card
-    assert "the control that" not in card and "This is the last of 2 fine-tunings" in card
+    assert "the control" not in card and "This is the last of 2 fine-tunings" in card
     assert [shlex.split(line)[-1] for line in commands(card)] == ["./h1", "./h2", "./h2"]
 
 

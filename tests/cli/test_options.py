@@ -139,7 +139,10 @@ def test_relaxed_is_said_and_recorded(run: Run, here: Path, statistics: Path) ->
     done = run("plan", statistics, "--method", "interlace", "--budget", "0.4", "-o", "plan.json")
     plan = json.loads((here / "plan.json").read_text())
     assert done.returncode == 0 and len(plan["drop"]) == 5 and plan["relaxed"] is True and len(plan["strict_drop"]) <= 4
-    assert f"relaxed interlace's own spacing rule reaches {len(plan['strict_drop'])} of 5" in done.stdout
+    assert f"relaxed interlace's own spacing rule reaches {len(plan['strict_drop'])} of 5 layers" in done.stdout
+    converted = run("convert", "mini", "--method", "interlace", "--budget", "0.4", "--samples", "2", "--dry-run")
+    for said in (done.stdout, converted.stdout):
+        assert "✕ removed (relaxed)" in said and "removed 5 of 16 layers (relaxed): " in said
 
 
 @pytest.mark.parametrize(

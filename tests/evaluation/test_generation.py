@@ -47,7 +47,7 @@ def test_batches_answer_as_single_questions(mini: LoadedModel) -> None:
     for size in (27, 8):
         batched = [one for start in range(0, 27, size) for one in generate(mini, asked[start : start + size], 48)]
         assert [one.text for one in batched] == alone
-        assert not any(one.cut for one in batched)
+        assert not any(one.truncated for one in batched)
     assert len(set(map(len, alone))) > 8
 
 
@@ -72,18 +72,18 @@ def test_padding_is_on_the_left(mini: LoadedModel) -> None:
         assert torch.equal(patches[row], one.inputs["pixel_values"])
 
 
-def test_the_budget_cuts(mini: LoadedModel) -> None:
+def test_the_budget_truncates(mini: LoadedModel) -> None:
     asked = [question for question in questions(1) if "step by step" in question.prompt]
-    whole, cut = generate(mini, asked, 48)[0], generate(mini, asked, 5)[0]
-    assert not whole.cut and cut.cut and cut.tokens == 5 and whole.text.startswith(cut.text)
+    whole, short = generate(mini, asked, 48)[0], generate(mini, asked, 5)[0]
+    assert not whole.truncated and short.truncated and short.tokens == 5 and whole.text.startswith(short.text)
     exactly = generate(mini, asked, whole.tokens + 1)[0]  # the end token is the last one that fits
-    assert exactly == whole and generate(mini, asked, whole.tokens)[0].cut
+    assert exactly == whole and generate(mini, asked, whole.tokens)[0].truncated
 
 
 def test_a_model_that_never_ends(mini: LoadedModel) -> None:
     endless = replace(mini, ends=())
     for one in generate(endless, questions(1)[:3], 20):
-        assert one.cut and one.tokens == 20
+        assert one.truncated and one.tokens == 20
 
 
 def test_end_tokens_of_the_checkpoint_count(mini: LoadedModel) -> None:

@@ -75,9 +75,9 @@ def test_every_number_follows_from_the_answers(short: Path, options: dict[str, A
         assert [one[key] for key in ("task", "index", "subtask", "question")] == [
             two[key] for key in ("task", "index", "subtask", "question")
         ]
-        assert one["right"] == (one["text"].lower() == one["expected"][0].lower()) or one["text"].endswith(".")
-        pairs[one["task"], one["subtask"]].append((one["right"], two["right"]))
-        pairs[one["task"], None].append((one["right"], two["right"]))
+        assert one["correct"] == (one["text"].lower() == one["expected"][0].lower()) or one["text"].endswith(".")
+        pairs[one["task"], one["subtask"]].append((one["correct"], two["correct"]))
+        pairs[one["task"], None].append((one["correct"], two["correct"]))
     found = {(task, name): row for task, scores in report["scores"].items() for name, row in scores["subtasks"].items()}
     found |= {(task, None): scores["whole"] for task, scores in report["scores"].items()}
     assert found.keys() == pairs.keys() and len(found) == 11
@@ -87,7 +87,7 @@ def test_every_number_follows_from_the_answers(short: Path, options: dict[str, A
         rights = [sum(pair[side] for pair in answers) for side in (0, 1)]
         for right, side in zip(rights, ("model", "against")):
             share = Fraction(right, count)
-            assert (row[side]["samples"], row[side]["right"]) == (count, right)
+            assert (row[side]["samples"], row[side]["correct"]) == (count, right)
             assert row[side]["accuracy"] == pytest.approx(float(100 * share))
             assert row[side]["standard_error"] == pytest.approx(100 * math.sqrt(share * (1 - share) / count))
         up, down = answers.count((True, False)), answers.count((False, True))
@@ -275,8 +275,21 @@ def test_a_checkpoint_that_never_ends_an_answer(tmp_path: Path, options: dict[st
     (endless / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 671}))
     checkpoint = Checkpoint.open(endless, "endless")
     report = evaluate_model(checkpoint, "mini-general", samples=4, max_new_tokens=6, output=tmp_path / "out", **options)
-    assert report.row("mini-general").model.cut == 4
-    assert all(one["cut"] and one["tokens"] == 6 for one in lines(tmp_path / "out" / "answers.jsonl"))
+    assert report.row("mini-general").model.truncated == 4
+    assert all(one["truncated"] and one["tokens"] == 6 for one in lines(tmp_path / "out" / "answers.jsonl"))
+
+
+@pytest.mark.parametrize(("opening", "truncated"), [("<think>\n", 8), ("<think>\n\n</think>\n\n", 0), ("Use <think> and </think>: ", 0)])
+def test_a_thought_that_the_template_opens(tmp_path: Path, options: dict[str, Any], opening: str, truncated: int) -> None:
+    """mini does not know how to end a thought, so none of its answers is one: all are truncated, and no answer is correct."""
+    thinker = tmp_path / "thinker"
+    shutil.copytree(model_path(), thinker)
+    template = thinker / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_start|>assistant\n", f"<|im_start|>assistant\n{opening}"))
+    report = evaluate_model(Checkpoint.open(thinker, "thinker"), "mini-general", samples=8, output=tmp_path / "out", **options)
+    answers = lines(tmp_path / "out" / "answers.jsonl")
+    assert report.row("mini-general").model.truncated == truncated == sum(one["text"].startswith("<think>") for one in answers)
+    assert not any(one["correct"] for one in answers if one["truncated"])
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])

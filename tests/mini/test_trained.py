@@ -1,4 +1,4 @@
-"""The embedded model knows its two domains: greedy answers on held-out pictures, through the package's own loading and batching."""
+"""The embedded model knows its two domains: greedy answers on held-out images, through the package's own loading and batching."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hf_layerprune.models.processor import load_processor
 
 ROOT = Path(__file__).parents[2]
 RECORD = json.loads((ROOT / "cards" / "mini" / "training.json").read_text())
-PICTURES = 40
+IMAGES = 40
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def mini() -> tuple[Any, Any]:
 
 
 def exact_matches(model: Any, processor: Any, subtask: str) -> int:
-    """How many of the first held-out pictures get the one right answer, each asked alone."""
+    """How many of the first held-out images get the one correct answer, each in a batch of its own."""
     right = 0
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         example = draw_example(subtask, "evaluate", index)
         batch = encode_questions(processor, example.image, [example.question], torch.device("cpu"))
         with torch.inference_mode():
@@ -42,7 +42,7 @@ def exact_matches(model: Any, processor: Any, subtask: str) -> int:
 
 
 @pytest.mark.parametrize("subtask", ["math-direct", "counting", "grounding"])
-def test_answers_held_out_pictures(mini: tuple[Any, Any], subtask: str) -> None:
+def test_answers_held_out_images(mini: tuple[Any, Any], subtask: str) -> None:
     """The card promises at least 90 % on 500; of 40, fewer than 33 would be a chance of one in a thousand then."""
     assert RECORD["held_out_exact_match"][subtask] >= 0.9
     assert exact_matches(*mini, subtask) >= 33

@@ -121,6 +121,26 @@ def test_a_control_must_be_the_source_after_the_same_fine_tuning(records: Record
         card_facts(healed, control=control)
 
 
+def test_the_pruned_model_must_be_the_one_that_was_healed(records: Records) -> None:
+    healed, pruned = records("mini-mixed-13L-interlace"), records("mini-mixed-13L")
+    kept = healed / "layerprune" / "pruned-eval.json"
+    kept.unlink(missing_ok=True)
+    assert card_facts(healed).pruned is None
+    card = write_card(healed, pruned=pruned).read_text()
+    assert kept.is_file() and write_card(healed).read_text() == card
+    with pytest.raises(PublishError, match="is no pruned model that was healed, so there is none to compare with"):
+        card_facts(pruned, pruned=pruned)
+    with pytest.raises(PublishError, match=r"of 'mini-cka-13L' with fingerprint \w{12}, but this model was healed from 5b5bdabf8fe4"):
+        card_facts(healed, pruned=records("mini-cka-13L"))
+    evaluation = pruned / "layerprune" / "eval.json"
+    edit(evaluation, lambda report: report["tasks"][0].update(digest="0" * 64))
+    with pytest.raises(PublishError, match="on other samples"):
+        card_facts(healed, pruned=pruned)
+    evaluation.unlink()
+    with pytest.raises(PublishError, match=r"eval\.json: missing\. Evaluate the pruned model first"):
+        card_facts(healed, pruned=pruned)
+
+
 @pytest.mark.parametrize(
     ("settings", "what"),
     [

@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
-from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.eval_report import Tally
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import PublishError
-from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, render_card
-from hf_layerprune.publishing.limits import TABLES, found_lines
+from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_tables, render_card
 from hf_layerprune.publishing.merge import find_parts
+from hf_layerprune.publishing.quality import score
+from hf_layerprune.strategies.planning import make_plan
 
 HOSTILE = [
     "---",
@@ -88,6 +90,7 @@ def hostile_facts(facts: CardFacts, text: str) -> CardFacts:
         statistics=replace(facts.statistics, record=record),
         evaluation=evaluation,
         control=hostile_report(facts.control, text),
+        pruned=hostile_report(facts.pruned, text),
         card=card,
         figures=frozenset({"layer-map.png", "loss.png"}),
     )
@@ -243,30 +246,51 @@ def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> No
 
 def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> None:
     card = render_card(facts)
-    assert facts.evaluation and facts.control
-    for row, control in zip(facts.evaluation.rows, facts.control.rows, strict=True):
+    assert facts.evaluation and facts.control and facts.pruned
+    assert "\n| accuracy in % | samples | source | pruned | healed | control | difference (points, relative) | verdict |\n" in card
+    for row, pruned, control in zip(facts.evaluation.rows, facts.pruned.rows, facts.control.rows, strict=True):
         line = next(line for line in card.splitlines() if line.startswith("|") and f"`{row.name}`" in line)
         difference = f"{row.difference:+.2f},\xa0{row.relative:+.1f}\xa0%"
         p = f"p\xa0=\xa0{facts.evaluation.corrected[row.task, row.subtask]:.3f}"
-        assert f"| {difference} | not\xa0significant, {p} |" in line and f"| {row.model.samples} |" in line
-        assert line.endswith(f"{control.model.accuracy:.2f}\xa0±\xa0{control.model.error:.2f} |")
+        assert line.endswith(f"| {difference} | not\xa0significant, {p} |") and f"| {row.model.samples} |" in line
+        scores = [score(tally) for tally in (row.other, pruned.model, row.model, control.model) if tally]
+        assert f" | {' | '.join(scores)} | " in line and len(scores) == 4
+        assert "100.00\xa0±" not in line
+
+
+def test_a_perfect_score_has_a_bound() -> None:
+    assert [score(Tally(100, correct, 0)) for correct in (100, 0, 96)] == [
+        "100.00\xa0≥\xa096.30",
+        "0.00\xa0≤\xa03.70",
+        "96.00\xa0±\xa01.96",
+    ]
 
 
 def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     card = render_card(facts)
-    assert "`mini` is the model of four million parameters that is part of hf-layerprune; its tasks are its own.\n" in card
+    assert "part of hf-layerprune; `mini-math` and `mini-general` are its own synthetic tasks.\n" in card
     assert "`mini-math` 96.00\xa0±\xa01.96 (+1.00, +1.1\xa0%; 100 samples)" in card
     assert "Protected: layers 0, 1, 2 and 15: the first and the last, and layers 0, 1 and 2, after which visual features are added" in card
     assert "Not significant does not mean equal: as few as 20 samples show large differences only." in card
-    assert "At 0 and at 100 % it is 0 by its formula" in card and "nats an answer token (natural logarithms; 0 is certain)." in card
-    assert "It trained 787,712 parameters in layers 12, 13, 14 and 15; this model 590,784 parameters in layers 5, 6 and 10." in card
+    assert (
+        "Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead." in card
+        and "nats an answer token (natural logarithms; 0 is certain)." in card
+    )
+    assert (
+        "The control was not trained just like healed: more layers (12, 13, 14 and 15, healed 5, 6 and 10), more parameters (787,712, "
+        "healed 590,784).\n"
+    ) in card
     assert facts.control_healing and facts.healing and facts.plan
     alike = replace(facts, control_healing=replace(facts.control_healing, trained=facts.healing.trained))
-    assert "It trained" not in render_card(alike)
+    assert "not trained just like" not in render_card(alike)
+    curve = {name: numbers[:-2] for name, numbers in facts.healing.curve.items()}
+    shorter = replace(facts.healing, curve=curve, trained=replace(facts.healing.trained, layers=(5, 6, 9)))
+    fewer = render_card(replace(facts, control_healing=shorter))
+    assert "just like healed: other layers (5, 6 and 9, healed 5, 6 and 10), fewer steps (30, healed 32).\n" in fewer
     rising = replace(facts.healing, curve=dict.fromkeys(facts.healing.curve, (0.1, 0.2)))
-    assert "It did not fall" not in render_card(replace(facts, healing=rising))
+    assert "The loss did not fall" not in render_card(replace(facts, healing=rising))
     dense = render_card(replace(facts, plan=None, healing=rising, control=None, control_healing=None, later=()))
-    assert "It did not fall, as may be where a model was trained on such tasks before: it knew them" in dense
+    assert "The loss did not fall, which can happen when the model already knew these tasks." in dense
     marked = replace(facts.plan, tune=(4,), freeze=(0,))
     alone = replace(facts, plan=marked, healing=None, control=None, control_healing=None, later=())
     assert "to tune 4, to freeze 0 (not used: not fine-tuned).\n" in render_card(alone)
@@ -276,6 +300,16 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     assert "general pictures; removed: layer 6 of 16." in shown
 
 
+def test_the_loss_in_words_is_that_of_the_text(facts: CardFacts) -> None:
+    """The figure's alternative text and the list name the same means, of the first and the last tenth of the steps."""
+    assert facts.healing
+    loss = facts.healing.curve["loss"]
+    first, last = sum(loss[:3]) / 3, sum(loss[-3:]) / 3
+    shown = render_card(replace(facts, figures=frozenset({"loss.png"})))
+    assert f"tenth of the steps: {first:.4f} and {last:.4f} nats an answer token" in shown
+    assert f'alt="The loss over 32 steps: {first:.4f} in the mean over the first tenth, {last:.4f} over the last."' in shown
+
+
 def test_a_published_cards_dark_figures_are_found_from_anywhere(facts: CardFacts) -> None:
     """The Hub finds the `src` of a picture in the repository; of a `srcset` that is not known."""
     shown = render_card(replace(facts, figures=frozenset({"layer-map.png"}), repo="me/short"))
@@ -283,16 +317,35 @@ def test_a_published_cards_dark_figures_are_found_from_anywhere(facts: CardFacts
     assert 'src="layerprune/layer-map.png"' in shown
 
 
-def test_every_number_of_the_papers_stands_in_their_tables() -> None:
-    lines = " ".join(found_lines())
-    numbers = {float(text) for text in re.findall(r"\b\d+\.\d\d\b", lines)}
-    assert len(numbers) == 12 and numbers <= {value for table in TABLES.values() for value in table.values()}
-    assert {int(text) for text in re.findall(r"table (\d)", lines)} == TABLES.keys()
+def test_what_is_said_of_the_papers_stands_in_their_tables(facts: CardFacts) -> None:
+    """Every number in the limits is one of the data file, and the numbers say what the sentences do."""
+    tables = paper_tables()
+    limits = render_card(facts).split("## Limits")[1].split("<!--")[0]
+    numbers = {float(text) for text in re.findall(r"\b\d+\.\d\d\b", limits.replace("2603.20275", ""))}
+    assert len(numbers) == 22 and numbers <= {value for table in tables.values() for rows in table.values() for value in rows.values()}
+    assert set(re.findall(r"table (\d)", limits)) == tables.keys()
+    for rows in tables["3"].values():
+        at_10, at_25 = ([rows[f"{method} {share} %"] for method in ("math", "nonmath", "mixed")] for share in (10, 25))
+        assert rows["cka 10 %"] > max(at_10) and rows["cka 25 %"] < min(at_25)
+        assert min(at_25) == rows["math 25 %"]
+    assert tables["3"]["Snapask"]["math 10 %"] > tables["3"]["Snapask"]["nonmath 10 %"] > tables["3"]["Snapask"]["mixed 10 %"]
+    assert tables["3"]["NuminaMath"]["nonmath 10 %"] > max(tables["3"]["NuminaMath"][f"{method} 10 %"] for method in ("math", "mixed"))
+    assert all(rows["nonmath 25 %"] > rows["math 25 %"] for table in "23" for rows in tables[table].values())
+
+
+def test_a_card_claims_nothing_that_no_record_shows(facts: CardFacts) -> None:
+    """No order in which abilities go, no purpose reached, no control where nothing was compared."""
+    dense = replace(facts, plan=None, control=None, control_healing=None, later=())
+    for card in map(render_card, (facts, dense, replace(facts, evaluation=None, control=None))):
+        assert not re.search("reasoning|first to go|suffers|make up for|even a random", card.split("## Citation")[0], re.IGNORECASE)
+    assert "the control" not in render_card(dense).lower()
+    assert "no layer removed, fine-tuned for 32 steps by hf-layerprune.\n" in render_card(dense)
 
 
 def test_what_was_not_measured_is_said_to_be(facts: CardFacts) -> None:
     assert "unpruned source was **not measured**" in render_card(replace(facts, control=None))
-    without = render_card(replace(facts, evaluation=None, control=None))
+    assert "The pruned model before fine-tuning was **not measured**" in render_card(replace(facts, pruned=None))
+    without = render_card(replace(facts, evaluation=None, control=None, pruned=None))
     assert "**Its quality was not measured.**" in without and "model-index" not in without
     assert "## Speed\n\nNot measured." in without and "**not tested** for this model" in without
     assert "probe set is not known" in render_card(replace(facts, statistics=None))
@@ -308,7 +361,27 @@ def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(fac
         facts.plan, drop=(1, 6, 12), keep=tuple(sorted({*facts.plan.keep, 5} - {1})), forced=(1,), relaxed=True, strict_drop=(6,)
     )
     card = render_card(replace(facts, plan=plan))
-    assert "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "Relaxed: " in card
+    assert (
+        "**Warning:** the plan drops" in card and "Forced, protected and removed all the same: layer 1." in card and "- Relaxed: " in card
+    )
+
+
+@pytest.mark.parametrize(("method", "relaxed"), [("interlace", True), ("interlace-pooled", True), ("mixed", False)])
+def test_a_plan_that_was_relaxed_is_called_so_wherever_it_is_shown(facts: CardFacts, method: str, relaxed: bool) -> None:
+    """At 40 % mini's twelve free layers hold fewer separate triplets than layers that are to go."""
+    mini = ModelFacts(facts.source, facts.family, 16, facts.hidden_size, facts.deepstack_layers)
+    plan = make_plan(mini, method, statistics=facts.statistics, budget="0.4")
+    card = render_card(replace(facts, plan=plan, figures=frozenset({"layer-map.png"})))
+    layers = ", ".join(map(str, plan.drop))
+    said = [
+        f"- Method: `{method}` (relaxed)",
+        "\nRemoved (relaxed): layers ",
+        f"; removed (relaxed): layers {layers} of 16.",
+        f"5 of 16 layers by `{method}` (relaxed), ",
+        f"- Relaxed: the method's own spacing rule reaches only {len(plan.strict_drop)} of 5 layers; the removed layers are only not",
+    ]
+    assert plan.relaxed is relaxed and [text in card for text in said] == [relaxed] * len(said)
+    assert ("elaxed" in card) is relaxed and ("\nRemoved: layers " in card) is not relaxed
 
 
 @pytest.mark.parametrize("change", [{"steps": 1}, {"sources": "x"}, {"sources": [{}]}, {"sources": [{"origin": "a", "samples": "<b>"}]}])

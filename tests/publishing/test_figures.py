@@ -103,6 +103,14 @@ def test_which_scores_go_is_said(facts: CardFacts) -> None:
     assert said(*first) == "high ones go" and said(*(-score for score in first)) == "low ones go"
 
 
+def test_a_relaxed_plan_is_called_so_in_its_map(facts: CardFacts) -> None:
+    assert facts.plan and not facts.plan.relaxed
+    relaxed = replace(facts.plan, relaxed=True, strict_drop=(6,))
+    strict, said = (pixels(draw_map(plan, facts.statistics, LIGHT)) for plan in (facts.plan, relaxed))
+    legend = slice(0, 30)  # rows of pixels
+    assert (strict[legend] != said[legend]).any() and (strict[60:] == said[60:]).mean() > 0.9
+
+
 def test_scores_that_no_axis_can_hold_are_drawn_too(facts: CardFacts) -> None:
     assert facts.plan
     plan = replace(facts.plan, scores=(1e308, -1e308, *facts.plan.scores[2:]))

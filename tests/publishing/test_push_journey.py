@@ -21,6 +21,7 @@ from pushing import TOKEN, local_files
 import hf_layerprune
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.mini import model_path
+from hf_layerprune.publishing.quality import score
 
 SOURCE, SHORT, HEALED = "Qwen/Tiny-VL", "me/tiny-14L", "me/tiny-14L-healed"
 WEIGHTS = "model.safetensors"
@@ -69,7 +70,7 @@ def compared(report: EvalReport, card: str, commit: str) -> None:
     assert "| accuracy in % | samples | source | this model | difference (points, relative) | verdict |\n" in card
     for row in report.rows:
         assert row.other
-        accuracies = " | ".join(f"{tally.accuracy:.2f}\xa0±\xa0{tally.error:.2f}" for tally in (row.other, row.model))
+        accuracies = " | ".join(score(tally) for tally in (row.other, row.model))
         assert f"| {row.model.samples} | {accuracies} | {row.difference:+.2f},\xa0{row.relative:+.1f}\xa0% | " in card
     _, results = model_index_to_eval_results(ModelCard(card).data.to_dict()["model-index"])
     found = {result.dataset_name: result.metric_value for result in results}

@@ -1,0 +1,90 @@
+"""No problem, no scene and no rendered image is in two splits, over every draw that trains, probes, heals, chooses or is reported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import combinations_with_replacement, product
+from pathlib import Path
+
+from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
+from hf_layerprune.data.mini_records import MINI_COUNT
+from hf_layerprune.evaluation.mini_task import MINI_SAMPLES
+from hf_layerprune.mini.canvas import SHAPES
+from hf_layerprune.mini.generator import SHARES, Split, draw_content, draw_image, split_of
+from hf_layerprune.mini.problems import Problem
+from hf_layerprune.mini.scenes import COLORS, Scene, Thing
+from hf_layerprune.probing.probe_set import PAPER_IMAGES
+
+SUBTASKS = [name for domain in DOMAINS for name in subtasks(domain)]
+TRAINED = json.loads((Path(__file__).parents[2] / "cards" / "mini" / "training.json").read_text())
+COUNTS: dict[Split, int] = {"calibrate": 1000, "heal": MINI_COUNT, "validate": MINI_SAMPLES, "evaluate": MINI_SAMPLES}  # a subtask
+
+
+def independent_content(drawn: Problem | Scene) -> tuple[object, ...]:
+    """What is asked about, worked out another way: a problem's value as a sum of signed products, a scene's multiset."""
+    if isinstance(drawn, Scene):
+        return ("scene", *sorted((thing.color, thing.shape, thing.big) for thing in drawn.things))
+    terms: list[tuple[str, tuple[int, ...]]] = [("+", (drawn.first,))]
+    for operator, number in drawn.steps:
+        if operator == "×":
+            assert len(terms) == 1  # nothing that is drawn multiplies a sum
+            terms = [("+", tuple(sorted((*terms[0][1], number))))]
+        else:
+            terms.append((operator, (number,)))
+    return ("problem", *sorted(terms))
+
+
+def draws(split: Split) -> Iterator[tuple[tuple[object, ...] | None, bytes]]:
+    """The content (None where it is not known) and a hash of the pixels (empty for plain text) of every draw of a split that is in use."""
+    if split == "train":
+        for index in range(TRAINED["problems_in_text"]):
+            yield independent_content(draw_content("math-direct", "train", index, seed=TRAINED["seed"])[0]), b""
+    if split == "probe":
+        for domain in DOMAINS:
+            for index in range(PAPER_IMAGES):
+                yield None, pixels(draw_image(domain, "probe", index).tobytes())
+    for name in SUBTASKS:
+        count, seed = (TRAINED["samples"][name], TRAINED["seed"]) if split == "train" else (COUNTS.get(split, PAPER_IMAGES), 0)
+        for index in range(count):
+            drawn, rng = draw_content(name, split, index, seed=seed)
+            yield independent_content(drawn), pixels(drawn.render(rng, 64).tobytes())
+
+
+def pixels(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def test_no_content_and_no_image_is_in_two_splits() -> None:
+    contents: dict[object, Split] = {}
+    images: dict[bytes, Split] = {}
+    distinct: dict[Split, set[object]] = defaultdict(set)
+    for split in SHARES:
+        for content, image in draws(split):
+            assert not image or images.setdefault(image, split) == split
+            if content is not None:
+                assert contents.setdefault(content, split) == split, content
+                distinct[split].add(content)
+    assert all(len(distinct[split]) > 2000 for split in SHARES)
+
+
+def test_every_split_has_thousands_of_problems_and_of_scenes() -> None:
+    """All problems that can be drawn, and all scenes of three objects: the more objects, the more scenes."""
+    numbers, digits = range(1, 100), range(1, 10)
+    problems = {Problem(a, ((op, b),)).contents[0] for a in numbers for op in "+-" for b in numbers if op == "+" or a >= b}
+    for first, op, b in product(numbers, "+-×", digits):
+        value = {"+": first + b, "-": first - b, "×": first * b}[op]
+        if value >= 0 and (op != "×" or first < 10):
+            problems |= {Problem(first, ((op, b), (then, c))).contents[0] for then in "+-" for c in digits if then == "+" or c <= value}
+    kinds = [(color, shape) for color in COLORS for shape in SHAPES]
+    scenes = {
+        Scene((Thing(0, *big, True), Thing(1, *one, False), Thing(2, *two, False))).contents[0]
+        for big in kinds
+        for one, two in combinations_with_replacement(kinds, 2)
+    }
+    for every in (problems, scenes):
+        counts = Counter(map(split_of, every))
+        assert set(counts) == set(SHARES) and min(counts.values()) > 2000, counts
+    assert len(scenes) == 48 * (48 * 49 // 2)
