@@ -252,11 +252,24 @@ class LayerPruner:
         used = self.statistics is not None and self.statistics.fingerprint == self._planned().statistics
         return {STATISTICS: self.statistics.content} if used and self.statistics else {}
 
-    def heal(self, output: str | Path, recipe: str = "domain-aware", **options: Any) -> HealingRecord:
-        """Fine-tune the source, as it is on disk, into the folder `output`; the arguments are those of `healing.heal.heal_model`."""
-        from hf_layerprune.healing.heal import heal_model
+    def heal(
+        self,
+        output: str | Path,
+        recipe: str = "domain-aware",
+        *,
+        progress: Callable[[Mapping[str, float], int, int], None] = lambda step, done, total: None,
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+        **options: Any,
+    ) -> HealingRecord:
+        """Fine-tune the source, as it is on disk, into the folder `output`; options: the fields of `healing.options.HealOptions`.
 
-        return heal_model(self.checkpoint, output, recipe, **options)
+        progress: told of each step's numbers, the steps done and in all; say: given lines for people. Raises as `healing.heal.heal`.
+        """
+        from hf_layerprune.healing.heal import heal
+        from hf_layerprune.healing.options import HealOptions, resolve
+
+        healing = resolve(self.checkpoint, Path(output), HealOptions(recipe, **options), kept_folder("data"))
+        return heal(healing, progress=progress, say=say)[0]
 
     def evaluate(self, tasks: str | Sequence[str] = (), *, against: str | Path | None = None, **options: Any) -> EvalReport:
         """Ask the source, as it is on disk, held-out questions; the arguments are those of `evaluation.run.evaluate_model`."""

@@ -11,7 +11,7 @@ from hf_layerprune.errors import UsageError
 
 
 def test_prune_heal_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.healing.heal.kept_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr("hf_layerprune.pruner.kept_folder", lambda kind: tmp_path / kind)
     source = LayerPruner.from_pretrained("mini", statistics_folder=None)
     source.prune(layers=[5, 8, 12])
     source.save_pretrained(tmp_path / "pruned")

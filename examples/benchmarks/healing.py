@@ -29,24 +29,21 @@ ZERO3 = Path(__file__).parents[1] / "zero3_cpu.yaml"
 
 def child(kind: str, steps: int) -> None:
     """One run of `kind` in this process; prints the seconds a step and the last loss."""
-    from decimal import Decimal
-
-    from hf_layerprune.data.spec import DataSpec
-    from hf_layerprune.families.qwen3_vl import QWEN3_VL
-    from hf_layerprune.healing.collator import Collator
-    from hf_layerprune.healing.prepare import prepare_data
-    from hf_layerprune.healing.recipes import RECIPES
+    from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.healing.dataset import prepare_data
+    from hf_layerprune.healing.encoding import Collator
+    from hf_layerprune.healing.options import HealOptions, resolve
     from hf_layerprune.healing.trainable import trained_model
     from hf_layerprune.mini import model_path
     from hf_layerprune.models.processor import load_processor
 
-    recipe = RECIPES["domain-aware"].changed(
-        {"batch_size": BATCH, "micro_batch_size": MICRO, "learning_rate": 1e-3, "gradient_checkpointing": "none", "lora_dropout": 0}
-    )
+    settings = {"batch_size": BATCH, "micro_batch_size": MICRO, "learning_rate": 1e-3, "gradient_checkpointing": "none", "lora_dropout": 0}
+    options = HealOptions("domain-aware", settings | {"max_length": 2048}, data=f"mini,count={BATCH * steps}", max_bad="0")
+    healing = resolve(Checkpoint.open(model_path(), "mini"), Path("nothing-is-written"), options, None)
     processor = load_processor(model_path())
-    data = prepare_data([DataSpec("mini", count=BATCH * steps)], processor, max_length=2048, max_bad=Decimal(0))
-    model = trained_model(model_path(), QWEN3_VL, recipe, (), sharded=False, seed=0)
-    times, loss = (ours if kind == "ours" else bare)(model, recipe, data, Collator.of(processor))
+    data = prepare_data(healing.data, processor)
+    model = trained_model(healing, sharded=False)
+    times, loss = (ours if kind == "ours" else bare)(model, healing.recipe, data, Collator.of(processor))
     print(json.dumps({"seconds": statistics.median(times[1:]), "loss": loss}))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json
 from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.typed import from_json
 from hf_layerprune.errors import ArtifactError
 
 HEALING_FORMAT = 1
@@ -16,26 +16,108 @@ CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")  
 
 
 @dataclass(frozen=True)
-class HealingRecord:
-    """key: sha256 of everything that decides the result; checkpoint: what was fine-tuned; recipe: every setting as resolved,
-    with the fields that the paper leaves open under "ours"; overridden: the settings that differ from the paper's recipe;
-    trained: method, layers and who chose them, number of parameters and tensors; data: per source what was used, by revision;
-    seed; engine: processes, device, DeepSpeed stage; curve: by name of `CURVES` a number a step: loss in nats an answer
-    token, seconds since the step before, peak bytes of the first process; resumed: whether the run ended early and went on;
-    versions: of the libraries that computed.
-    """
+class RecordedRecipe:
+    """A recipe as resolved; the settings are explained at `healing.recipes.Recipe`."""
 
-    key: str
-    checkpoint: SourceRef
-    recipe: Mapping[str, Any]
-    overridden: tuple[str, ...]
-    trained: Mapping[str, Any]
-    data: Mapping[str, Any]
+    name: str
+    paper: str
+    data: str  # what the paper trained on
+    ours: tuple[str, ...]  # the settings that the paper leaves open
+    method: str  # "lora" or "layers"
+    learning_rate: float
+    final_learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    batch_size: int
+    micro_batch_size: int
+    epochs: int
+    max_length: int
+    max_grad_norm: float
+    optimizer: str
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    gradient_checkpointing: str
+    precision: str
+    lora_targets: str
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was trained: all parameters of `layers`, or adapters on every layer."""
+
+    method: str
+    layers: tuple[int, ...]  # of the checkpoint, ascending; empty for adapters
+    chosen_by: str  # who chose them: the plan, a paper, a person
+    parameters: int
+    tensors: int
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """What became of the records of one source: available = used + bad + too_long + left_out."""
+
+    spec: str  # as DataSpec.parse takes it, pinned to the commit
+    origin: str  # name, subset and split, for people
+    revision: str | None  # commit on the Hub
+    digest: str  # sha256 of the content
+    available: int
+    used: int
+    bad: int  # unusable
+    too_long: int
+    left_out: int  # by a filter or exclusion
+    scaled: int  # of the used ones, those whose images are scaled down
+    samples: int  # in an epoch, by the weight
+    tokens: int  # of these samples
+    filters: Mapping[str, str | None] = field(default_factory=dict)  # the limits, by name
+    rendered_math: bool = False  # whether problems were rendered as images
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The dataset of a healing: what was read of each source, and how it was mixed."""
+
+    sources: tuple[SourceReport, ...]
+    samples: int  # in an epoch
+    max_length: int  # tokens
     seed: int
-    engine: Mapping[str, Any]
-    curve: Mapping[str, tuple[float, ...]]
-    resumed: bool
-    versions: Mapping[str, str]
+    reasons: tuple[str, ...]  # the first hundred for records that are unusable or too long
+    digest: str  # sha256 of everything that decides every sample and its place
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What trained: processes on a kind of device, and the DeepSpeed ZeRO stage by which the model was sharded, if it was."""
+
+    processes: int
+    device: str
+    zero_stage: int | None
+
+
+@dataclass(frozen=True)
+class HealingRecord:
+    """How one checkpoint was made of another by fine-tuning."""
+
+    key: str  # sha256 of everything that decides the result
+    checkpoint: SourceRef  # what was fine-tuned
+    recipe: RecordedRecipe
+    overridden: tuple[str, ...]  # the settings that differ from the recipe as published
+    trained: Trained
+    data: DataReport
+    seed: int
+    engine: Engine
+    curve: Mapping[str, tuple[float, ...]]  # by name of CURVES a number a step: loss in nats an answer token, seconds, peak bytes
+    resumed: bool  # whether the run was interrupted and went on
+    versions: Mapping[str, str]  # of the libraries that computed
+
+    def __post_init__(self) -> None:
+        if self.curve.keys() != set(CURVES) or len({len(numbers) for numbers in self.curve.values()}) != 1:
+            raise ValueError(f"the curve is not one list each of {', '.join(CURVES)}, all of one length")
+        if unknown := sorted({*self.overridden} - {f.name for f in fields(RecordedRecipe)}):
+            raise ValueError(f"the overridden setting {unknown[0]!r} is not one of the recipe")
 
     @property
     def steps(self) -> int:
@@ -47,8 +129,8 @@ class HealingRecord:
         return sum(self.curve["seconds"])
 
     def dump(self) -> bytes:
-        value = asdict(self)
-        return dump_json({"format": HEALING_FORMAT, **value, "overridden": list(self.overridden)})
+        """The record as JSON."""
+        return dump_json({"format": HEALING_FORMAT, **asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> HealingRecord:
@@ -56,16 +138,6 @@ class HealingRecord:
         value = read_json(path, "healing record")
         check_format(value.pop("format", None), HEALING_FORMAT, "healing record", str(path))
         try:
-            curve = {name: tuple(float(number) for number in value["curve"][name]) for name in CURVES}
-            if len({len(numbers) for numbers in curve.values()}) != 1:
-                raise ValueError("curves of different lengths")
-            return cls(
-                **{
-                    **value,
-                    "checkpoint": SourceRef(**value["checkpoint"]),
-                    "overridden": tuple(map(str, value["overridden"])),
-                    "curve": curve,
-                }
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{path}: the healing record is damaged ({error!r}).") from error
+            return from_json(cls, value, "the record")
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}: the healing record is damaged: {error}.") from error

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.cli.report import count, model_line
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.healing_record import HealingRecord
+    from hf_layerprune.healing.options import Healing
 
 
 @click.command(
@@ -41,12 +49,80 @@ def heal(
     Runs on one CPU or GPU as it is, and on many with `accelerate launch --config_file examples/zero3.yaml -m hf_layerprune heal
     ...`. What ended early goes on when run again.
     """
-    from hf_layerprune.cli.healing import data_request, healing_request, run
-    from hf_layerprune.cli.report import model_line
-    from hf_layerprune.cli.source import open_source
+    from hf_layerprune.artifacts.jsonfile import kept_folder
+    from hf_layerprune.cli.source import named_again, open_source, source_name
+    from hf_layerprune.healing.options import HealOptions, resolve
 
     console = console.of_rank()
     checkpoint = open_source(console, source, **lookup)
     console.say(model_line(checkpoint))
-    request = healing_request(checkpoint, name, healing, output, overwrite)
-    run(console, source, request, data_request(checkpoint, request.recipe, data, lookup))
+    target = output or Path(f"{source_name(checkpoint.id)}-{name}")
+    asked = HealOptions(name, overwrite=overwrite, local_files_only=lookup["local_files_only"], **healing, **data)
+    resolved = resolve(checkpoint, target, asked, kept_folder("data"))
+    record, reused = _run(console, resolved)
+    for line in _lines(resolved, record, reused):
+        console.say(line)
+    if asked.keep_adapter:
+        console.say(f"next    PeftModel.from_pretrained(model, {str(target)!r}), with the model of {checkpoint.id}")
+    else:
+        console.say(f"next    hf-layerprune evaluate {options.quoted(target)} --against {named_again(source, checkpoint.source)}")
+    console.result({"output": str(target), "reused": reused, "steps": record.steps, "loss": [*record.curve["loss"]], "key": record.key})
+
+
+def _run(console: Console, healing: Healing) -> tuple[HealingRecord, bool]:
+    """Heal, with a bar for the records and one for the steps."""
+    _calm_engines()
+    from hf_layerprune.healing.heal import heal as healed
+
+    click.get_current_context().obj.resume = "what was saved is kept; run the same command again and it goes on from there."
+    with console.progress("preparing", unit="record") as preparing, console.progress("healing", unit="step") as bar:
+
+        def prepared(done: int, total: int) -> None:
+            preparing.total = total
+            preparing.update(done - preparing.n)
+
+        def stepped(step: Mapping[str, float], done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            bar.set_postfix_str(f"loss {step['loss']:.4f}, {step['tokens'] / step['seconds']:.0f} tokens/s, {step['memory'] / 1e9:.1f} GB")
+
+        return healed(healing, preparing=prepared, progress=stepped, say=console.note)
+
+
+def _calm_engines() -> None:
+    """Tell DeepSpeed that there is no accelerator where there is none, and keep torch's notes to its developers to itself."""
+    import torch
+
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _lines(healing: Healing, record: HealingRecord, reused: bool) -> list[str]:
+    output = options.quoted(healing.output)
+    if reused:
+        return [f"{output} was healed from the same checkpoint with the same data and settings already; nothing was changed"]
+    trained = record.trained
+    what = f"layers {', '.join(map(str, trained.layers))}, by {trained.chosen_by}" if trained.layers else "adapters on every decoder layer"
+    loss, tenth = record.curve["loss"], max(1, record.steps // 10)
+    kept = "adapter alone" if healing.options.keep_adapter else "verified: every other tensor identical to its source"
+    return [
+        *_data_lines(record),
+        f"trained {count(trained.parameters)} parameters in {trained.tensors} tensors: {what}",
+        f"healed  {record.steps} steps in {record.seconds:.0f} s: loss {sum(loss[:tenth]) / tenth:.4f} -> {sum(loss[-tenth:]) / tenth:.4f}"
+        f" (first and last tenth of the steps)",
+        f"wrote   {output}   {kept}",
+    ]
+
+
+def _data_lines(record: HealingRecord) -> list[str]:
+    lines = []
+    for source in record.data.sources:
+        left = [f"{number} {words}" for key, words in _LEFT.items() if (number := getattr(source, key))]
+        lines.append(f"data    {source.samples} samples of {source.origin}" + (f" ({', '.join(left)})" if left else ""))
+    if over := record.data.samples % record.recipe.batch_size:
+        lines.append(f"        {over} samples do not fill a last batch of {record.recipe.batch_size} and were not used")
+    return lines + [f"  {reason}" for reason in record.data.reasons[:5]]
+
+
+_LEFT = {"bad": "unusable", "too_long": "too long", "left_out": "left out", "scaled": "with images scaled down"}

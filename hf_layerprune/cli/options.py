@@ -165,11 +165,11 @@ healing_data = _gathered(
         "--data",
         multiple=True,
         metavar="SPEC",
-        help="NAME_OR_PATH,subset=..,split=..,count=..,weight=..; repeatable.  [default: mini,count=4096 for what comes from mini]",
+        help="NAME_OR_PATH,subset=..,split=..,count=..,weight=..; repeatable.  [default: mini,count=4096 for models pruned from mini]",
     ),
     click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a source's records that may be unusable."),
-    click.option("--interlace-filter", is_flag=True, help="INTERLACE's choice: 1 % of each subset, at most 3 pictures and 5 turns."),
-    click.option("--render-math", is_flag=True, help="Take problems and solutions (NuminaMath-CoT) as pictures and answers; ours."),
+    click.option("--interlace-filter", is_flag=True, help="INTERLACE's choice: 1 % of each subset, at most 3 images and 5 turns."),
+    click.option("--render-math", is_flag=True, help="Take problems and solutions (NuminaMath-CoT) as images and answers; ours."),
     click.option("--exclude", multiple=True, metavar="SPEC", help="With --render-math: leave out the problems in this source."),
 )
 

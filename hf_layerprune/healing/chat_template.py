@@ -1,6 +1,6 @@
 """A checkpoint's own chat template: conversations as text, and which characters of it the assistant says.
 
-The template is a stranger's program; transformers runs it in its sandbox. Where the assistant's words are is found by comparing
+The template is an untrusted program, which transformers runs in its sandbox. Where the assistant's words are is found by comparing
 what it writes for growing parts of a conversation, so that it holds for any template, or is refused.
 """
 
@@ -42,13 +42,13 @@ class ChatTemplate:
                 after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
                 if not (after.startswith(before) and whole.startswith(after)):
                     raise BadRecord(
-                        f"{conversation.label}: the chat template writes answer {len(spans) + 1} otherwise than when it is generated"
+                        f"{conversation.label}: the chat template writes answer {len(spans) + 1} differently from when it is generated"
                     )
                 spans.append(self._answer(conversation.label, turn, after, len(before)))
         return whole, spans
 
     def skeleton(self, conversation: Conversation) -> str:
-        """The text of a conversation of the same shape in which nobody says anything but x: the template's own control tokens."""
+        """The text of the same conversation with every text replaced by x, so that its control tokens are the template's own."""
         quiet = [Turn(turn.role, tuple("x" if isinstance(part, str) else part for part in turn.parts)) for turn in conversation.turns]
         return self.render(quiet)
 
@@ -63,20 +63,22 @@ class ChatTemplate:
         ]
         try:
             return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
-        except Exception as error:  # a stranger's template may raise anything
+        except Exception as error:  # an untrusted template may raise anything
             raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error
 
     def _answer(self, label: str, turn: Turn, text: str, start: int) -> Span:
         """From the end of the generation prompt to the end of the first control token, which ends the turn."""
         end = self.control.search(text, start)
         if end is None or text[end.end() :].strip() or not _bare(text[: end.start()]).endswith(_bare(turn.text)):
-            raise BadRecord(f"{label}: the chat template does not write an answer as it stands, followed by a control token that ends it")
+            raise BadRecord(f"{label}: the chat template does not write an answer unchanged and end it with a control token")
         return start, end.end()
 
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
         for turn in conversation.turns:
             if found := self.control.search(turn.text):
-                raise BadRecord(f"{conversation.label}: the text holds the control token {found[0]!r}, which only the template may write")
+                raise BadRecord(
+                    f"{conversation.label}: the text contains the control token {found[0]!r}, which only the template may write"
+                )
 
 
 def _bare(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Conversations: what strangers' records say, in one form, whichever way they are laid out.
+"""A record as a conversation, whichever way it is laid out.
 
-Known layouts, tried in this order: `messages` (the Hub's usual one), `conversations` (LLaVA), `texts` (FineVision), and `question`
-with `answer`. Pictures come from an `images` or `image` column, or stand in the messages themselves.
+Layouts, tried in this order: `messages` (the Hub's usual one), `conversations` (LLaVA), `texts` (FineVision), and `question` with
+`answer`. Images come from an `images` or `image` column, or stand in the messages themselves.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,29 +20,29 @@ from hf_layerprune.data.records import Record
 from hf_layerprune.errors import shown
 
 Role = Literal["system", "user", "assistant"]
-_SPLIT = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets its placeholder on a line of its own
+_PLACEHOLDER = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets it on a line of its own
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as the record holds it; decoded only when it is asked for. value, folder, label: as `data.picture` takes them."""
+class ImageRef:
+    """An image as the record holds it, decoded when it is asked for. value, folder, label: as `data.image_files.picture` takes them."""
 
     value: Any
     folder: Path | None
     label: str
 
     def load(self) -> Image.Image:
-        """The picture as RGB; BadRecord if it cannot be decoded."""
+        """The image as RGB; BadRecord if it cannot be decoded."""
         return picture(self.value, self.folder, self.label)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says: pieces of text, and pictures (of the user only), in their order."""
+    """What one side says: pieces of text, and images (of the user only), in their order."""
 
     role: Role
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | ImageRef, ...]
 
     @property
     def text(self) -> str:
@@ -51,132 +52,139 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A system turn at most, then user and assistant by turns, ending with the assistant. label: what to call it in messages."""
+    """At most one system turn, then user and assistant in turn, ending with the assistant. label: of the record, for errors."""
 
     label: str
     turns: tuple[Turn, ...]
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
-        """All pictures, in their order."""
-        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, Picture))
+    def images(self) -> tuple[ImageRef, ...]:
+        """All images, in their order."""
+        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageRef))
 
     @property
-    def exchanges(self) -> int:
-        """Answers of the assistant: what INTERLACE's filter counts as turns."""
+    def answers(self) -> int:
+        """The assistant's turns, which is what INTERLACE's filter counts."""
         return sum(turn.role == "assistant" for turn in self.turns)
 
 
+@dataclass(frozen=True)
+class Filters:
+    """What to leave out on purpose, as against what cannot be used. None: no limit."""
+
+    max_images: int | None = None
+    max_turns: int | None = None  # answers of the assistant
+    share: Decimal | None = None  # of each file or subset that part is taken, drawn uniformly
+
+    def reason_against(self, conversation: Conversation) -> str | None:
+        """Why a conversation is left out, None if it is not."""
+        if self.max_images is not None and len(conversation.images) > self.max_images:
+            return f"{conversation.label}: {len(conversation.images)} images, more than {self.max_images}"
+        if self.max_turns is not None and conversation.answers > self.max_turns:
+            return f"{conversation.label}: {conversation.answers} turns, more than {self.max_turns}"
+        return None
+
+
+NO_FILTERS = Filters()
+INTERLACE_FILTERS = Filters(max_images=3, max_turns=5, share=Decimal("0.01"))  # arXiv 2511.19676, section 3.4
+
+Part = str | ImageRef | None  # None: the next image of the record's column
+Said = tuple[Any, list[Part]]  # a role as the record spells it, and what it says
+
+
 def conversation(record: Record) -> Conversation:
-    """The conversation that a record holds; BadRecord saying what was found if it holds none that can be trained on."""
+    """The conversation of a record; BadRecord saying what was found where it holds none that can be trained on."""
     fields = {name: value for name, value in record.fields.items() if value is not None}
-    found = next((name for name in _LAYOUTS if name in fields), None)
-    if found is None or (found == "question" and "answer" not in fields):
+    layout = next((name for name in _LAYOUTS if name in fields), None)
+    if layout is None or (layout == "question" and "answer" not in fields):
         known = "messages, conversations, texts, or question and answer"
         raise BadRecord(f"{record.label}: expected the field {known}; found {shown(sorted(map(str, fields)))}")
-    pictures = _Pictures(record, fields)
-    turns = tuple(pictures.placed(list(_LAYOUTS[found](fields, pictures))))
+    said = [(_role(role, record.label), parts) for role, parts in _LAYOUTS[layout](fields, record)]
+    value = fields["images"] if fields.get("images") else fields.get("image", [])
+    images = [_image(item, record) for item in (value if isinstance(value, (list, tuple)) else [value]) if item is not None]
+    turns = tuple(_placed(said, images, record.label))
     _check_order(record.label, turns)
     return Conversation(record.label, turns)
 
 
-class _Pictures:
-    """The pictures beside a record's texts, given out one after another."""
-
-    def __init__(self, record: Record, fields: Mapping[str, Any]) -> None:
-        self._folder, self.label = record.folder, record.label
-        value = fields["images"] if fields.get("images") else fields.get("image", [])
-        self._waiting = [self.of(item) for item in (value if isinstance(value, (list, tuple)) else [value]) if item is not None]
-        self._beside, self._taken, self._inside = len(self._waiting), 0, 0
-
-    def of(self, value: Any) -> Picture:
-        return Picture(value, self._folder, self.label)
-
-    def inside(self, value: Any) -> Picture:
-        """A picture that stands in a message itself."""
-        self._inside += 1
-        return self.of(value)
-
-    def take(self) -> Picture:
-        self._taken += 1
-        return self._waiting[self._taken - 1] if self._taken <= self._beside else self.of(None)  # the count is checked at the end
-
-    def split(self, text: Any) -> Iterator[str | Picture]:
-        """A text with a picture in place of each placeholder."""
-        if not isinstance(text, str):
-            raise BadRecord(f"{self.label}: {shown(text)} where a text was expected")
-        first, *others = _SPLIT.split(text)
-        yield from filter(None, [first])
-        for other in others:
-            yield self.take()
-            yield from filter(None, [other])
-
-    def placed(self, turns: list[Turn]) -> list[Turn]:
-        """The turns; pictures that have no place in any text go before the user's first words. BadRecord if the counts differ."""
-        user = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
-        if self._taken == self._inside == 0 and user is not None:
-            turns[user] = Turn("user", (*self._waiting, *turns[user].parts))
-        elif self._taken != self._beside:
-            raise BadRecord(f"{self.label}: {self._taken} places for pictures, but {self._beside} pictures")
-        return turns
+def _placed(said: Sequence[tuple[Role, list[Part]]], images: list[ImageRef], label: str) -> Iterator[Turn]:
+    """The turns with the column's images at their places: before the user's first words where there is no place for any image."""
+    every = [part for _, parts in said for part in parts]
+    places = sum(part is None for part in every)
+    first = next((parts for role, parts in said if role == "user"), None)
+    if all(isinstance(part, str) for part in every) and first is not None:
+        first[:0] = images
+    elif places != len(images):
+        raise BadRecord(f"{label}: {places} places for images, but {len(images)} images")
+    waiting = iter(images)
+    for role, parts in said:
+        yield Turn(role, tuple(next(waiting) if part is None else part for part in parts))
 
 
-def _from_messages(fields: Mapping[str, Any], pictures: _Pictures) -> Iterator[Turn]:
-    for message in _listed(fields["messages"], "messages", pictures.label):
+def _image(value: Any, record: Record) -> ImageRef:
+    return ImageRef(value, record.folder, record.label)
+
+
+def _split(text: Any, label: str) -> list[Part]:
+    """A text with a place for an image instead of each placeholder."""
+    if not isinstance(text, str):
+        raise BadRecord(f"{label}: {shown(text)} where a text was expected")
+    first, *others = _PLACEHOLDER.split(text)
+    parts: list[Part] = [first]
+    for other in others:
+        parts += [None, other]
+    return [part for part in parts if part != ""]
+
+
+def _from_messages(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
+    for message in _listed(fields["messages"], "messages", record.label):
         content = message.get("content")
-        if isinstance(content, str):
-            parts = tuple(pictures.split(content))
+        if not isinstance(content, str):
+            yield message.get("role"), [_piece(part, record) for part in _listed(content, "content", record.label)]
         else:
-            parts = tuple(piece for part in _listed(content, "content", pictures.label) for piece in _piece(part, pictures))
-        yield Turn(_role(message.get("role"), pictures.label), parts)
+            yield message.get("role"), _split(content, record.label)
 
 
-def _piece(part: Mapping[str, Any], pictures: _Pictures) -> Iterator[str | Picture]:
-    """One part of a message: a text, or a picture that stands there or is the next one beside the messages."""
+def _piece(part: Mapping[str, Any], record: Record) -> Part:
+    """One part of a message: a text, an image that stands there, or the place of one."""
     given = {name: value for name, value in part.items() if value is not None}
     kind = given.get("type", "text" if "text" in given else None)
-    if kind == "text":
-        if not isinstance(given.get("text"), str):
-            raise BadRecord(f"{pictures.label}: {shown(given.get('text'))} where a text was expected")
-        yield given["text"]
-    elif kind in ("image", "image_url"):
+    if kind in ("image", "image_url"):
         value = next((given[name] for name in ("image", "path", "url", "image_url", "bytes") if name in given), None)
-        yield pictures.take() if value is None else pictures.inside(value.get("url", value) if isinstance(value, Mapping) else value)
-    else:
-        raise BadRecord(f"{pictures.label}: a part of type {shown(kind)}, expected text or image")
+        return None if value is None else _image(value.get("url", value) if isinstance(value, Mapping) else value, record)
+    if kind != "text":
+        raise BadRecord(f"{record.label}: a part of type {shown(kind)}, expected text or image")
+    if not isinstance(text := given.get("text"), str):
+        raise BadRecord(f"{record.label}: {shown(text)} where a text was expected")
+    return text
 
 
-def _from_llava(fields: Mapping[str, Any], pictures: _Pictures) -> Iterator[Turn]:
-    for turn in _listed(fields["conversations"], "conversations", pictures.label):
-        yield Turn(_role(turn.get("from"), pictures.label), tuple(pictures.split(turn.get("value"))))
+def _from_llava(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
+    for turn in _listed(fields["conversations"], "conversations", record.label):
+        yield turn.get("from"), _split(turn.get("value"), record.label)
 
 
-def _from_finevision(fields: Mapping[str, Any], pictures: _Pictures) -> Iterator[Turn]:
-    for exchange in _listed(fields["texts"], "texts", pictures.label):
-        yield Turn("user", tuple(pictures.split(exchange.get("user"))))
-        yield Turn("assistant", tuple(pictures.split(exchange.get("assistant"))))
+def _from_finevision(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
+    for pair in _listed(fields["texts"], "texts", record.label):
+        yield from ((role, _split(pair.get(role), record.label)) for role in ("user", "assistant"))
 
 
-def _from_question(fields: Mapping[str, Any], pictures: _Pictures) -> Iterator[Turn]:
-    yield Turn("user", tuple(pictures.split(fields["question"])))
-    yield Turn("assistant", tuple(pictures.split(_one_answer(fields["answer"], pictures.label))))
+def _from_question(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
+    answer = fields["answer"]
+    if isinstance(answer, (list, tuple)) and len(answer) == 1:
+        answer = answer[0]
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
+        raise BadRecord(f"{record.label}: the answer is {shown(answer)}, expected one text or number")
+    yield "user", _split(fields["question"], record.label)
+    yield "assistant", _split(str(answer), record.label)
 
 
-_LAYOUTS: Mapping[str, Callable[[Mapping[str, Any], _Pictures], Iterator[Turn]]] = {
+_LAYOUTS: Mapping[str, Callable[[Mapping[str, Any], Record], Iterator[Said]]] = {
     "messages": _from_messages,
     "conversations": _from_llava,
     "texts": _from_finevision,
     "question": _from_question,
 }
-
-
-def _one_answer(value: Any, label: str) -> str:
-    """A text, a number, or a list of one of them."""
-    if isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise BadRecord(f"{label}: the answer is {shown(value)}, expected one text or number")
-    return str(value)
 
 
 def _listed(value: Any, name: str, label: str) -> Sequence[Mapping[str, Any]]:
@@ -195,10 +203,10 @@ def _check_order(label: str, turns: Sequence[Turn]) -> None:
     roles = [turn.role for turn in turns]
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if talk != [("user", "assistant")[number % 2] for number in range(len(talk))] or len(talk) < 2 or len(talk) % 2:
-        raise BadRecord(f"{label}: turns of {', '.join(roles[:12])}; expected user and assistant by turns, ending with the assistant")
-    if any(isinstance(part, Picture) for turn in turns if turn.role != "user" for part in turn.parts):
-        raise BadRecord(f"{label}: a picture in a turn that is not the user's")
+        raise BadRecord(f"{label}: turns of {', '.join(roles[:12])}; expected user and assistant in turn, ending with the assistant")
+    if any(isinstance(part, ImageRef) for turn in turns if turn.role != "user" for part in turn.parts):
+        raise BadRecord(f"{label}: an image in a turn that is not the user's")
     if not any(turn.text.strip() for turn in turns if turn.role == "assistant"):
         raise BadRecord(f"{label}: every answer is empty")
     if any("\ud800" <= letter <= "\udfff" for turn in turns for letter in turn.text):
-        raise BadRecord(f"{label}: half of a surrogate pair, which is no text")
+        raise BadRecord(f"{label}: half of a surrogate pair, which is not valid text")

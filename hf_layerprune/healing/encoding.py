@@ -1,9 +1,10 @@
-"""A conversation as the tensors that a model is trained on, with the loss on what the assistant says and on nothing else."""
+"""A conversation as the tensors a model is trained on, with the loss on what the assistant says alone; and samples as a batch."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,36 +15,36 @@ import transformers
 from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
-from hf_layerprune.healing.conversations import Conversation, Picture, Turn
-from hf_layerprune.healing.picture_sizes import PictureSizes
+from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
+from hf_layerprune.healing.image_tokens import ImageTokens
 
 IGNORED = -100  # the label of a token that the loss leaves out
-TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels")  # [token]; all others are pictures'
+TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels")  # [token]; all others are of images
 
 EncodedSample = dict[str, Tensor]
-"""input_ids, labels, attention_mask, mm_token_type_ids: int64 [T]; and with N pictures of P patches in all
+"""input_ids, labels, attention_mask, mm_token_type_ids: int64 [T]; and with N images of P patches in all
 pixel_values: float32 [P, d], image_grid_thw: int64 [N, 3]."""
 
 
 class TooLong(BadRecord):
-    """A sample that does not fit, whatever the size of its pictures."""
+    """A sample that does not fit, whatever the size of its images."""
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A sample before its pictures become numbers. tokens: as the tokenizer has them, one placeholder a picture; counts: of tokens
-    in place of each of them; limit: pixels a picture, None for the processor's own."""
+class _Laid:
+    """A sample before its images become numbers."""
 
     text: str
-    pictures: list[Image.Image]
-    tokens: Int[np.ndarray, "placeholder_token"]
-    counted: Bool[np.ndarray, "placeholder_token"]
-    counts: Int[np.ndarray, "placeholder_token"]
-    limit: int | None
+    images: list[Image.Image]
+    tokens: Int[np.ndarray, "placeholder_token"]  # one placeholder per image
+    counted: Bool[np.ndarray, "placeholder_token"]  # whether the loss is taken on it
+    counts: Int[np.ndarray, "placeholder_token"]  # tokens in its place
+    limit: int | None  # pixels per image, None for the processor's own
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,10 @@ class ChatEncoder:
 
     @classmethod
     def of(cls, processor: Any, max_length: int) -> ChatEncoder:
-        """ModelError if the processor or its template is none that can be trained with."""
+        """ModelError if the processor or its template cannot be trained with."""
         if not processor.tokenizer.is_fast:
-            raise ModelError(
-                f"{type(processor.tokenizer).__name__} does not tell where its tokens stand in the text; a fast one is needed."
-            )
+            name = type(processor.tokenizer).__name__
+            raise ModelError(f"{name} does not tell where its tokens stand in the text; a fast tokenizer is needed.")
         encoder = cls(processor, max_length)
         try:
             replace(encoder, max_length=1 << 30).encode(_EXAMPLE)
@@ -71,29 +71,29 @@ class ChatEncoder:
         return ChatEncoder, (self.processor, self.max_length)  # without what was derived from them
 
     def measure(self, conversation: Conversation) -> tuple[int, bool]:
-        """The sample's length in tokens, and whether its pictures must be scaled down for it; raises as `encode` does.
+        """The sample's length in tokens, and whether its images must be scaled down for it; raises as `encode` does.
 
-        Every picture is decoded, but not turned into numbers.
+        Every image is decoded, but not turned into numbers.
         """
-        drawn = self._draw(conversation)
-        return int(drawn.counts.sum()), drawn.limit is not None
+        laid = self._laid(conversation)
+        return int(laid.counts.sum()), laid.limit is not None
 
     def encode(self, conversation: Conversation) -> EncodedSample:
-        """The tensors of a sample of at most `max_length` tokens; the largest pictures are scaled down where it is longer.
+        """The tensors of a sample of at most `max_length` tokens; the largest images are scaled down where it is longer.
 
         labels: the token itself where the assistant says it, the end of its turn included; -100 elsewhere. Raises TooLong if the
-        smallest pictures do not make it fit, BadRecord if it cannot be encoded, ModelError if the processor does not do as expected.
+        smallest images do not make it fit, BadRecord if it cannot be encoded, ModelError if the processor does not do as expected.
         """
-        drawn = self._draw(conversation)
-        options: dict[str, Any] = {"images": [drawn.pictures]} if drawn.pictures else {}
-        if drawn.limit is not None:
-            options["images_kwargs"] = self._sizes.options(drawn.limit)
-        made = self.processor(text=[drawn.text], return_tensors="pt", **options)
+        laid = self._laid(conversation)
+        options: dict[str, Any] = {"images": [laid.images]} if laid.images else {}
+        if laid.limit is not None:
+            options["images_kwargs"] = self._image_tokens.options(laid.limit)
+        made = self.processor(text=[laid.text], return_tensors="pt", **options)
         sample = {key: value[0] if key in TOKEN_KEYS else value for key, value in made.items()}
-        expected = torch.from_numpy(np.repeat(drawn.tokens, drawn.counts))
+        expected = torch.from_numpy(np.repeat(laid.tokens, laid.counts))
         if not torch.equal(sample["input_ids"], expected):
-            raise ModelError(f"{conversation.label}: the processor's tokens are not those of its text with its pictures' tokens filled in.")
-        counted = torch.from_numpy(np.repeat(drawn.counted, drawn.counts))
+            raise ModelError(f"{conversation.label}: the processor's tokens are not those of its text with its images' tokens filled in.")
+        counted = torch.from_numpy(np.repeat(laid.counted, laid.counts))
         return sample | {"labels": expected.masked_fill(~counted, IGNORED)}
 
     @property
@@ -111,46 +111,48 @@ class ChatEncoder:
             whole.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
         return whole.hexdigest()
 
-    def _draw(self, conversation: Conversation) -> _Drawn:
+    def _laid(self, conversation: Conversation) -> _Laid:
         text, spans = self._template.written(conversation)
         tokens, counted = self._tokens(conversation, text, spans)
-        places = np.flatnonzero(tokens == self._image_token)
-        pictures = [part.load() for part in conversation.pictures]
-        if len(places) != len(pictures):
-            raise ModelError(f"{conversation.label}: the chat template writes {len(places)} places for {len(pictures)} pictures.")
-        limit, sizes = self._fit(conversation, len(tokens) - len(places), [(picture.height, picture.width) for picture in pictures])
+        places = np.flatnonzero(tokens == int(self.processor.image_token_id))
+        images = [image.load() for image in conversation.images]
+        if len(places) != len(images):
+            raise ModelError(f"{conversation.label}: the chat template writes {len(places)} places for {len(images)} images.")
+        limit, sizes = self._fit(conversation, len(tokens) - len(places), [(image.height, image.width) for image in images])
         counts = np.ones(len(tokens), np.int64)
         counts[places] = sizes
-        return _Drawn(text, pictures, tokens, counted, counts, limit)
+        return _Laid(text, images, tokens, counted, counts, limit)
 
     def _fit(self, conversation: Conversation, words: int, sizes: list[tuple[int, int]]) -> tuple[int | None, list[int]]:
-        """The limit of pixels a picture, None if all fits without, and the tokens that each picture then takes."""
+        """The limit of pixels per image, None if all fits without, and the tokens that each image then takes."""
+        images = self._image_tokens
         try:
-            counts, limit = self._sizes.tokens(sizes), None
+            counts, limit = images.count(sizes), None
             if words + sum(counts) > self.max_length:
-                limit = self._sizes.fitting(sizes, self.max_length - words) if sizes else None
+                limit = images.fitting(sizes, self.max_length - words) if sizes else None
                 if limit is None:
-                    smallest = sum(self._sizes.tokens(sizes, self._sizes.least))
-                    raise TooLong(f"{conversation.label}: {words + smallest:,} tokens at least, more than {self.max_length:,}")
-                counts = self._sizes.tokens(sizes, limit)
+                    least = words + sum(images.count(sizes, images.least))
+                    raise TooLong(f"{conversation.label}: {least:,} tokens at least, more than {self.max_length:,}")
+                counts = images.count(sizes, limit)
         except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
-            raise BadRecord(f"{conversation.label}: the model's image processor refuses a picture ({error})") from error
+            raise BadRecord(f"{conversation.label}: the model's image processor refuses an image ({error})") from error
         return limit, counts
 
     def _tokens(
         self, conversation: Conversation, text: str, spans: list[Span]
     ) -> tuple[Int[np.ndarray, "token"], Bool[np.ndarray, "token"]]:
         """The tokens of a text, and which lie wholly in the spans; proved by decoding these and by counting control tokens."""
-        made = self._tokenizer(text, return_offsets_mapping=True)
+        tokenizer, control = self.processor.tokenizer, self._control
+        made = tokenizer(text, return_offsets_mapping=True)
         tokens, offsets = np.array(made["input_ids"], np.int64), np.array(made["offset_mapping"], np.int64).reshape(-1, 2)
         counted = np.zeros(len(tokens), bool)
         for start, end in spans:
             inside = (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
-            if not _same(self._tokenizer.decode(tokens[inside], skip_special_tokens=False), text[start:end]):
+            if not _same(tokenizer.decode(tokens[inside], skip_special_tokens=False), text[start:end]):
                 raise BadRecord(f"{conversation.label}: the tokens of an answer do not decode to it, so its loss cannot be placed")
             counted |= inside
-        of_template = np.isin(self._tokenizer(self._template.skeleton(conversation))["input_ids"], self._control).sum()
-        if np.isin(tokens, self._control).sum() != of_template:
+        of_template = tokenizer(self._template.skeleton(conversation))["input_ids"]
+        if np.isin(tokens, control).sum() != np.isin(of_template, control).sum():
             raise BadRecord(f"{conversation.label}: its text becomes a control token where it meets the template's")
         return tokens, counted
 
@@ -159,27 +161,46 @@ class ChatEncoder:
         return ChatTemplate(self.processor)
 
     @cached_property
-    def _sizes(self) -> PictureSizes:
-        return PictureSizes(self.processor.image_processor)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return self.processor.tokenizer
-
-    @cached_property
-    def _image_token(self) -> int:
-        return int(self.processor.image_token_id)
+    def _image_tokens(self) -> ImageTokens:
+        return ImageTokens(self.processor.image_processor)
 
     @cached_property
     def _control(self) -> Int[np.ndarray, "control"]:
-        added = self._tokenizer.added_tokens_decoder
+        added = self.processor.tokenizer.added_tokens_decoder
         return np.array([number for number, token in added.items() if self._template.control.fullmatch(token.content)], np.int64)
 
 
-_PICTURE = Picture(Image.new("RGB", (64, 64)), None, "an example")
-_EXAMPLE = Conversation("an example", (Turn("user", (_PICTURE, "What is it?")), Turn("assistant", ("Nothing.",))))
+_IMAGE = ImageRef(Image.new("RGB", (64, 64)), None, "an example")
+_EXAMPLE = Conversation("an example", (Turn("user", (_IMAGE, "What is it?")), Turn("assistant", ("Nothing.",))))
 
 
 def _same(decoded: str, text: str) -> bool:
     """Whether tokens decode to a text, but for how its letters are composed and for space that the template's own token took."""
     return unicodedata.normalize("NFC", decoded).lstrip() == unicodedata.normalize("NFC", text).lstrip()
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Joins samples to a batch, padded on the right to the longest: input_ids with `padding`, labels with -100, all else with 0.
+
+    Of B samples, the longest of T tokens, with N images of P patches in all: token keys [B, T], pixel_values [P, d],
+    image_grid_thw [N, 3], in the order of the samples. Samples without an image may be among them; a batch of such alone has no
+    keys of images at all.
+    """
+
+    padding: int
+
+    @classmethod
+    def of(cls, processor: Any) -> Collator:
+        """With the padding token of a processor's tokenizer, or where it has none its end token, or 0: they are masked anyway."""
+        tokenizer = processor.tokenizer
+        return cls(next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0))
+
+    def __call__(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
+        keys = dict.fromkeys(key for sample in samples for key in sample)
+        return {key: self._joined(key, [sample[key] for sample in samples if key in sample]) for key in keys}
+
+    def _joined(self, key: str, values: list[Tensor]) -> Tensor:
+        if key not in TOKEN_KEYS:
+            return torch.cat(values)
+        return pad_sequence(values, batch_first=True, padding_value={"input_ids": self.padding, "labels": IGNORED}.get(key, 0))

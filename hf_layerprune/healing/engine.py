@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hf_layerprune.artifacts.healing_record import Engine
 from hf_layerprune.errors import HealingError, UsageError, first_line
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.models.loading import choose_device
@@ -20,9 +21,9 @@ TIMEOUT = timedelta(hours=2)  # preparing 200,000 samples takes one process that
 def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> Any:
     """An Accelerator for this process and the others of the run, if it was launched with some.
 
-    folder: where tensorboard writes, if `report_to` names it. DeepSpeed comes from `accelerate launch`. On CPUs it runs too, over
-    gloo, which must be named: without it every process believes to be alone. HealingError if an engine or tracker is asked for
-    that is not installed or not supported, ModelError for a device that is not there.
+    folder: where tensorboard writes, if `report_to` names it. DeepSpeed comes from `accelerate launch`; it runs on CPUs too, over
+    gloo, which must be named, or every process takes itself for the only one. HealingError for an engine or tracker that is not
+    installed or not supported, ModelError for a missing device.
     """
     try:
         from accelerate import Accelerator, DistributedType
@@ -63,17 +64,17 @@ def uses_deepspeed(accelerator: Any) -> bool:
     return bool(accelerator.distributed_type.value == "DEEPSPEED")
 
 
-def engine_facts(accelerator: Any) -> dict[str, Any]:
-    """For the record: how many processes on what, and how the model was shared out."""
+def engine_facts(accelerator: Any) -> Engine:
+    """For the record: how many processes on what device, and how the model was sharded."""
     stage = accelerator.deepspeed_plugin.zero_stage if uses_deepspeed(accelerator) else None
-    return {"processes": accelerator.num_processes, "device": accelerator.device.type, "zero_stage": stage}
+    return Engine(accelerator.num_processes, accelerator.device.type, stage)
 
 
 def rounds_per_step(recipe: Recipe, processes: int) -> int:
-    """Forward passes that each process makes for an optimizer step. UsageError if the batch cannot be shared out."""
+    """Forward passes that each process makes for an optimizer step. UsageError if the batch cannot be divided."""
     if recipe.batch_size % processes:
         raise UsageError(
-            f"batch_size {recipe.batch_size} cannot be shared by {processes} processes; choose a multiple with --set batch_size=."
+            f"batch_size {recipe.batch_size} cannot be divided among {processes} processes; choose a multiple with --set batch_size=."
         )
     return -(-recipe.batch_size // (processes * recipe.micro_batch_size))
 
@@ -95,7 +96,7 @@ def configure_deepspeed(accelerator: Any, recipe: Recipe) -> None:
 
 @contextmanager
 def failures_named(accelerator: Any, remedy: str) -> Iterator[None]:
-    """Turn what torch raises when another rank died, or the memory is used up, into one line that names this rank."""
+    """Turn what torch raises when another rank died, or memory ran out, into one line that names this rank."""
     try:
         yield
     except torch.OutOfMemoryError as error:

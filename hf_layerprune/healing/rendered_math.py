@@ -1,7 +1,7 @@
-"""Math problems as pictures: our stand-in for Snapask, the domain-aware paper's own pictures of homework, which nobody can have.
+"""Math problems as images: our stand-in for Snapask, the domain-aware paper's photographs of homework, which are not public.
 
 The problems of AI-MO/NuminaMath-CoT (fields `problem` and `solution`) are laid out as plain text, LaTeX as it is written.
-This is ours, not the paper's: typeset pages are easier to read than photographs.
+This is ours, not the paper's; typeset pages are easier to read than photographs.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ QUESTION = "Solve the problem in the picture. Explain each step and give the fin
 
 @dataclass(frozen=True)
 class RenderedMath:
-    """Take records of a problem and its solution as a picture and its answer. exclude: what `evaluation_items` returned."""
+    """Takes records of a problem and its solution as an image and its answer. exclude: what `evaluation_items` returned."""
 
     exclude: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def digest(self) -> str:
-        """sha256 of what decides the pictures and what is left out."""
+        """sha256 of what decides the images and what is left out."""
         layout = f"1 {WIDTH} {MARGIN} {LETTER} {LEADING} {MAX_LINES} {QUESTION}"
         return hashlib.sha256("\n".join([layout, *sorted(self.exclude)]).encode()).hexdigest()
 
     def applies(self, record: Record) -> bool:
-        """Whether a record is such a problem: texts alone, without a picture of its own."""
+        """Whether a record is such a problem: text alone, without an image."""
         texts = all(isinstance(record.fields.get(name), str) for name in ("problem", "solution"))
         return texts and not any(record.fields.get(name) for name in ("image", "images"))
 
     def reason_against(self, record: Record) -> str | None:
-        """Why a problem is left out: it is an item of an evaluation. None if it is not."""
+        """Why a problem is left out, None if it is not: it is an item of an evaluation."""
         return f"{record.label}: an item of an evaluation" if text_key(record.fields["problem"]) in self.exclude else None
 
     def rendered(self, record: Record) -> Record:
-        """The record as question, picture and answer. BadRecord for a problem that is too long or has letters that cannot be drawn."""
+        """The record as question, image and answer. BadRecord for a problem that is too long or has letters that cannot be drawn."""
         image = page(record.fields["problem"], record.label)
         return Record(record.label, {"image": image, "question": QUESTION, "answer": record.fields["solution"].strip()}, None)
 
@@ -55,13 +55,13 @@ class RenderedMath:
 def evaluation_items(tables: Iterable[RecordTable]) -> frozenset[str]:
     """The keys of the problems and questions of evaluations, for `RenderedMath.exclude`.
 
-    Raises DataError for a record that holds neither: what was to be left out must not be taken in silence.
+    Raises DataError for a record that holds neither: what was to be left out must not be trained on unnoticed.
     """
     return frozenset(text_key(text) for table in tables for text in _texts(table))
 
 
 def text_key(text: str) -> str:
-    """sha256 of a text's letters and digits alone, so that spacing, case, punctuation and LaTeX's marks make no difference."""
+    """sha256 of a text's letters and digits alone, whatever its spacing, case, punctuation and LaTeX marks."""
     letters = "".join(letter for letter in unicodedata.normalize("NFKC", text).casefold() if letter.isalnum())
     return hashlib.sha256(letters.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -93,7 +93,7 @@ def _texts(table: RecordTable) -> Iterator[str]:
 
 
 def _wrapped(paragraph: str) -> Iterator[str]:
-    """A paragraph in lines that fit; a word that is wider than a line is cut."""
+    """A paragraph in lines that fit; a word that is wider than a line is split."""
     line = ""
     for word in paragraph.split():
         if line and not _fits(f"{line} {word}"):

@@ -1,89 +1,82 @@
-"""Train as a request says, from the last save on if there is one, and keep what was trained with its record."""
+"""Train as asked, from the last save on if there is one, and keep what was trained with its record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.folder import HEALING
-from hf_layerprune.artifacts.healing_record import CURVES, HealingRecord
+from hf_layerprune.artifacts.healing_record import CURVES, HealingRecord, RecordedRecipe, Trained
 from hf_layerprune.artifacts.jsonfile import write_atomic
-from hf_layerprune.healing.collator import Collator
+from hf_layerprune.healing.dataset import HealingData
+from hf_layerprune.healing.encoding import Collator
 from hf_layerprune.healing.engine import engine_facts, uses_deepspeed
-from hf_layerprune.healing.prepare import HealingData
-from hf_layerprune.healing.recipes import RECIPES
-from hf_layerprune.healing.request import HealingRequest
+from hf_layerprune.healing.heal import Progress
+from hf_layerprune.healing.options import Healing
+from hf_layerprune.healing.recipes import RECIPES, settings
 from hf_layerprune.healing.saved_state import read_curve, restore, save, saved
 from hf_layerprune.healing.trainable import trained_model
 from hf_layerprune.healing.trained_weights import collect
 from hf_layerprune.healing.training import Step, Trainer
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "deepspeed", "hf-layerprune")
-Progress = Callable[[Mapping[str, float], int, int], None]
 
 
 def train(
-    request: HealingRequest, data: HealingData, collate: Collator, accelerator: Any, progress: Progress, say: Callable[[str], None]
+    healing: Healing, data: HealingData, collate: Collator, accelerator: Any, progress: Progress, say: Callable[[str], None]
 ) -> HealingRecord:
     """The record of the trained weights in the work folder, which are trained now unless they lie there already."""
-    if (request.work / HEALING).is_file():
-        return HealingRecord.load(request.work / HEALING)
-    layers = request.trained.layers if request.trained else ()
-    checkpoint, sharded = request.checkpoint, uses_deepspeed(accelerator)
-    model = trained_model(checkpoint.path, checkpoint.family, request.recipe, layers, sharded=sharded, seed=request.seed)
-    trainer = Trainer(accelerator, model, request.recipe, data, collate)
-    states = saved(request.work)
+    if (healing.work / HEALING).is_file():
+        return HealingRecord.load(healing.work / HEALING)
+    model = trained_model(healing, sharded=uses_deepspeed(accelerator))
+    trainer = Trainer(accelerator, model, healing.recipe, data, collate)
+    states = saved(healing.work)
     curve = read_curve(states[-1]) if states else []
     if states:
         restore(trainer, states[-1])
         say(f"going on with an interrupted healing: {len(curve)} of {trainer.steps} steps are done")
-    _follow(trainer, request, curve, progress)
-    collect(trainer, trained_file(request))
-    record = _record(request, data, trainer, curve, resumed=bool(states))
+    _follow(trainer, healing, curve, progress)
+    collect(trainer, trained_file(healing))
+    record = _record(healing, data, trainer, curve, resumed=bool(states))
     if accelerator.is_main_process:
-        write_atomic(request.work / HEALING, record.dump())
+        write_atomic(healing.work / HEALING, record.dump())
     return record
 
 
-def trained_file(request: HealingRequest) -> Path:
-    return request.work / "trained.safetensors"
+def trained_file(healing: Healing) -> Path:
+    return healing.work / "trained.safetensors"
 
 
-def _follow(trainer: Trainer, request: HealingRequest, curve: list[Step], progress: Progress) -> None:
+def _follow(trainer: Trainer, healing: Healing, curve: list[Step], progress: Progress) -> None:
     """Train the steps that `curve` lacks, telling of each and saving the state every now and then."""
-    accelerator, tracked = trainer.accelerator, request.report_to != "none"
+    accelerator, tracked = trainer.accelerator, healing.options.report_to != "none"
     if tracked:
-        accelerator.init_trackers("hf-layerprune", config={k: v for k, v in request.recipe.to_dict().items() if k != "ours"})
+        accelerator.init_trackers("hf-layerprune", config={k: v for k, v in healing.recipe.to_dict().items() if k != "ours"})
     for step in trainer.run(len(curve)):
         curve.append(step)
         progress(asdict(step), step.number, trainer.steps)
         if tracked:
             accelerator.log({k: v for k, v in asdict(step).items() if k != "number"}, step=step.number)
-        if step.number % request.save_steps == 0 and step.number < trainer.steps:
-            save(trainer, request.work, curve)
+        if step.number % healing.options.save_steps == 0 and step.number < trainer.steps:
+            save(trainer, healing.work, curve)
 
 
-def _record(request: HealingRequest, data: HealingData, trainer: Trainer, curve: Sequence[Step], *, resumed: bool) -> HealingRecord:
-    recipe, trained = request.recipe.to_dict(), request.trained
-    published = RECIPES[request.recipe.name].to_dict()
+def _record(healing: Healing, data: HealingData, trainer: Trainer, curve: Sequence[Step], *, resumed: bool) -> HealingRecord:
+    recipe, trained = healing.recipe, healing.trained
+    published = RECIPES[recipe.name]
     return HealingRecord(
-        key=request.key(data.digest),
-        checkpoint=request.checkpoint.source,
-        recipe=recipe,
-        overridden=tuple(name for name, value in recipe.items() if value != published[name]),
-        trained={
-            "method": request.recipe.method,
-            "layers": list(trained.layers) if trained else [],
-            "chosen_by": trained.chosen_by if trained else request.recipe.paper,
-            **trainer.counts,
-        },
-        data=data.report.to_dict(),
-        seed=request.seed,
+        key=healing.key(data.digest),
+        checkpoint=healing.checkpoint.source,
+        recipe=RecordedRecipe(**{**asdict(recipe), "ours": tuple(sorted(recipe.ours))}),
+        overridden=tuple(name for name in settings(published) if getattr(recipe, name) != getattr(published, name)),
+        trained=Trained(recipe.method, trained.layers, trained.chosen_by, **trainer.counts),
+        data=data.report,
+        seed=healing.options.seed,
         engine=engine_facts(trainer.accelerator),
-        curve={name: tuple(float(asdict(step)[name]) for step in curve) for name in CURVES},
+        curve={name: tuple(float(getattr(step, name)) for step in curve) for name in CURVES},
         resumed=resumed,
         versions={name: found for name in LIBRARIES if (found := _version(name))},
     )

@@ -1,4 +1,4 @@
-"""Save a run so that it goes on as if nothing had happened: weights, optimizer, random numbers and the curve."""
+"""Save the state of a run so that it resumes exactly: weights, optimizer, random numbers and the curve."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hf_layerprune.healing.engine import uses_deepspeed
 from hf_layerprune.healing.training import Step, Trainer
 
 SAVING, CURVE, TAG = "saving", "curve.json", "zero"
-KEPT = 2  # the newest saves; one more than needed, should the disk spoil the last
+KEPT = 2  # the newest states; one more than needed, should the disk damage the last
 
 
 def save(trainer: Trainer, folder: Path, curve: Sequence[Step]) -> None:
     """Keep the state after the last step of `curve` as `folder/step-<number>`, which appears whole or not at all.
 
-    All processes call it. Frozen weights are not written: they lie in the checkpoint. HealingError if the disk fails.
+    All processes call it. Frozen weights are not written: the checkpoint has them. HealingError if the disk fails.
     """
     accelerator, place = trainer.accelerator, folder / SAVING
     try:

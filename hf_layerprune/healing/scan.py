@@ -1,6 +1,6 @@
 """One pass over the records of a source before training: which can be used, and how long they are.
 
-So the number of steps is known beforehand, the same on every rank, and a bad record stops nobody at step 900. What was looked at
+So the number of steps is known beforehand, the same on every rank, and an unusable record stops nobody at step 900. What was looked at
 is kept: a pass that was interrupted goes on, a finished one is not repeated.
 """
 
@@ -10,33 +10,34 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch.utils.data import DataLoader, Dataset
 
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.kept import kept
 from hf_layerprune.data.limits import percent
 from hf_layerprune.data.records import RecordTable
 from hf_layerprune.errors import DataError, LayerPruneError
-from hf_layerprune.healing.conversations import Conversation, conversation
+from hf_layerprune.healing.conversations import NO_FILTERS, Conversation, Filters, conversation
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample, TooLong
-from hf_layerprune.healing.filters import NO_FILTERS, Filters
 from hf_layerprune.healing.rendered_math import RenderedMath
 
+FORMAT = 1  # of what decides a scan; part of the key
 UNSEEN, BAD, TOO_LONG, LEFT_OUT = 0, -1, -2, -3  # marks in place of a length
 CHUNK = 64  # records that a worker looks at before it reports
 WORTH_WORKERS = 1024  # records below which processes cost more than they save
 LISTED = 100
+Look = tuple[int, bool, str]  # length in tokens or a mark, whether images are scaled down, the reason if it cannot be used
 
 
 class LeftOut(BadRecord):
-    """A record that was asked to be left out; not counted as bad."""
+    """A record that was asked to be left out; not counted as unusable."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,19 @@ class Source:
     filters: Filters = NO_FILTERS
     rendering: RenderedMath | None = None
 
+    @property
+    def limits(self) -> dict[str, str | None]:
+        """The filters' limits by name, for the record."""
+        return {name: None if value is None else str(value) for name, value in asdict(self.filters).items()}
+
+    @property
+    def key(self) -> str:
+        """sha256 of what decides a scan."""
+        rendering = self.rendering.digest if self.rendering else None
+        return digest_of([FORMAT, self.table.digest, self.encoder.fingerprint, self.limits, rendering])
+
     def conversation(self, index: int) -> Conversation:
-        """A record as a conversation; BadRecord if it is none, LeftOut if a filter or exclusion says so."""
+        """A record as a conversation; BadRecord if it cannot be used, LeftOut if a filter or exclusion says so."""
         record = self.table.record(index)
         if self.rendering and self.rendering.applies(record):
             if reason := self.rendering.reason_against(record):
@@ -64,8 +76,8 @@ class Source:
         """The tensors of a record, as ChatEncoder.encode makes them; raises as it does."""
         return self.encoder.encode(self.conversation(index))
 
-    def look(self, index: int) -> tuple[int, bool, str]:
-        """The length of a record in tokens, or the mark that stands for why it cannot be used; whether it is scaled; the reason."""
+    def look(self, index: int) -> Look:
+        """What a scan says of a record; DataError or ModelError for what is wrong with all of them."""
         try:
             return (*self.encoder.measure(self.conversation(index)), "")
         except BadRecord as bad:
@@ -73,145 +85,116 @@ class Source:
             return kind, False, str(bad)
 
 
-@dataclass(frozen=True)
 class Scan:
-    """What a pass found. lengths: of each record in tokens, or its mark; scaled: whether its pictures are scaled down; reasons: for
-    the first hundred that are bad or too long."""
+    """What is known of each record of a source, kept as lines of JSON: the rows of a chunk, their lengths, scaled, and reasons."""
 
-    lengths: Int[np.ndarray, "record"]
-    scaled: Int[np.ndarray, "record"]
-    reasons: tuple[str, ...]
+    def __init__(self, path: Path, records: int) -> None:
+        """Read what an earlier pass left at `path`, if it left anything."""
+        self.path = path
+        self.lengths: Int[np.ndarray, "record"] = np.full(records, UNSEEN, np.int32)  # in tokens, or a mark
+        self.scaled: Bool[np.ndarray, "record"] = np.zeros(records, bool)  # whether its images are scaled down
+        self._reasons: dict[int, str] = {}
+        with suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with suppress(ValueError, TypeError, IndexError, OverflowError):  # the last line of a run that was killed
+                    self._take(*json.loads(line))
 
-    def count(self, mark: int) -> int:
-        return int((self.lengths == mark).sum())
-
-    @cached_property
+    @property
     def usable(self) -> Int[np.ndarray, "record"]:
         """The numbers of the records that can be used."""
         return np.flatnonzero(self.lengths > 0)
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why records cannot be used: of the first hundred that are unusable or too long."""
+        return [self._reasons[row] for row in sorted(self._reasons)[:LISTED]]
 
-def read_scan(folder: Path) -> Scan:
-    """The scan that a folder keeps; DataError if it is damaged."""
-    try:
-        lengths, scaled = (np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("lengths", "scaled"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: damaged; remove that folder and run again.") from error
-    reasons = [reason for row, reason in _reasons(folder).items() if lengths[row] in (BAD, TOO_LONG)]  # some were mended since
-    return Scan(lengths, scaled, tuple(reasons[:LISTED]))
+    def count(self, mark: int) -> int:
+        return int((self.lengths == mark).sum())
+
+    def run(self, source: Source, max_bad: Decimal, workers: int | None, done: Callable[[int], None]) -> None:
+        """Look at all records that were not looked at yet, and again at the unusable ones: a person may have mended their images.
+
+        done: told how many were looked at. DataError once more than `max_bad` of all records are unusable.
+        """
+        rows = np.flatnonzero((self.lengths == UNSEEN) | (self.lengths == BAD))
+        self.lengths[rows] = UNSEEN
+        chunks = [rows[start : start + CHUNK].tolist() for start in range(0, len(rows), CHUNK)]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n")  # ends what a killed run left of a line
+            for chunk, looks in zip(chunks, _looks(source, chunks, workers), strict=True):
+                few = self.count(TOO_LONG) < LISTED  # there may be a million of these, and only so many unusable ones
+                told = {row: look[2] for row, look in zip(chunk, looks) if look[0] == BAD or (few and look[0] == TOO_LONG)}
+                line = [chunk, [look[0] for look in looks], [look[1] for look in looks], list(told.items())]
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                self._take(*line)
+                done(len(self.lengths) - self.count(UNSEEN))
+                self.refuse_beyond(max_bad, source.table.origin)
+            os.fsync(file.fileno())
+
+    def refuse_beyond(self, max_bad: Decimal, origin: str) -> None:
+        """DataError if more than that share of the records are unusable."""
+        bad, allowed = self.count(BAD), int(max_bad * len(self.lengths))
+        if bad > allowed:
+            first = "; ".join(self._reasons.get(int(row), "") for row in np.flatnonzero(self.lengths == BAD)[:3])
+            raise DataError(
+                f"{first}. That makes {bad} unusable of {len(self.lengths):,} records of {origin}, more than the {allowed} that "
+                f"--max-bad {percent(max_bad)} allows. Mend or remove them, or raise --max-bad."
+            )
+
+    def _take(self, rows: list[int], lengths: list[int], scaled: list[bool], reasons: list[tuple[int, str]]) -> None:
+        self.lengths[rows], self.scaled[rows] = lengths, scaled
+        for row in rows:
+            self._reasons.pop(row, None)
+        self._reasons.update((row, reason) for row, reason in reasons)
 
 
-def scan(folder: Path, source: Source, max_bad: Decimal, workers: int | None, done: Callable[[int], None]) -> None:
-    """Look at all records that were not looked at in `folder` yet, and keep there what is found.
-
-    done: told how many have been. DataError if more than `max_bad` of the records are bad; these are looked at again next time.
-    """
-    lengths, scaled = (_array(folder / f"{name}.npy", len(source.table), kind) for name, kind in _ARRAYS)
-    starts = [start for start in range(0, len(lengths), CHUNK) if (lengths[start : start + CHUNK] == UNSEEN).any()]
-    for chunk in _looked(source, starts, workers):
-        full = (lengths == TOO_LONG).sum() >= LISTED  # there may be a million of these, and only so many bad ones
-        _note(folder, [item for item in chunk.reasons if not full or chunk.lengths[item[0] - chunk.start] == BAD])  # before the marks
-        rows = slice(chunk.start, chunk.start + len(chunk.lengths))
-        lengths[rows], scaled[rows] = chunk.lengths, chunk.scaled
-        done(int((lengths != UNSEEN).sum()))
-        _refuse_beyond(folder, source, lengths, max_bad)
-    _refuse_beyond(folder, source, lengths, max_bad)
-    lengths.flush()
-    scaled.flush()
+def scanned(source: Source, folder: Path, max_bad: Decimal, workers: int | None, done: Callable[[int], None]) -> Scan:
+    """The scan of a source, kept in `folder`; DataError if too many records are unusable, none can be used, or what is kept is damaged."""
+    records, origin = len(source.table), source.table.origin
+    place = kept(folder / f"lengths-{source.key[:32]}", lambda part: Scan(part / "scan.jsonl", records).run(source, max_bad, workers, done))
+    found = Scan(place / "scan.jsonl", records)
+    if found.count(UNSEEN):
+        raise DataError(f"{place}: damaged; remove that folder and run again.")
+    if not len(found.usable):
+        counts = f"{found.count(BAD)} unusable, {found.count(TOO_LONG)} too long, {found.count(LEFT_OUT)} left out"
+        first = f" First: {found.reasons[0]}." if found.reasons else ""
+        raise DataError(f"{origin}: none of its {records:,} records can be used ({counts}).{first}")
+    found.refuse_beyond(max_bad, origin)  # an earlier run may have allowed more of them
+    return found
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    start: int
-    lengths: list[int]
-    scaled: list[bool]
-    reasons: list[tuple[int, str]]
-    error: str = ""  # what is wrong with the source as a whole
+class _Looks(Dataset[Look]):
+    """What a source says of each record, for DataLoader's workers; UNSEEN with a reason where the source as a whole is wrong."""
 
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
-class _Chunks(Dataset[_Chunk]):
-    """The parts of a source that are still to be looked at, for DataLoader's workers."""
-
-    def __init__(self, source: Source, starts: Sequence[int]) -> None:
-        self._source, self._starts = source, starts
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, number: int) -> _Chunk:
-        start = self._starts[number]
-        rows = range(start, min(start + CHUNK, len(self._source.table)))
+    def __getitem__(self, row: int) -> Look:
         try:
-            found = [self._source.look(row) for row in rows]
+            return self._source.look(row)
         except LayerPruneError as error:
-            return _Chunk(start, [], [], [], str(error))
-        reasons = [(row, reason) for row, (mark, _, reason) in zip(rows, found) if mark in (BAD, TOO_LONG)]
-        return _Chunk(start, [mark for mark, _, _ in found], [small for _, small, _ in found], reasons)
+            return UNSEEN, False, str(error)
 
 
-def _looked(source: Source, starts: Sequence[int], workers: int | None) -> Iterator[_Chunk]:
+def _looks(source: Source, chunks: Sequence[list[int]], workers: int | None) -> Iterator[list[Look]]:
+    """The looks of each chunk. workers: None for as many as the cores, where there are enough records."""
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(cores, 16) if len(starts) * CHUNK >= WORTH_WORKERS else 0
-    whole: Any = _as_it_is  # the type that torch gives a collate_fn fits batches only
-    loader = DataLoader(_Chunks(source, starts), batch_size=None, collate_fn=whole, num_workers=workers, worker_init_fn=_begin)
+        workers = min(cores, 16) if len(chunks) * CHUNK >= WORTH_WORKERS else 0
+    loader = DataLoader(_Looks(source), batch_sampler=chunks, collate_fn=list, num_workers=workers, worker_init_fn=_begin)
     try:
-        for chunk in loader:
-            if chunk.error:
-                raise DataError(chunk.error)
-            yield chunk
+        for looks in loader:
+            if wrong := next((reason for mark, _, reason in looks if mark == UNSEEN), ""):
+                raise DataError(wrong)
+            yield looks
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise DataError(
-            f"{source.table.origin}: a process that read it died, perhaps for want of memory. Run again, with fewer."
-        ) from error
-
-
-def _as_it_is(chunk: _Chunk) -> _Chunk:
-    return chunk
+        origin = source.table.origin
+        raise DataError(f"{origin}: a process that read it died, perhaps for want of memory. Run again, with fewer.") from error
 
 
 def _begin(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # in this worker alone: it is one of many, and forked
-
-
-def _refuse_beyond(folder: Path, source: Source, lengths: Any, max_bad: Decimal) -> None:
-    bad, allowed = int((lengths == BAD).sum()), int(max_bad * len(lengths))
-    if bad <= allowed:
-        return
-    reasons = [_reasons(folder).get(int(row), "") for row in np.flatnonzero(lengths == BAD)[:3]]
-    lengths[lengths == BAD] = UNSEEN  # the person may mend pictures that the table's digest does not cover
-    lengths.flush()
-    raise DataError(
-        f"{'; '.join(reasons)}. That makes {bad} bad of {len(lengths):,} records of {source.table.origin}, more than the {allowed} that "
-        f"--max-bad {percent(max_bad)} allows. Mend or remove them, or raise --max-bad."
-    )
-
-
-_ARRAYS = (("lengths", np.int32), ("scaled", np.bool_))
-
-
-def _array(path: Path, length: int, kind: Any) -> Any:
-    """A file of numbers, as an interrupted pass left it, or new."""
-    with suppress(OSError, ValueError):
-        found = np.lib.format.open_memmap(path, mode="r+")
-        if found.shape == (length,) and found.dtype == kind:
-            return found
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(length,))
-
-
-def _note(folder: Path, reasons: Sequence[tuple[int, str]]) -> None:
-    with (folder / "reasons.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(reason) + "\n" for reason in reasons)
-
-
-def _reasons(folder: Path) -> dict[int, str]:
-    """The reasons by the number of their record, the newest of each."""
-    found: dict[int, str] = {}
-    with suppress(FileNotFoundError), (folder / "reasons.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            with suppress(ValueError):  # the last line of a run that was killed
-                row, reason = json.loads(line)
-                found[int(row)] = str(reason)
-    return dict(sorted(found.items()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from hf_layerprune.errors import HealingError
 from hf_layerprune.families.family import Family
 from hf_layerprune.healing.engine import missing_extra
+from hf_layerprune.healing.options import Healing
 from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.models.loading import load_model
@@ -19,14 +19,15 @@ from hf_layerprune.models.loading import load_model
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def trained_model(path: Path, family: Family, recipe: Recipe, layers: tuple[int, ...], *, sharded: bool, seed: int) -> Any:
-    """The model of a folder with exactly the recipe's parameters requiring gradients, those in fp32.
+def trained_model(healing: Healing, *, sharded: bool) -> Any:
+    """The model of a checkpoint with exactly the recipe's parameters requiring gradients, those in fp32.
 
-    layers: those that a recipe with method "layers" trains; sharded: DeepSpeed keeps fp32 copies of its own, and the model
-    stays in the checkpoint's type. The vision tower and its mergers are frozen in both recipes.
+    sharded: DeepSpeed keeps fp32 copies of its own, and the model stays in the checkpoint's type. The vision tower and its mergers
+    are frozen in both recipes.
     """
-    torch.manual_seed(seed)
-    model = load_model(path, dtype=torch.float32 if recipe.precision == "fp32" else "auto")
+    family, recipe, layers = healing.checkpoint.family, healing.recipe, healing.trained.layers
+    torch.manual_seed(healing.options.seed)
+    model = load_model(healing.checkpoint.path, dtype=torch.float32 if recipe.precision == "fp32" else "auto")
     model.requires_grad_(False)
     if recipe.method == "lora":
         config = adapter_config(family, recipe)

@@ -1,4 +1,4 @@
-"""Which decoder layers a recipe trains in full: those that the plan marks, or what a paper says where it marks none."""
+"""Which decoder layers a recipe trains in full: those that the plan marks, or those that a paper names where it marks none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hf_layerprune.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainedLayers:
-    """Decoder layers of the checkpoint that is healed, ascending, and who chose them."""
+    """The layers that are trained in full."""
 
-    layers: tuple[int, ...]
+    layers: tuple[int, ...]  # of the checkpoint that is healed, ascending; empty where adapters are trained
     chosen_by: str
 
 

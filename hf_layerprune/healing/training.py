@@ -15,28 +15,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hf_layerprune.errors import HealingError, UsageError
-from hf_layerprune.healing.collator import Collator
-from hf_layerprune.healing.encoding import IGNORED
+from hf_layerprune.healing.encoding import IGNORED, Collator
 from hf_layerprune.healing.engine import configure_deepspeed, rounds_per_step, uses_deepspeed
 from hf_layerprune.healing.recipes import Recipe
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step. loss: nats per answer token, the mean over the whole batch; tokens: of all samples, padding not counted;
-    seconds: since the step before; memory: peak bytes of this process, on the accelerator or, without one, of the process."""
+    """One optimizer step."""
 
     number: int
-    loss: float
+    loss: float  # nats per answer token, the mean over the whole batch
     learning_rate: float
     grad_norm: float
-    tokens: int
-    seconds: float
-    memory: int
+    tokens: int  # of all samples, padding not counted
+    seconds: float  # since the step before
+    memory: int  # peak bytes of this process: on the accelerator or, without one, resident
 
 
 def steps_in(samples: int, recipe: Recipe) -> int:
-    """Optimizer steps of all epochs; what does not fill a last batch is left out. UsageError for less than one batch."""
+    """Optimizer steps of all epochs; samples that do not fill a last batch are left out. UsageError for less than one batch."""
     if samples < recipe.batch_size:
         raise UsageError(f"{samples} samples are fewer than one batch of {recipe.batch_size}: add data, or --set batch_size=.")
     return samples // recipe.batch_size * recipe.epochs
@@ -81,7 +79,7 @@ class Trainer:
             before = now
 
     def _step(self, batches: Sequence[Mapping[str, Tensor]]) -> tuple[float, float, int]:
-        """Forward and backward over this process's share, one optimizer step: the loss, the gradients' norm and the tokens of all."""
+        """Forward and backward over this process's share and one optimizer step: the batch's loss, gradient norm and tokens."""
         device, share = self.accelerator.device, len(batches) * self.accelerator.num_processes
         counts = [(int((batch["labels"][:, 1:] != IGNORED).sum()), int(batch["attention_mask"].sum())) for batch in batches]
         answers, tokens = self._summed(torch.tensor(counts, dtype=torch.float64).sum(0)).tolist()
@@ -108,7 +106,7 @@ class Trainer:
         return summed.cpu()
 
     def _loader(self, start: int) -> DataLoader[Any]:
-        workers = 0 if self.accelerator.device.type == "cpu" else 4  # INTERLACE's four; a CPU has better use for its cores
+        workers = 0 if self.accelerator.device.type == "cpu" else 4  # INTERLACE's four; on a CPU the cores are needed for training
         batches = list(my_batches(len(self._data), self.recipe, self.accelerator.process_index, self.accelerator.num_processes, start))
         own = torch.Generator()  # else the loader draws from the stream of the dropout masks, and a resumed run gets others
         return DataLoader(self._data, batch_sampler=batches, collate_fn=self._collate, num_workers=workers, generator=own)
@@ -117,8 +115,8 @@ class Trainer:
 def my_batches(samples: int, recipe: Recipe, rank: int, processes: int, start: int = 0) -> Iterator[list[int]]:
     """The samples of each forward pass of a process, from step `start` on.
 
-    Step s takes the same `batch_size` samples whatever the number of processes, so that their number changes speed alone. The
-    first epoch takes them in the order in which they were mixed, each later one in another.
+    A step takes the same `batch_size` samples whatever the number of processes. The first epoch takes them in the order in which
+    they were mixed, each later one in another.
     """
     per_epoch, rounds = samples // recipe.batch_size, rounds_per_step(recipe, processes)
     share = recipe.batch_size // processes
@@ -134,9 +132,9 @@ def my_batches(samples: int, recipe: Recipe, rank: int, processes: int, start: i
 
 
 def answer_loss(model: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-    """The summed cross-entropy, in nats, of the tokens that have a label; logits are made for the places that need them alone.
+    """The summed cross-entropy, in nats, of the tokens that have a label.
 
-    At 152,000 words, logits of a whole sequence take more memory than the rest of a small model.
+    Logits are made for these places alone: with a vocabulary of 152,000, those of a whole sequence take more memory than a small model.
     """
     labels = batch["labels"][:, 1:]
     places = (labels != IGNORED).any(0).nonzero().squeeze(1)

@@ -129,14 +129,14 @@ def _value(value: Any) -> str:
 
 
 def _heal_options(healing: HealingRecord) -> list[str]:
-    sources, chosen = healing.data["sources"], str(healing.trained.get("chosen_by"))
-    parts = [f"--recipe {argument(healing.recipe['name'])}"]
-    parts += [f"--tune-last {len(healing.trained['layers'])}"] if chosen.startswith("the last ") else []
-    parts += [f"--data {argument(source['spec'])}" for source in sources]
-    parts += [f"--set {argument(f'{key}={healing.recipe[key]}')}" for key in healing.overridden]
-    parts += ["--interlace-filter"] if any((source.get("filters") or {}).get("share") for source in sources) else []
-    parts += ["--render-math"] if any(source.get("rendered_math") for source in sources) else []
-    bad = _max_bad((source["bad"], source["available"]) for source in sources)
+    sources, chosen = healing.data.sources, healing.trained.chosen_by
+    parts = [f"--recipe {argument(healing.recipe.name)}"]
+    parts += [f"--tune-last {len(healing.trained.layers)}"] if chosen.startswith("the last ") else []
+    parts += [f"--data {argument(source.spec)}" for source in sources]
+    parts += [f"--set {argument(f'{key}={getattr(healing.recipe, key)}')}" for key in healing.overridden]
+    parts += ["--interlace-filter"] if any(source.filters.get("share") for source in sources) else []
+    parts += ["--render-math"] if any(source.rendered_math for source in sources) else []
+    bad = _max_bad((source.bad, source.available) for source in sources)
     return [*parts, f"--seed {healing.seed:d}", *bad]
 
 
@@ -191,8 +191,8 @@ def _max_bad(counts: Iterable[tuple[int, int]]) -> list[str]:
 def local_names(facts: CardFacts) -> Iterator[str]:
     """What the commands name and nobody else has: files of data and of questions, and a folder that was compared with."""
     healings = [stage.healing for stage in facts.stages[start_of(facts.stages) :] if stage.healing]
-    sources = [source for healing in healings for source in healing.data["sources"]]
-    yield from (source["origin"] for source in sources if not hub_dataset(source) and source["spec"].split(",")[0] != "mini")
+    sources = [source for healing in healings for source in healing.data.sources]
+    yield from (source.origin for source in sources if not hub_dataset(vars(source)) and source.spec.split(",")[0] != "mini")
     if report := facts.evaluation:
         yield from (task["name"] for task in report.tasks if not hub_dataset(task) and not str(task["name"]).startswith("mini-"))
         other = report.against

@@ -61,10 +61,10 @@ def _check_comparable(facts: CardFacts, report: EvalReport, place: Path) -> None
 def _differs(ours: HealingRecord, theirs: HealingRecord) -> str | None:
     """The first thing that two fine-tunings do not share; which layers are trained follows from the model and may differ."""
     speed = ("micro_batch_size", "gradient_checkpointing")
-    for key in ours.recipe.keys() | theirs.recipe.keys():
-        if key not in speed and ours.recipe.get(key) != theirs.recipe.get(key):
+    for key, value in vars(ours.recipe).items():
+        if key not in speed and value != getattr(theirs.recipe, key):
             return key
-    return "the data" if ours.data.get("digest") != theirs.data.get("digest") else "the seed" if ours.seed != theirs.seed else None
+    return "the data" if ours.data.digest != theirs.data.digest else "the seed" if ours.seed != theirs.seed else None
 
 
 def _samples(report: EvalReport) -> list[tuple[Any, ...]]:

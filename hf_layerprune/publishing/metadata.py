@@ -30,7 +30,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
 
 def front_matter(found: Mapping[str, Any]) -> str:
     """The YAML block at the head of a card. Nothing in it can begin a line with `---`."""
-    from huggingface_hub.utils import yaml_dump
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
     return f"---\n{yaml_dump(dict(found), sort_keys=False)}---\n"
 
@@ -74,8 +74,8 @@ def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _datasets(facts: CardFacts) -> list[str]:
     """The Hub datasets that it, or what it was made from, was healed on."""
-    sources = [source for stage in facts.stages if stage.healing for source in stage.healing.data.get("sources", [])]
-    return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(source))))
+    sources = [source for stage in facts.stages if stage.healing for source in stage.healing.data.sources]
+    return list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(vars(source)))))
 
 
 def _plain(value: Any) -> Any:

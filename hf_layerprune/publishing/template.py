@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ def _template() -> Template:
     )
     environment.filters |= FILTERS
     environment.tests["hub_id"] = is_hub_id
+    environment.globals["fields"] = lambda value: [field.name for field in fields(value)]
     environment.globals |= {"begin": _marker(begin), "end": _marker(end), "paper": paper_number}
     return environment.from_string(_file("card.md.jinja"))
 

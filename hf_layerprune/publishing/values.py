@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.healing_record import HealingRecord, SourceReport
 from hf_layerprune.artifacts.prompts import subtasks
 from hf_layerprune.publishing.commands import command_lines, local_names, start_of
 from hf_layerprune.publishing.escaping import Markdown, NotShown, argument, literal, name, place
@@ -44,7 +44,7 @@ def values(facts: CardFacts) -> dict[str, Any]:
         "served": served(facts),
         "commands": command_lines(facts),
         "local_names": list(dict.fromkeys(local_names(facts))),
-        "problems_left_out": any(source.get("rendered_math") and source.get("left_out") for source in healing_sources(facts)),
+        "problems_left_out": any(source.rendered_math and source.left_out for source in healing_sources(facts)),
     }
 
 
@@ -105,10 +105,10 @@ def served(facts: CardFacts) -> Markdown:
         return Markdown("DIR")
 
 
-def healing_sources(facts: CardFacts) -> list[Mapping[str, Any]]:
+def healing_sources(facts: CardFacts) -> list[SourceReport]:
     """The data of the fine-tunings that the card's commands repeat."""
     stages = facts.stages[start_of(facts.stages) + 1 :]
-    return [source for stage in stages if stage.healing for source in stage.healing.data["sources"]]
+    return [source for stage in stages if stage.healing for source in stage.healing.data.sources]
 
 
 FILTERS: Mapping[str, Callable[..., Markdown]] = {

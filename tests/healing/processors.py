@@ -1,4 +1,4 @@
-"""Processors like mini's, with another chat template or other limits on the size of pictures."""
+"""Processors like mini's, with another chat template or other limits on the size of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_layerprune.models.processor import load_processor
 def mini_processor(
     place: Path, *, template: str | None = None, size: tuple[int, int] | None = None, merges: Sequence[tuple[str, str]] = ()
 ) -> Any:
-    """mini's processor, from a copy in `place`; size: the least and the most pixels of a picture; merges: more of its tokenizer."""
+    """mini's processor, from a copy in `place`; size: the least and the most pixels of an image; merges: more of its tokenizer."""
     folder = place / "processor"
     shutil.copytree(model_path(), folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
     if template is not None:

@@ -1,4 +1,4 @@
-"""Samples of different lengths as one batch that the model takes: padding changes no loss, pictures may be absent."""
+"""Samples of different lengths as one batch that the model takes: padding changes no loss, images may be absent."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_layerprune.healing.collator import Collator
-from hf_layerprune.healing.conversations import Conversation, Picture, Turn
-from hf_layerprune.healing.encoding import ChatEncoder
+from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
+from hf_layerprune.healing.encoding import ChatEncoder, Collator
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
@@ -20,8 +19,8 @@ ENCODER = ChatEncoder.of(PROCESSOR, 512)
 
 
 def sample(question: str, answer: str, *colors: str) -> dict[str, Tensor]:
-    pictures = [Picture(Image.new("RGB", (64, 64), color), None, "x") for color in colors]
-    return ENCODER.encode(Conversation("x", (Turn("user", (*pictures, question)), Turn("assistant", (answer,)))))
+    images = [ImageRef(Image.new("RGB", (64, 64), color), None, "x") for color in colors]
+    return ENCODER.encode(Conversation("x", (Turn("user", (*images, question)), Turn("assistant", (answer,)))))
 
 
 SAMPLES = [sample("How many?", "3", "red"), sample("hello there, how are you", "well"), sample("a", "b", "blue", "green")]
@@ -38,7 +37,7 @@ def test_padded_on_the_right() -> None:
     assert torch.equal(batch["pixel_values"], torch.cat([SAMPLES[0]["pixel_values"], SAMPLES[2]["pixel_values"]]))
 
 
-def test_no_picture_at_all() -> None:
+def test_no_image_at_all() -> None:
     assert set(Collator.of(PROCESSOR)([SAMPLES[1], SAMPLES[1]])) == {"input_ids", "labels", "attention_mask", "mm_token_type_ids"}
 
 

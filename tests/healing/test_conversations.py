@@ -1,4 +1,4 @@
-"""Every layout that strangers use becomes the same conversation; what cannot be trained on is named, with what was found."""
+"""Every layout in use becomes the same conversation; what cannot be trained on is named, with what was found."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from hf_layerprune.data.records import Record
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import Conversation, Picture, conversation
-from hf_layerprune.healing.filters import INTERLACE, Filters
+from hf_layerprune.healing.conversations import INTERLACE_FILTERS, Conversation, Filters, ImageRef, conversation
 
 A, B = ({"bytes": f"not decoded {name}".encode(), "path": None} for name in "ab")
 
@@ -25,8 +24,8 @@ def read(**fields: Any) -> Conversation:
 
 
 def shape(found: Conversation) -> list[tuple[str, list[Any]]]:
-    """Roles and parts, a picture as the value that it holds."""
-    return [(turn.role, [part.value if isinstance(part, Picture) else part for part in turn.parts]) for turn in found.turns]
+    """Roles and parts, an image as the value that it holds."""
+    return [(turn.role, [part.value if isinstance(part, ImageRef) else part for part in turn.parts]) for turn in found.turns]
 
 
 def messages(*contents: Any) -> list[dict[str, Any]]:
@@ -61,7 +60,7 @@ def test_one_conversation_in_every_layout(fields: dict[str, Any]) -> None:
     assert shape(read(**fields)) == ONE
 
 
-def test_pictures_where_the_text_places_them() -> None:
+def test_images_where_the_text_places_them() -> None:
     said = [("system", "Be brief."), ("human", "First <image> then\n<image>\nwhat?"), ("gpt", "b"), ("human", "and?"), ("gpt", "")]
     found = read(conversations=[{"from": role, "value": text} for role, text in said], image=[A, B])
     assert shape(found) == [
@@ -71,33 +70,33 @@ def test_pictures_where_the_text_places_them() -> None:
         ("user", ["and?"]),
         ("assistant", []),
     ]
-    assert found.exchanges == 2 and [part.value for part in found.pictures] == [A, B]
+    assert found.answers == 2 and [part.value for part in found.images] == [A, B]
 
 
-def test_several_texts_and_no_picture() -> None:
+def test_several_texts_and_no_image() -> None:
     found = read(texts=[{"user": "a", "assistant": "b"}, {"user": "c", "assistant": "d"}], images=[])
     assert shape(found) == [("user", ["a"]), ("assistant", ["b"]), ("user", ["c"]), ("assistant", ["d"])]
     assert shape(read(question="q", answer=3)) == [("user", ["q"]), ("assistant", ["3"])]
 
 
-def test_minis_examples() -> None:
+def test_examples_of_mini() -> None:
     record = open_table(DataSpec("mini", count=1)).record(0)
     found = conversation(record)
     assert [turn.text for turn in found.turns] == [record.fields["question"], record.fields["answer"]]
-    assert np.array_equal(found.pictures[0].load(), record.fields["image"])
+    assert np.array_equal(found.images[0].load(), record.fields["image"])
 
 
-def test_a_picture_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
+def test_an_image_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
     found = conversation(Record("x", {"question": "q", "answer": "a", "images": ["a.png", "none.png", "../b.png"]}, tmp_path))
-    assert found.pictures[0].load().size == (3, 2)
+    assert found.images[0].load().size == (3, 2)
     for number, said in ((1, "no such file"), (2, "lies outside")):
         with pytest.raises(BadRecord, match=said):
-            found.pictures[number].load()
+            found.images[number].load()
     with pytest.raises(DataError, match="is a URL"):
         read(
             messages=messages([{"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}, {"type": "text", "text": "?"}], "b")
-        ).pictures[0].load()
+        ).images[0].load()
 
 
 @pytest.mark.parametrize(
@@ -113,17 +112,17 @@ def test_a_picture_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
         ({"messages": []}, r"'messages' is \[\]"),
         ({"messages": ["a", "b"]}, "expected a list of objects"),
         ({"messages": messages("a", None)}, "'content' is None"),
-        ({"messages": messages("a", "b", "c")}, "turns of user, assistant, user; expected user and assistant by turns"),
+        ({"messages": messages("a", "b", "c")}, "turns of user, assistant, user; expected user and assistant in turn"),
         ({"messages": messages("a")}, "turns of user;"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "turns of assistant;"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "a turn of 'tool', expected one of system, user"),
         ({"messages": [{"role": ["user"], "content": "a"}]}, r"a turn of \['user'\]"),
         ({"messages": messages([{"type": "video", "video": "a.mp4"}], "b")}, "a part of type 'video', expected text or image"),
         ({"messages": messages([{"type": "text", "text": 3}], "b")}, "3 where a text was expected"),
-        ({"messages": messages([{"type": "image"}], "b")}, "1 places for pictures, but 0 pictures"),
-        ({"messages": messages([{"type": "image", "image": A}], "b"), "images": [A]}, "0 places for pictures, but 1 pictures"),
-        ({"messages": messages("a", [{"type": "image", "image": A}])}, "a picture in a turn that is not the user's"),
-        ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a"}]}, "1 places for pictures, but 0"),
+        ({"messages": messages([{"type": "image"}], "b")}, "1 places for images, but 0 images"),
+        ({"messages": messages([{"type": "image", "image": A}], "b"), "images": [A]}, "0 places for images, but 1 images"),
+        ({"messages": messages("a", [{"type": "image", "image": A}])}, "an image in a turn that is not the user's"),
+        ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a"}]}, "1 places for images, but 0"),
         ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a"}], "image": [A, B]}, "1 places .* but 2"),
         ({"conversations": [{"from": "human"}, {"from": "gpt", "value": "a"}]}, "None where a text was expected"),
         ({"texts": [{"user": "a"}]}, "None where a text was expected"),
@@ -138,10 +137,10 @@ def test_bad_ones(fields: dict[str, Any], said: str) -> None:
 
 
 def test_filters() -> None:
-    """INTERLACE's: at most three pictures and five answers."""
+    """INTERLACE's: at most three images and five answers."""
     texts = [{"user": "a", "assistant": "b"}]
-    assert INTERLACE.reason_against(read(texts=texts * 5, images=[A] * 3)) is None
-    assert INTERLACE.reason_against(read(texts=texts * 6)) == "q.jsonl, line 3: 6 turns, more than 5"
-    assert INTERLACE.reason_against(read(texts=texts, images=[A] * 4)) == "q.jsonl, line 3: 4 pictures, more than 3"
+    assert INTERLACE_FILTERS.reason_against(read(texts=texts * 5, images=[A] * 3)) is None
+    assert INTERLACE_FILTERS.reason_against(read(texts=texts * 6)) == "q.jsonl, line 3: 6 turns, more than 5"
+    assert INTERLACE_FILTERS.reason_against(read(texts=texts, images=[A] * 4)) == "q.jsonl, line 3: 4 images, more than 3"
     assert Filters().reason_against(read(texts=texts * 50, images=[A] * 50)) is None
     assert Filters(max_images=0).reason_against(read(texts=texts, images=[A])) is not None

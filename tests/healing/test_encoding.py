@@ -16,16 +16,16 @@ from tokenizers import Tokenizer
 
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.errors import ModelError
-from hf_layerprune.healing.conversations import Conversation, Picture, Turn
+from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, TooLong
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.processor import load_processor
 
 TOKENIZER = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
 ENCODER = ChatEncoder.of(load_processor(model_path()), 4096)
-MINI_TOKENS = 16  # of a square picture: 64 x 64 pixels, patches of 8, four of them a token
+MINI_TOKENS = 16  # of a square image: 64 x 64 pixels, patches of 8, four of them a token
 
-Part = str | tuple[int, int]  # a text, or the width and height of a picture
+Part = str | tuple[int, int]  # a text, or the width and height of an image
 
 
 def talk(*turns: tuple[Part, ...] | str, system: str | None = None) -> Conversation:
@@ -35,9 +35,9 @@ def talk(*turns: tuple[Part, ...] | str, system: str | None = None) -> Conversat
     return Conversation("x", (*((Turn("system", (system,)),) if system is not None else ()), *made))
 
 
-def _parts(turn: tuple[Part, ...] | str) -> tuple[str | Picture, ...]:
+def _parts(turn: tuple[Part, ...] | str) -> tuple[str | ImageRef, ...]:
     parts = (turn,) if isinstance(turn, str) else turn
-    return tuple(part if isinstance(part, str) else Picture(Image.new("RGB", part, "red"), None, "x") for part in parts)
+    return tuple(part if isinstance(part, str) else ImageRef(Image.new("RGB", part, "red"), None, "x") for part in parts)
 
 
 def by_hand(conversation: Conversation, tokens: dict[tuple[int, int], int]) -> tuple[list[int], list[int]]:
@@ -59,7 +59,7 @@ def by_hand(conversation: Conversation, tokens: dict[tuple[int, int], int]) -> t
 def check(
     conversation: Conversation, encoder: ChatEncoder = ENCODER, tokens: dict[tuple[int, int], int] | None = None
 ) -> dict[str, torch.Tensor]:
-    sizes = {part.value.size for part in conversation.pictures}
+    sizes = {part.value.size for part in conversation.images}
     sample = encoder.encode(conversation)
     ids, labels = by_hand(conversation, tokens or dict.fromkeys(sizes, MINI_TOKENS))
     assert sample["input_ids"].tolist() == ids and sample["labels"].tolist() == labels
@@ -75,7 +75,7 @@ def test_one_picture_and_one_answer() -> None:
     assert sample["pixel_values"].shape == (64, 3 * 2 * 8 * 8) and sample["image_grid_thw"].tolist() == [[1, 8, 8]]
 
 
-def test_no_picture_has_no_keys_of_pictures() -> None:
+def test_no_image_has_no_keys_of_images() -> None:
     assert set(check(talk("hi", "ho"))) == {"input_ids", "labels", "attention_mask", "mm_token_type_ids"}
 
 
@@ -108,8 +108,8 @@ LETTERS = [*"abc XYZ 01+-=.,?\n\t", "é", "e\u0301", "ß", "中", "🙂", "\u033
 LOOKALIKES = ["<", "|", ">", "im", "_end", "<|im_end", "|>", "<image>", "</s>", "[PAD]"]
 ALPHABET = st.sampled_from(LETTERS + LOOKALIKES)
 texts = st.lists(ALPHABET, max_size=12).map("".join).filter(lambda text: ENCODER._template.control.search(text) is None)
-pictures = st.sampled_from([(64, 64), (8, 8), (300, 300)])
-questions = st.lists(texts | pictures, min_size=1, max_size=4).map(tuple)
+images = st.sampled_from([(64, 64), (8, 8), (300, 300)])
+questions = st.lists(texts | images, min_size=1, max_size=4).map(tuple)
 
 
 @settings(max_examples=150, deadline=None)
@@ -122,9 +122,9 @@ def test_any_conversation(exchanges: list[tuple[tuple[Part, ...], str]], system:
 
 
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|image_pad|>", "<|im_start|>", "<|endoftext|>", "<|video_pad|>", "<|vision_start|>"])
-def test_a_strangers_text_becomes_no_control_token(token: str) -> None:
+def test_an_untrusted_text_becomes_no_control_token(token: str) -> None:
     for conversation in (talk(f"a{token}b", "c"), talk("a", f"b{token}"), talk("a", "b", system=token), talk((token[:5], token[5:]), "b")):
-        with pytest.raises(BadRecord, match="the text holds the control token '<"):
+        with pytest.raises(BadRecord, match="the text contains the control token '<"):
             ENCODER.encode(conversation)
 
 
@@ -190,20 +190,20 @@ def test_a_template_that_thinks(tmp_path: Path) -> None:
     for answer, said in (("four", "\n</think>\n\nfour<|im_end|>"), ("<think>\nso\n</think>\n\nfour", "so\n</think>\n\nfour<|im_end|>")):
         sample = encoder.encode(talk("two and two", answer))
         assert TOKENIZER.decode(sample["labels"][sample["labels"] >= 0].tolist(), skip_special_tokens=False) == said
-    with pytest.raises(BadRecord, match="x: the chat template writes answer 1 otherwise than when it is generated"):
+    with pytest.raises(BadRecord, match="x: the chat template writes answer 1 differently from when it is generated"):
         encoder.encode(talk("a", "b", "c", "d"))
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (HEAD + TEXT + TAIL.replace("<|im_end|>", ""), "control token that ends it"),
-        (HEAD + TEXT + TAIL.replace("<|im_end|>", "{% if m.role == 'user' %}<|im_end|>{% endif %}"), "control token that ends it"),
-        (HEAD + TEXT + TAIL.replace("assistant\n{% endif %}", "helper\n{% endif %}"), "otherwise than when it is generated"),
-        (HEAD + TEXT + TAIL + "{{ messages | length }}", "otherwise than when it is generated"),
-        (HEAD + TEXT.replace("<|image_pad|>", "") + TAIL, "writes 0 places for 1 pictures"),
-        (HEAD + TEXT.replace("p.text", "p.text | upper") + TAIL, "does not write an answer as it stands"),
-        (HEAD + TAIL, "does not write an answer as it stands"),
+        (HEAD + TEXT + TAIL.replace("<|im_end|>", ""), "end it with a control token"),
+        (HEAD + TEXT + TAIL.replace("<|im_end|>", "{% if m.role == 'user' %}<|im_end|>{% endif %}"), "end it with a control token"),
+        (HEAD + TEXT + TAIL.replace("assistant\n{% endif %}", "helper\n{% endif %}"), "differently from when it is generated"),
+        (HEAD + TEXT + TAIL + "{{ messages | length }}", "differently from when it is generated"),
+        (HEAD + TEXT.replace("<|image_pad|>", "") + TAIL, "writes 0 places for 1 images"),
+        (HEAD + TEXT.replace("p.text", "p.text | upper") + TAIL, "does not write an answer unchanged"),
+        (HEAD + TAIL, "does not write an answer unchanged"),
         ("{{ raise_exception('no') }}", "chat template cannot be used: no"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "chat template cannot be used"),
         ("{{ ", "chat template cannot be used"),
@@ -227,8 +227,8 @@ def squares(encoder_size: tuple[int, int], most: int) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("room", [4096, 500, 330, 200, 150, 100, 60])
-def test_the_largest_pictures_shrink_first(tmp_path: Path, room: int) -> None:
-    """Pictures of 4, 16 and 256 tokens at their own size; the least is 32 x 32 pixels, 4 tokens."""
+def test_the_largest_images_shrink_first(tmp_path: Path, room: int) -> None:
+    """Images of 4, 16 and 256 tokens at their own size; the least is 32 x 32 pixels, 4 tokens."""
     size = (1024, 256 * 256)
     encoder = ChatEncoder.of(mini_processor(tmp_path, size=size), room)
     conversation = talk(((32, 32), (64, 64), (256, 256), "a"), "b")
@@ -257,12 +257,12 @@ def test_too_long_whatever_the_pictures(tmp_path: Path) -> None:
     assert len(fitting.encode(conversation)["input_ids"]) == least
 
 
-def test_a_picture_that_the_processor_refuses() -> None:
-    with pytest.raises(BadRecord, match=r"x: the model's image processor refuses a picture .*aspect ratio"):
+def test_an_image_that_the_processor_refuses() -> None:
+    with pytest.raises(BadRecord, match=r"x: the model's image processor refuses an image .*aspect ratio"):
         ENCODER.encode(talk(((2000, 3), "a"), "b"))
 
 
-def test_a_picture_that_cannot_be_decoded() -> None:
-    broken: Any = Turn("user", (Picture(b"nonsense", None, "x"), "a"))
+def test_an_image_that_cannot_be_decoded() -> None:
+    broken: Any = Turn("user", (ImageRef(b"nonsense", None, "x"), "a"))
     with pytest.raises(BadRecord, match="x: not a picture"):
         ENCODER.encode(Conversation("x", (broken, Turn("assistant", ("b",)))))

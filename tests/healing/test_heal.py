@@ -18,17 +18,19 @@ import pytest
 import torch
 from independent import read_model
 from peft import PeftModel
+from tiny_checkpoint import make_checkpoint
 from transformers import AutoModelForImageTextToText
 
-from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import ArtifactError, CheckpointError, HealingError, UsageError
-from hf_layerprune.healing.data_request import DataRequest
+from hf_layerprune.healing.dataset import prepare_data
 from hf_layerprune.healing.heal import heal
+from hf_layerprune.healing.options import DataRequest, HealOptions, resolve
 from hf_layerprune.healing.recipes import RECIPES
-from hf_layerprune.healing.request import HealingRequest
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
@@ -37,27 +39,24 @@ QUICK = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3, "precisi
 LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 
 
-def request(source: Path, output: Path, recipe: str, *, changed: dict[str, Any] = {}, **options: Any) -> HealingRequest:
-    return HealingRequest(
-        Checkpoint.open(source, source.name), output, RECIPES[recipe].changed({**QUICK, **changed}), device="cpu", **options
-    )
-
-
-def run(asked: HealingRequest, samples: int = 24, **told: Any) -> tuple[HealingRecord, bool]:
-    return heal(asked, DataRequest((DataSpec("mini", count=samples),)).prepare, **told)
+def run(
+    source: Path, output: Path, recipe: str, samples: int = 24, *, changed: dict[str, Any] = {}, **options: Any
+) -> tuple[HealingRecord, bool]:
+    asked = HealOptions(recipe, QUICK | changed, data=f"mini,count={samples}", device="cpu", **options)
+    return heal(resolve(Checkpoint.open(source, source.name), output, asked, None))
 
 
 @pytest.fixture(scope="module")
 def healed(pruned_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("healed") / "layers"
-    run(request(pruned_mini, output, "interlace"))
+    run(pruned_mini, output, "interlace")
     return output
 
 
 @pytest.fixture(scope="module")
 def merged(pruned_mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("healed") / "lora"
-    run(request(pruned_mini, output, "domain-aware"))
+    run(pruned_mini, output, "domain-aware")
     return output
 
 
@@ -97,20 +96,20 @@ def test_the_result_is_a_checkpoint_like_any_other(pruned_mini: Path, name: str,
 
 def test_the_record(pruned_mini: Path, healed: Path) -> None:
     record = HealingRecord.load(healed / "layerprune" / "healing.json")
-    assert record.steps == 24 // 8 and record.recipe["batch_size"] == 8 and record.recipe["weight_decay"] == 0.0
+    assert record.steps == 24 // 8 and record.recipe.batch_size == 8 and record.recipe.weight_decay == 0.0
     assert set(record.overridden) == {"batch_size", "micro_batch_size", "learning_rate", "precision"}
-    assert record.engine == {"processes": 1, "device": "cpu", "zero_stage": None} and not record.resumed
+    assert record.engine == Engine(1, "cpu", None) and not record.resumed
     assert record.checkpoint.fingerprint == Checkpoint.open(pruned_mini, "x").source.fingerprint
     sizes = {name: len(tensor[2]) // 2 for name, tensor in read_model(pruned_mini).items()}
     tuned = [name for name in sizes if name.startswith(tuple(f"model.language_model.layers.{i}." for i in (5, 7, 10)))]
-    assert (record.trained["parameters"], record.trained["tensors"]) == (sum(sizes[name] for name in tuned), len(tuned))
-    assert record.data["sources"][0]["used"] == 24
+    assert (record.trained.parameters, record.trained.tensors) == (sum(sizes[name] for name in tuned), len(tuned))
+    assert record.data.sources[0].used == 24
     assert record.versions["torch"] == torch.__version__.partition("+")[0] or record.versions["torch"] == torch.__version__
 
 
 def test_the_first_loss_is_the_pruned_models(pruned_mini: Path, healed: Path) -> None:
     """Worked out by transformers' own loss, a sample at a time."""
-    data = DataRequest((DataSpec("mini", count=24),)).prepare(load_processor(pruned_mini), RECIPES["interlace"], 0)
+    data = prepare_data(DataRequest((DataSpec("mini", count=24),), RECIPES["interlace"].max_length), load_processor(pruned_mini))
     model = load_model(pruned_mini, dtype=torch.float32)
     total, answers = 0.0, 0
     for index in range(8):
@@ -125,13 +124,13 @@ def test_the_first_loss_is_the_pruned_models(pruned_mini: Path, healed: Path) ->
 
 
 def test_accumulating_changes_nothing(pruned_mini: Path, healed: Path, tmp_path: Path) -> None:
-    record, _ = run(request(pruned_mini, tmp_path / "out", "interlace", changed={"micro_batch_size": 8, "gradient_checkpointing": "none"}))
+    record, _ = run(pruned_mini, tmp_path / "out", "interlace", changed={"micro_batch_size": 8, "gradient_checkpointing": "none"})
     loss = HealingRecord.load(healed / "layerprune" / "healing.json").curve["loss"]
     assert record.curve["loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_an_adapter_of_its_own(pruned_mini: Path, merged: Path, tmp_path: Path) -> None:
-    run(request(pruned_mini, tmp_path / "adapter", "domain-aware", keep_adapter=True))
+    run(pruned_mini, tmp_path / "adapter", "domain-aware", keep_adapter=True)
     base = load_model(pruned_mini, dtype=torch.float32)
     tokens = torch.arange(40)[None]
     with torch.inference_mode():
@@ -151,38 +150,52 @@ def test_an_adapter_of_its_own(pruned_mini: Path, merged: Path, tmp_path: Path) 
 
 def test_a_finished_healing_is_recognised(pruned_mini: Path, healed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in healed.rglob("*")}
-    record, reused = run(request(pruned_mini, healed, "interlace"))
+    record, reused = run(pruned_mini, healed, "interlace")
     assert reused and record.steps == 3
     assert {path: path.stat().st_mtime_ns for path in healed.rglob("*")} == before
     with pytest.raises(CheckpointError, match=r"exists\. Choose another name, or add --overwrite"):
-        run(request(pruned_mini, healed, "interlace", seed=1))
+        run(pruned_mini, healed, "interlace", seed=1)
 
 
 def test_the_dense_control(tmp_path: Path) -> None:
-    record, _ = run(request(model_path(), tmp_path / "out", "interlace", tune_last="25%"), samples=8)
-    assert record.trained["layers"] == [12, 13, 14, 15]
+    record, _ = run(model_path(), tmp_path / "out", "interlace", tune_last="25%", samples=8)
+    assert record.trained.layers == (12, 13, 14, 15)
     assert {int(LAYER.match(name)[1]) for name in changed_tensors(model_path(), tmp_path / "out")} == {12, 13, 14, 15}  # type: ignore[index]
     assert verify(tmp_path / "out").ok
 
 
 @pytest.mark.parametrize(
-    "recipe, options, error, message",
+    "output, options, message",
     [
-        ("interlace", {"tune_last": "99"}, UsageError, "from 1 to 13"),
-        ("interlace", {"keep_adapter": True}, UsageError, "makes no adapter"),
-        ("domain-aware", {"tune_last": "3"}, UsageError, "leave --tune-last out"),
-        ("domain-aware", {"save_steps": 0}, UsageError, "--save-steps 0"),
+        ("out", {"recipe": "interlase"}, "no recipe 'interlase'. Did you mean 'interlace'"),
+        ("out", {"tune_last": "99"}, "from 1 to 13"),
+        ("out", {"keep_adapter": True}, "makes no adapter"),
+        ("out", {"recipe": "domain-aware", "tune_last": "3"}, "leave --tune-last out"),
+        ("out", {"save_steps": 0}, "--save-steps 0"),
+        *[("out", {"seed": seed}, "--seed .*: expected a number from 0 to 4294967295") for seed in (-1, 1 << 32, 10**20)],
+        ("runs", {"report_to": "tensorboard"}, "--report-to tensorboard writes to .*runs/runs, within the output"),
+        ("out", {"max_bad": "2"}, "--max-bad '2': expected a share"),
+        ("out", {"data": "mini,count=0"}, "count=0: expected a whole number"),
+        ("out", {"exclude": ("a.jsonl",)}, "--exclude names problems that --render-math leaves out"),
     ],
 )
-def test_requests_that_cannot_be(pruned_mini: Path, tmp_path: Path, recipe: str, options: dict[str, Any], error: Any, message: str) -> None:
-    with pytest.raises(error, match=message):
-        run(request(pruned_mini, tmp_path / "out", recipe, **options))
+def test_what_cannot_be_asked_for(pruned_mini: Path, tmp_path: Path, output: str, options: dict[str, Any], message: str) -> None:
+    asked = HealOptions(**{"recipe": "interlace", **options})
+    with pytest.raises(UsageError, match=message):
+        resolve(Checkpoint.open(pruned_mini, "mini-13L"), tmp_path / output, asked, None)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_model_than_mini_needs_data(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny")
+    with pytest.raises(UsageError, match=r"--data is missing\. Recipe 'domain-aware' was published with .* --data samples\.jsonl,count="):
+        resolve(checkpoint, tmp_path / "out", HealOptions(), None)
+    assert resolve(checkpoint, tmp_path / "out", HealOptions(data="a.jsonl"), None).data.sources == (DataSpec("a.jsonl"),)
 
 
 def test_too_few_samples_for_a_step(pruned_mini: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="5 samples are fewer than one batch of 8"):
-        run(request(pruned_mini, tmp_path / "out", "interlace"), samples=5)
+        run(pruned_mini, tmp_path / "out", "interlace", samples=5)
     assert not list(tmp_path.iterdir())
 
 
@@ -193,7 +206,7 @@ def test_a_loss_that_is_no_number(pruned_mini: Path, tmp_path: Path) -> None:
         file.seek(span.begin)
         file.write(b"\xc0\x7f")  # one NaN in bf16
     with pytest.raises(HealingError, match=r"step 1: the loss is nan\. Lower the learning rate"):
-        run(request(broken, tmp_path / "out", "interlace"))
+        run(broken, tmp_path / "out", "interlace")
     assert not (tmp_path / "out").exists()
 
 
@@ -245,14 +258,14 @@ def test_proved_against_what_was_healed_and_what_that_was_pruned_from(pruned_min
 
 def test_the_curve_goes_to_tensorboard_too(pruned_mini: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    run(request(pruned_mini, tmp_path / "out", "interlace", report_to="tensorboard"))
+    run(pruned_mini, tmp_path / "out", "interlace", report_to="tensorboard")
     assert list((tmp_path / "runs" / "out").rglob("events.out.tfevents.*"))
 
 
 def test_a_tracker_that_is_not_installed(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(HealingError, match=r"--report-to wandb is not installed here: pip install wandb, or leave it out\."):
-        run(request(pruned_mini, tmp_path / "out", "interlace", report_to="wandb"))
+        run(pruned_mini, tmp_path / "out", "interlace", report_to="wandb")
     assert not list(tmp_path.iterdir())
 
 
@@ -260,37 +273,25 @@ def test_an_output_that_was_damaged_is_not_finished(pruned_mini: Path, healed: P
     broken = shutil.copytree(healed, tmp_path / "broken")
     os.truncate(broken / "model.safetensors", 1000)
     with pytest.raises(CheckpointError, match=r"exists\. Choose another name, or add --overwrite"):
-        run(request(pruned_mini, broken, "interlace"))
-    record, reused = run(request(pruned_mini, broken, "interlace", overwrite=True))
+        run(pruned_mini, broken, "interlace")
+    record, reused = run(pruned_mini, broken, "interlace", overwrite=True)
     assert not reused and record.steps == 3
     assert (broken / "model.safetensors").read_bytes() == (healed / "model.safetensors").read_bytes()
     (tmp_path / "link").symlink_to(healed)
     with pytest.raises(CheckpointError, match="is a link"):
-        run(request(pruned_mini, tmp_path / "link", "interlace"))
+        run(pruned_mini, tmp_path / "link", "interlace")
 
 
 def test_what_a_run_left_that_died_at_its_end_is_cleared(pruned_mini: Path, healed: Path) -> None:
-    asked = request(pruned_mini, healed, "interlace")
-    asked.work.mkdir()
-    (asked.work / "trained.safetensors").touch()
-    assert run(asked)[1] and not asked.work.exists()
+    work = hidden_beside(healed, "healing")
+    work.mkdir()
+    (work / "trained.safetensors").touch()
+    assert run(pruned_mini, healed, "interlace")[1] and not work.exists()
 
 
 def test_weights_that_are_no_numbers_are_not_written(pruned_mini: Path, tmp_path: Path) -> None:
     """The loss of a step is taken before its update, so the last update is seen in no loss."""
     wild = {"learning_rate": 9.9, "weight_decay": 9.9, "max_grad_norm": 0, "adam_beta2": 0, "adam_epsilon": 0}
     with pytest.raises(HealingError, match=r"training left values in it that are no numbers\. Lower the learning rate"):
-        run(request(pruned_mini, tmp_path / "out", "domain-aware", changed=wild), samples=8)
+        run(pruned_mini, tmp_path / "out", "domain-aware", changed=wild, samples=8)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("seed", [-1, 1 << 32, 10**20])
-def test_a_seed_that_cannot_be(pruned_mini: Path, tmp_path: Path, seed: int) -> None:
-    with pytest.raises(UsageError, match=r"--seed .*: expected a number from 0 to 4294967295"):
-        run(request(pruned_mini, tmp_path / "out", "interlace", seed=seed))
-
-
-def test_an_output_in_which_tensorboard_would_write(pruned_mini: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--report-to tensorboard writes to .*runs/runs, within the output"):
-        run(request(pruned_mini, tmp_path / "runs", "interlace", report_to="tensorboard"))
-    assert not list(tmp_path.iterdir())

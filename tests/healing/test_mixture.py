@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.healing.mixture import mixed
+from hf_layerprune.healing.dataset import mixed
 
 
 @given(

@@ -48,7 +48,7 @@ def test_a_problem_becomes_a_question_about_a_picture() -> None:
     assert rendering.applies(record())
     found = conversation(rendering.rendered(record()))
     assert [turn.role for turn in found.turns] == ["user", "assistant"] and found.turns[1].text == "It is $9$."
-    assert np.array_equal(found.pictures[0].load(), page(PROBLEM))
+    assert np.array_equal(found.images[0].load(), page(PROBLEM))
 
 
 def test_only_problems_without_a_picture() -> None:

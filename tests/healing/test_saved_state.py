@@ -10,21 +10,20 @@ from typing import Any
 
 import pytest
 
+from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import LayerPruneError
-from hf_layerprune.healing.data_request import DataRequest
 from hf_layerprune.healing.heal import heal
-from hf_layerprune.healing.recipes import INTERLACE
-from hf_layerprune.healing.request import HealingRequest
+from hf_layerprune.healing.options import HealOptions, resolve
 from hf_layerprune.healing.saved_state import saved
 
-RECIPE = INTERLACE.changed({"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3})
-PREPARE = DataRequest((DataSpec("mini", count=16),)).prepare
+SETTINGS = {"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}
 
 
-def request(pruned: Path, output: Path) -> HealingRequest:
-    return HealingRequest(Checkpoint.open(pruned, "mini-13L"), output, RECIPE, save_steps=1, device="cpu")
+def run(pruned: Path, output: Path, seed: int = 0, **told: Any) -> HealingRecord:
+    asked = HealOptions("interlace", SETTINGS, data="mini,count=16", seed=seed, save_steps=1, device="cpu")
+    return heal(resolve(Checkpoint.open(pruned, "mini-13L"), output, asked, None), **told)[0]
 
 
 @pytest.mark.parametrize("call", ["rename", "fsync"])
@@ -32,46 +31,46 @@ def request(pruned: Path, output: Path) -> HealingRequest:
 def test_a_disk_that_fails_in_mid_run(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
     whole = tmp_path / "whole" / "out"
     whole.parent.mkdir()
-    heal(request(pruned_mini, whole), PREPARE)
-    asked = request(pruned_mini, tmp_path / "out")
+    run(pruned_mini, whole)
+    output = tmp_path / "out"
+    work = hidden_beside(output, "healing")
     real: Callable[..., Any] = getattr(os, call)
 
     def failing(*arguments: Any) -> Any:
-        if saved(asked.work):  # the first state is kept, the second one fails
+        if saved(work):  # the first state is kept, the second one fails
             raise OSError(number, os.strerror(number))
         return real(*arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(os, call, failing)
         with pytest.raises(LayerPruneError, match=rf"{os.strerror(number)}.*(again|disk|space)"):
-            heal(asked, PREPARE)
-    assert not asked.output.exists() and [state.name for state in saved(asked.work)] == ["step-00000001"]
+            run(pruned_mini, output)
+    assert not output.exists() and [state.name for state in saved(work)] == ["step-00000001"]
     lines: list[str] = []
-    record, _ = heal(asked, PREPARE, say=lines.append)
+    record = run(pruned_mini, output, say=lines.append)
     assert record.resumed and lines == ["going on with an interrupted healing: 1 of 4 steps are done"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
 def test_other_settings_begin_anew(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = request(pruned_mini, tmp_path / "out")
+    output = tmp_path / "out"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("hf_layerprune.healing.run.collect", interrupted)
-        heal(asked, PREPARE)
-    assert saved(asked.work)
+        run(pruned_mini, output)
+    assert saved(hidden_beside(output, "healing"))
     lines: list[str] = []
-    other = HealingRequest(asked.checkpoint, asked.output, RECIPE, seed=1, save_steps=1, device="cpu")
-    record, _ = heal(other, PREPARE, say=lines.append)
+    record = run(pruned_mini, output, seed=1, say=lines.append)
     assert lines == ["an interrupted healing with other data or settings is discarded"] and not record.resumed
 
 
 def test_a_healing_that_died_while_writing_does_not_train_again(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = request(pruned_mini, tmp_path / "out")
+    output = tmp_path / "out"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr("hf_layerprune.healing.heal._write", interrupted)
-        heal(asked, PREPARE)
+        run(pruned_mini, output)
     steps: list[int] = []
-    record, _ = heal(asked, PREPARE, progress=lambda step, done, total: steps.append(done))
+    record = run(pruned_mini, output, progress=lambda step, done, total: steps.append(done))
     assert steps == [] and record.steps == 4 and (tmp_path / "out" / "config.json").is_file()
 
 

@@ -66,7 +66,7 @@ def test_the_learning_rate_is_transformers_cosine(steps: int, warmup: float) -> 
 def test_batches_that_cannot_be() -> None:
     with pytest.raises(UsageError, match=r"12 samples are fewer than one batch of 32: add data, or --set batch_size="):
         steps_in(12, INTERLACE)
-    with pytest.raises(UsageError, match=r"batch_size 32 cannot be shared by 3 processes"):
+    with pytest.raises(UsageError, match=r"batch_size 32 cannot be divided among 3 processes"):
         rounds_per_step(INTERLACE, 3)
 
 

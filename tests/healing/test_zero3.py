@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText
 
-from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
 from hf_layerprune.checkpoint.verify import verify
 
 YAML = Path(__file__).parents[2] / "examples" / "zero3_cpu.yaml"
@@ -64,7 +64,7 @@ def sharded(pruned_mini: Path, place: Path) -> Path:
 
 def test_two_processes_shared_the_model(sharded: Path) -> None:
     record = HealingRecord.load(sharded / "layerprune" / "healing.json")
-    assert record.engine == {"processes": 2, "device": "cpu", "zero_stage": 3} and record.resumed
+    assert record.engine == Engine(2, "cpu", 3) and record.resumed
 
 
 def test_the_result_loads_and_is_proved(sharded: Path, pruned_mini: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_curve_is_that_of_one_process(sharded: Path, pruned_mini: Path, plac
     command = [sys.executable, "-m", "hf_layerprune", "heal", str(pruned_mini), *HEAL, "-o", "alone", "-q"]
     subprocess.run(command, check=True, cwd=place, env=environment())
     one, two = (HealingRecord.load(place / name / "layerprune" / "healing.json") for name in ("alone", "sharded"))
-    assert one.steps == two.steps == 22 and one.engine["processes"] == 1
+    assert one.steps == two.steps == 22 and one.engine.processes == 1
     assert one.curve["tokens"] == two.curve["tokens"]
     for alone, shared in zip(one.curve["loss"][:20], two.curve["loss"][:20], strict=True):
         assert shared == pytest.approx(alone, rel=0.01)

@@ -66,15 +66,15 @@ def hostile_facts(facts: CardFacts, text: str) -> CardFacts:
     assert facts.plan and facts.healing and facts.evaluation and facts.control and facts.statistics
     source = SourceRef(text, text, facts.source.fingerprint)
     plan = replace(facts.plan, source=source, strategy=text, parameters={text: text}, score_meaning=text)
-    sources = [{**item, "origin": text, "spec": text, "revision": text, "left_out": 1} for item in facts.healing.data["sources"]]
+    sources = tuple(replace(item, origin=text, spec=text, revision=text, left_out=1) for item in facts.healing.data.sources)
     healing = replace(
         facts.healing,
         checkpoint=SourceRef(text, text, facts.healing.checkpoint.fingerprint),
-        recipe={**facts.healing.recipe, "name": text, "paper": text, "precision": text},
+        recipe=replace(facts.healing.recipe, name=text, paper=text, precision=text),
         overridden=("precision",),
-        trained={**facts.healing.trained, "chosen_by": text},
-        data={**facts.healing.data, "sources": sources},
-        engine={**facts.healing.engine, "device": text},
+        trained=replace(facts.healing.trained, chosen_by=text),
+        data=replace(facts.healing.data, sources=sources),
+        engine=replace(facts.healing.engine, device=text),
         versions={text: text},
     )
     domains = {text: {"images": 1, "origin": text}, "math": {"images": 1, "origin": text}}
@@ -203,8 +203,8 @@ def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
     commit = "c" * 40
     lines = {"spec": "math.jsonl,count=5", "origin": "math.jsonl", "revision": None}
     found = {"spec": f"me/lessons,subset=a,count=5,revision={commit}", "origin": "me/lessons, a, train", "revision": commit}
-    source = facts.healing.data["sources"][0]
-    healing = replace(facts.healing, data={**facts.healing.data, "sources": [{**source, **lines}, {**source, **found}]})
+    source = facts.healing.data.sources[0]
+    healing = replace(facts.healing, data=replace(facts.healing.data, sources=(replace(source, **lines), replace(source, **found))))
     task = {**facts.evaluation.tasks[0], **found, "spec": f"me/questions,subset=b,split=test,revision={commit}"}
     evaluation = replace(facts.evaluation, tasks=(task, facts.evaluation.tasks[1]))
     both = replace(facts, healing=healing, evaluation=evaluation)
@@ -235,9 +235,9 @@ def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> No
         "--scorer relaxed --max-new-tokens 64 --seed 3 --dtype bfloat16 --allow-fewer --max-bad 3%"
     )
     assert facts.healing
-    few, many = ({**facts.healing.data["sources"][0], "bad": bad, "available": 300} for bad in (3, 7))
-    for sources, words in (([few], " --seed 0 -o "), ([few, many], " --seed 0 --max-bad 3% -o ")):
-        healing = replace(facts.healing, data={**facts.healing.data, "sources": sources})
+    few, many = (replace(facts.healing.data.sources[0], bad=bad, available=300) for bad in (3, 7))
+    for sources, words in (((few,), " --seed 0 -o "), ((few, many), " --seed 0 --max-bad 3% -o ")):
+        healing = replace(facts.healing, data=replace(facts.healing.data, sources=sources))
         assert words in command(render_card(replace(facts, healing=healing)), "heal")
     folder = replace(facts.evaluation, against=SourceRef("thesis", None, "0" * 64))
     card = render_card(replace(facts, evaluation=folder))
@@ -283,11 +283,11 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     assert facts.control_healing and facts.healing and facts.plan
     alike = replace(facts, control_healing=replace(facts.control_healing, trained=facts.healing.trained))
     assert "not trained just like" not in render_card(alike)
-    curve = {**facts.healing.curve, "loss": facts.healing.curve["loss"][:-2]}
-    shorter = replace(facts.healing, curve=curve, trained={**facts.healing.trained, "layers": [5, 6, 9]})
+    curve = {name: numbers[:-2] for name, numbers in facts.healing.curve.items()}
+    shorter = replace(facts.healing, curve=curve, trained=replace(facts.healing.trained, layers=(5, 6, 9)))
     fewer = render_card(replace(facts, control_healing=shorter))
     assert "just like healed: other layers (5, 6 and 9, healed 5, 6 and 10), fewer steps (30, healed 32).\n" in fewer
-    rising = replace(facts.healing, curve={**facts.healing.curve, "loss": (0.1, 0.2)})
+    rising = replace(facts.healing, curve=dict.fromkeys(facts.healing.curve, (0.1, 0.2)))
     assert "The loss did not fall" not in render_card(replace(facts, healing=rising))
     dense = render_card(replace(facts, plan=None, healing=rising, control=None, control_healing=None, later=()))
     assert "The loss did not fall, which can happen when the model already knew these tasks." in dense
