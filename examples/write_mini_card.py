@@ -61,9 +61,10 @@ Half of the images for `math-verify` have a number that cannot be read; for the 
 
 Every problem and every scene belongs to one split by a hash of its content:
 {shares}.
-The content of a problem is its numbers and operations in canonical form (a + b and b + a are one); if a number is hidden, both what is hidden and what is left must belong to
-the split. The content of a scene is the multiset of its objects with colour, shape and size, wherever they stand. A test draws all
-{sum(record["samples"].values()):,} training samples again and compares them with every other split, by content and by pixels.
+The content of a problem is its numbers and operations in canonical form (a + b and b + a are one); if a number is hidden, both what
+is hidden and what is left must belong to the split. The content of a scene is the multiset of its objects with colour, shape and
+size, wherever they stand. A test draws all {sum(record["samples"].values()):,} training samples again and compares them with every
+other split, by content and by pixels.
 Each split has more than two thousand problems and thousands of scenes; scenes of a single object are few (48 in all).
 
 A problem in two steps contains a smaller one: 37 + 5 + 8 may be held out while 37 + 5 was seen.
