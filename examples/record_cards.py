@@ -35,10 +35,11 @@ def make_models(place: Path) -> list[str]:
     for method, name in names.items():
         if not (place / name).exists():
             run(place, "plan", "statistics.safetensors", "--method", method, "--budget", "0.25", "-o", f"{name}.json", "--overwrite")
-            run(place, "apply", "mini", f"{name}.json", "--statistics", "statistics.safetensors", "-o", name)
-    for source, name in ((names["mixed"], HEALED), ("mini", CONTROL)):
+            given = () if method == "random" else ("--statistics", "statistics.safetensors")
+            run(place, "apply", "mini", f"{name}.json", *given, "-o", name)
+    for source, name, layers in ((names["mixed"], HEALED, ()), ("mini", CONTROL, ("--tune-last", "25%"))):
         if not (place / name).exists():
-            run(place, "heal", source, *RECIPE, "-o", name)
+            run(place, "heal", source, *RECIPE, *layers, "-o", name)
     return [*names.values(), HEALED, CONTROL]
 
 

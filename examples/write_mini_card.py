@@ -59,10 +59,12 @@ Half of the images for `math-verify` have a number that cannot be read; for the 
 
 ## What was held out, and how
 
-Every problem and every scene belongs to one split by a hash of its content: {shares}. The content of a problem is its numbers and
-operations in canonical form (a + b and b + a are one); if a number is hidden, both what is hidden and what is left must belong to
-the split. The content of a scene is the multiset of its objects with colour, shape and size, wherever they stand. A test draws all
-{sum(record["samples"].values()):,} training samples again and compares them with every other split, by content and by pixels.
+Every problem and every scene belongs to one split by a hash of its content:
+{shares}.
+The content of a problem is its numbers and operations in canonical form (a + b and b + a are one); if a number is hidden, both what
+is hidden and what is left must belong to the split. The content of a scene is the multiset of its objects with colour, shape and
+size, wherever they stand. A test draws all {sum(record["samples"].values()):,} training samples again and compares them with every
+other split, by content and by pixels.
 Each split has more than two thousand problems and thousands of scenes; scenes of a single object are few (48 in all).
 
 A problem in two steps contains a smaller one: 37 + 5 + 8 may be held out while 37 + 5 was seen.
@@ -73,7 +75,8 @@ From nothing, in {record["seconds"] / 60:.0f} minutes on {record["machine"]}: {r
 AdamW at {record["lr"]} with a cosine schedule, loss on the answers alone, seed {record["seed"]}. It was shown
 {sum(record["samples"].values()):,} images with one question each, and {record["problems_in_text"]:,} draws of the training split's
 problems in plain text, which teach it to calculate at few tokens a problem. The phases and the loss curves are in `training.json`.
-Exact match in % on 100 images a prompt of the split `validate` while it was trained:
+The phases were chosen by looking at the split `validate`; `evaluate` was measured once, at the end. Exact match in % on 100 images
+a prompt of `validate` while it was trained:
 
 | step | {" | ".join(f"`{name}`" for name in scores)} |
 |---:|{"---:|" * len(scores)}
