@@ -30,9 +30,10 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
 
 def front_matter(found: Mapping[str, Any]) -> str:
     """The YAML block at the head of a card. Nothing in it can begin a line with `---`."""
-    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
+    from huggingface_hub import utils
 
-    return f"---\n{yaml_dump(dict(found), sort_keys=False)}---\n"
+    hub: Any = utils  # which exports this without saying so to type checkers
+    return f"---\n{hub.yaml_dump(dict(found), sort_keys=False)}---\n"
 
 
 def model_index(model: str, report: EvalReport) -> list[dict[str, Any]]:
