@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.kept import kept
 from hf_layerprune.data.records import Record, check_index
 from hf_layerprune.errors import DataError, first_line
@@ -38,13 +38,13 @@ class ParquetTable:
         return self.ends[-1]
 
     def record(self, index: int) -> Record:
-        """The row; BadRecord if its row group cannot be decoded."""
+        """The row; UnusableRecord if its row group cannot be decoded."""
         group = bisect.bisect_right(self.ends, check_index(index, len(self))) - 1
         label = f"{self.origin}, row {index}"
         try:
             rows = self._group(group).slice(index - self.ends[group], 1).to_pylist()
         except Exception as error:  # the decoders raise whatever a damaged file leads them to
-            raise BadRecord(f"{label}: cannot be read ({first_line(error)})") from error
+            raise UnusableRecord(f"{label}: cannot be read ({first_line(error)})") from error
         return Record(label, rows[0], self.folder)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 @dataclass(frozen=True)
 class Record:
     """One record. label: what to call it in messages, "questions.jsonl, line 3"; fields: the columns as they stand;
-    folder: where its paths of pictures begin and must stay inside, None if it may name no files."""
+    folder: where its paths of images begin and must stay inside, None if it may name no files."""
 
     label: str
     fields: Mapping[str, Any]
@@ -40,13 +40,13 @@ class RecordTable(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 that changes when the records do (not when a picture does that they name by its path)."""
+        """sha256 that changes when the records do (not when an image does that they name by its path)."""
         ...
 
     def __len__(self) -> int: ...
 
     def record(self, index: int) -> Record:
-        """The record of that number; BadRecord if it cannot be read."""
+        """The record of that number; UnusableRecord if it cannot be read."""
         ...
 
 

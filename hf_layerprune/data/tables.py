@@ -9,7 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
-from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.data.json_files import open_json
 from hf_layerprune.data.mini_records import mini_records
 from hf_layerprune.data.parquet_files import in_small_row_groups, open_parquet
@@ -17,7 +16,7 @@ from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordT
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import DataError, UsageError, shown
 
-__all__ = ["BadRecord", "DataSpec", "Record", "RecordTable", "open_table"]
+__all__ = ["DataSpec", "Record", "RecordTable", "open_table"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 

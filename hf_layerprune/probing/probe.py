@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.probing.accumulate import Accumulator
@@ -103,8 +103,8 @@ class _Run:
             image = self._probe_set.sources[domain].image(number)
             for names, sums in self._measured(loaded, domain, number, image):
                 self._sums.add(names, sums)
-        except BadRecord as bad:
-            self._skip(domain, str(bad))
+        except UnusableRecord as reason:
+            self._skip(domain, str(reason))
         self.done += 1
 
     def statistics(self, loaded: ProbedModel, done: int | None = None) -> LayerStatistics:
@@ -142,18 +142,18 @@ class _Run:
 
 
 def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image: Image.Image, label: str) -> SampleSums:
-    """One forward pass of a picture with some of its domain's questions. BadRecord if it yields no numbers."""
+    """One forward pass of a picture with some of its domain's questions. UnusableRecord if it yields no numbers."""
     device = next(loaded.model.parameters()).device
     try:
         batch = encode_questions(loaded.processor, image, [prompts()[domain][name] for name in names], device)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
-        raise BadRecord(f"{label}: the model's image processor refuses it ({error})") from error
+        raise UnusableRecord(f"{label}: the model's image processor refuses it ({error})") from error
     with torch.inference_mode(), recording(loaded.layers, batch) as recorder:
         loaded.model(**batch.inputs, use_cache=False, logits_to_keep=1)
     sums = recorder.sums()
     if problem := sums.problem():
         sample, layer, kind = problem
-        raise BadRecord(f"{label}: {kind} at decoder layer {layer}, asked {names[sample]}")
+        raise UnusableRecord(f"{label}: {kind} at decoder layer {layer}, asked {names[sample]}")
     return sums
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from hf_layerprune.artifacts.jsonfile import digest_of, read_json
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, prompts
-from hf_layerprune.data.image_files import ImageRecord, decode_image, images_in_folder, images_in_jsonl
+from hf_layerprune.data.image_files import ImageFile, decode_file, images_in_folder, images_in_jsonl
 from hf_layerprune.data.limits import percent
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini.canvas import CELLS
@@ -44,7 +44,7 @@ class ImageSource(Protocol):
         ...
 
     def image(self, index: int) -> Image.Image:
-        """Decode a picture; BadRecord if it cannot be."""
+        """Decode a picture; UnusableRecord if it cannot be."""
         ...
 
 
@@ -80,7 +80,7 @@ class ImageFiles:
     """Files of a person's own, from a folder or a JSONL file; `origin` is its name."""
 
     origin: str
-    records: tuple[ImageRecord, ...]
+    records: tuple[ImageFile, ...]
 
     @cached_property
     def digest(self) -> str:
@@ -96,7 +96,7 @@ class ImageFiles:
         return self.records[index].label
 
     def image(self, index: int) -> Image.Image:
-        return decode_image(self.records[index])
+        return decode_file(self.records[index])
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def beyond_limit(pictures: ProbeSet, bad: Mapping[str, int], max_bad: Decimal) -
     return None
 
 
-def _records(place: Path, limit: int) -> list[ImageRecord]:
+def _records(place: Path, limit: int) -> list[ImageFile]:
     if place.is_dir():
         return images_in_folder(place, limit)
     if place.suffix.lower() in (".jsonl", ".ndjson"):

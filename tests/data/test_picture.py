@@ -1,4 +1,4 @@
-"""A picture in a column: a path inside the folder, bytes, what `datasets` makes of them, or a picture of Pillow's."""
+"""An image in a record: a path inside the folder, bytes, what `datasets` makes of them, or an image of Pillow's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from picture_files import SVG, animated, bomb, gradient, plain, turned
 from PIL import Image
 
-from hf_layerprune.data.image_files import BadRecord, picture
+from hf_layerprune.data.image_files import decode_value
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import DataError
 
 
@@ -19,14 +20,14 @@ def test_each_form_gives_the_same_pixels(place: Path) -> None:
     values: list[Any] = ["a.png", "./a.png", content, memoryview(content), {"path": "a.png", "bytes": None}]
     values += [{"path": "elsewhere.png", "bytes": content}, {"bytes": content}, Image.open(place / "a.png")]
     for value in values:
-        image = picture(value, place, "x")
+        image = decode_value(value, place, "x")
         assert image.mode == "RGB" and np.array_equal(image, gradient())
 
 
 def test_turned_animated_and_clear(place: Path) -> None:
-    assert picture(turned(place / "a.png").read_bytes(), None, "x").size == (8, 12)
-    assert np.asarray(picture(animated(place / "a.gif").read_bytes(), None, "x"))[0, 0].tolist() == [255, 0, 0]
-    assert np.asarray(picture(Image.new("RGBA", (1, 1), (0, 0, 0, 0)), None, "x")).tolist() == [[[255, 255, 255]]]
+    assert decode_value(turned(place / "a.png").read_bytes(), None, "x").size == (8, 12)
+    assert np.asarray(decode_value(animated(place / "a.gif").read_bytes(), None, "x"))[0, 0].tolist() == [255, 0, 0]
+    assert np.asarray(decode_value(Image.new("RGBA", (1, 1), (0, 0, 0, 0)), None, "x")).tolist() == [[[255, 255, 255]]]
 
 
 @pytest.mark.parametrize(
@@ -40,45 +41,45 @@ def test_turned_animated_and_clear(place: Path) -> None:
         ("a" * 5000, "no such file, or not a regular one"),
         ("a\0b", "expected a path or the bytes"),
         ("", "expected a path"),
-        (None, "the picture is None"),
-        (7, "the picture is 7"),
+        (None, "the image is None"),
+        (7, "the image is 7"),
         ([], "expected a path"),
-        ({"path": None, "bytes": None}, "the picture is None"),
-        ({}, "the picture is None"),
-        (b"", "expected a path|not a picture"),
-        (b"nonsense", "not a picture that can be decoded"),
-        (SVG, "not a picture that can be decoded"),
+        ({"path": None, "bytes": None}, "the image is None"),
+        ({}, "the image is None"),
+        (b"", "expected a path|not an image"),
+        (b"nonsense", "not an image that can be decoded"),
+        (SVG, "not an image that can be decoded"),
     ],
 )
-def test_bad_ones(place: Path, value: Any, said: str) -> None:
+def test_unusable_values(place: Path, value: Any, said: str) -> None:
     (place / "folder").mkdir()
     plain(place.parent / "a.png")
     (place / "link.png").symlink_to(place.parent / "a.png")
-    with pytest.raises(BadRecord, match=said) as caught:
-        picture(value, place, "x")
+    with pytest.raises(UnusableRecord, match=said) as caught:
+        decode_value(value, place, "x")
     assert str(caught.value).startswith("x") and "\n" not in str(caught.value)
 
 
 def test_an_absolute_path_even_into_the_folder(place: Path) -> None:
-    with pytest.raises(BadRecord, match="lies outside the folder"):
-        picture(str(plain(place / "a.png")), place, "x")
+    with pytest.raises(UnusableRecord, match="lies outside the folder"):
+        decode_value(str(plain(place / "a.png")), place, "x")
 
 
 def test_a_bomb(place: Path) -> None:
-    with pytest.raises(BadRecord, match=r"x: .*(exceeds limit|more than 100,000,000)"):
-        picture(bomb(place / "a.png").read_bytes(), None, "x")
+    with pytest.raises(UnusableRecord, match=r"x: .*(exceeds limit|more than 100,000,000)"):
+        decode_value(bomb(place / "a.png").read_bytes(), None, "x")
 
 
 def test_a_truncated_one(place: Path) -> None:
-    with pytest.raises(BadRecord, match="not a picture that can be decoded"):
-        picture(plain(place / "a.png").read_bytes()[:-40], None, "x")
+    with pytest.raises(UnusableRecord, match="not an image that can be decoded"):
+        decode_value(plain(place / "a.png").read_bytes()[:-40], None, "x")
 
 
 def test_urls_are_not_fetched(place: Path) -> None:
     with pytest.raises(DataError, match=r"x: 'https://x\.org/a\.png' is a URL; download the images first"):
-        picture("https://x.org/a.png", place, "x")
+        decode_value("https://x.org/a.png", place, "x")
 
 
 def test_a_path_where_there_is_no_folder() -> None:
-    with pytest.raises(BadRecord, match=r"'a\.png' is not part of the record"):
-        picture({"path": "a.png", "bytes": None}, None, "x")
+    with pytest.raises(UnusableRecord, match=r"'a\.png' is not part of the record"):
+        decode_value({"path": "a.png", "bytes": None}, None, "x")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import RecordTable
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
@@ -123,7 +123,7 @@ def test_parquet_damaged_within(tmp_path: Path) -> None:
     path.write_bytes(content)
     table = open_table(DataSpec(str(path)))
     assert table.record(0).fields["text"][:4] == "0000" and table.record(29).fields["text"][:4] == "0029"
-    with pytest.raises(BadRecord, match=r"a\.parquet, row 15: cannot be read"):
+    with pytest.raises(UnusableRecord, match=r"a\.parquet, row 15: cannot be read"):
         table.record(15)
 
 

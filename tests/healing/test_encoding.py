@@ -264,5 +264,5 @@ def test_a_picture_that_the_processor_refuses() -> None:
 
 def test_a_picture_that_cannot_be_decoded() -> None:
     broken: Any = Turn("user", (Picture(b"nonsense", None, "x"), "a"))
-    with pytest.raises(BadRecord, match="x: not a picture"):
+    with pytest.raises(BadRecord, match="x: not an image"):
         ENCODER.encode(Conversation("x", (broken, Turn("assistant", ("b",)))))

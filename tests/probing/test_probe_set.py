@@ -12,8 +12,7 @@ from picture_files import HEIC, SVG, animated, bomb, cmyk, grey16, palette_with_
 from PIL import Image
 
 from hf_layerprune import LayerPruner
-from hf_layerprune.data.image_files import BadRecord
-from hf_layerprune.data.limits import parse_max_bad
+from hf_layerprune.data.limits import UnusableRecord, parse_max_bad
 from hf_layerprune.errors import DataError, ProbeError, UsageError
 from hf_layerprune.probing.probe_set import probe_set_of_files, synthetic_probe_set
 
@@ -106,7 +105,7 @@ def test_bad_records_are_only_found_when_they_are_looked_at(place: Path) -> None
     source = probe_set_of_files({"math": place / "set.jsonl"}).sources["math"]
     assert len(source) == 3 and source.digest and source.image(2).size == (12, 8)
     for number in (0, 1):
-        with pytest.raises(BadRecord, match=f"line {number + 1}"):
+        with pytest.raises(UnusableRecord, match=f"line {number + 1}"):
             source.image(number)
 
 
