@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import io
 import os
@@ -72,6 +73,17 @@ def decode_value(value: Any, folder: Path | None, label: str) -> Image.Image:
         return _decoded(io.BytesIO(value), label)
     path = _path_inside(value, folder, label)
     return decode_file(ImageFile(f"{label} ({value[:80]})", path))
+
+
+def content_digest(path: Path | None) -> str:
+    """sha256 of a file that a record names, or a word for why there is none: what follows from the record follows from this."""
+    try:
+        if path is None or not path.is_file():
+            return "missing"
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
 
 
 def _path_inside(value: object, folder: Path | None, label: str) -> Path:

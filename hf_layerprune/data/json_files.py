@@ -32,12 +32,12 @@ Span = tuple[int, int, int]  # the first byte of a record, its length in bytes, 
 
 @dataclass(frozen=True)
 class JsonTable:
-    """The records of one file. unit: "line" or "item", what its numbers count, from 1."""
+    """The records of one file."""
 
     path: Path
-    unit: str
+    unit: str  # "line" or "item": what its numbers count, from 1
     digest: str
-    spans: Int64[np.ndarray, "record 3"]
+    spans: Int64[np.ndarray, "record 3"]  # a Span each
     revision: None = None
 
     @property

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.data.image_files import BadRecord
-from hf_layerprune.data.kept import kept
 from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.store import Entry
 from hf_layerprune.data.tables import open_table
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample
@@ -150,7 +150,7 @@ def prepare_data(
 def _scanned(source: Source, max_bad: Decimal, cache: Path | None, workers: int | None, done: Callable[[int], None]) -> Scan:
     with ExitStack() as stack:
         place = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="layerprune-")))
-        found = read_scan(kept(place / f"scan-{_key(source)[:32]}", lambda folder: scan(folder, source, max_bad, workers, done)))
+        found = read_scan(Entry(place, f"scan-{_key(source)[:32]}").build(lambda folder: scan(folder, source, max_bad, workers, done)))
         found = found if cache else Scan(np.array(found.lengths), np.array(found.scaled), found.reasons)
     if not len(found.usable):
         counts = f"{found.count(BAD)} bad, {found.count(TOO_LONG)} too long, {found.count(LEFT_OUT)} left out"
