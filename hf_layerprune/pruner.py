@@ -124,8 +124,15 @@ class LayerPruner:
         What was measured before, with the same model, images and settings, is not measured again. Raises UsageError, DataError,
         ProbeError or ModelError.
         """
-        places = [place if place is None else Path(place) for place in (math_images, general_images)]
-        options = ProbeOptions(*places, samples=samples, allow_fewer=allow_fewer, max_bad=max_bad, device=device, dtype=self._dtype)
+        options = ProbeOptions(
+            math_images=None if math_images is None else Path(math_images),
+            general_images=None if general_images is None else Path(general_images),
+            samples=samples,
+            allow_fewer=allow_fewer,
+            max_bad=max_bad,
+            device=device,
+            dtype=self._dtype,
+        )
         return self.probe_over(self.probe_set(options), options, progress=progress, say=say)
 
     def probe_over(

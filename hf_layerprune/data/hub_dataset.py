@@ -198,8 +198,8 @@ def _with_images(rows: Any, draw: _Draw) -> Iterator[dict[str, Any]]:
             return [filled(item) for item in value]
         if not isinstance(value, dict):
             return value
-        path = value.get("path")
-        if set(value) == {"bytes", "path"} and value["bytes"] is None and str(path).rpartition("::")[2].startswith(ours):
+        path = str(value.get("path"))
+        if set(value) == {"bytes", "path"} and value["bytes"] is None and path.rpartition("::")[2].startswith(ours):
             with xopen(path, "rb", download_config=DownloadConfig(token=draw.token)) as file:
                 return {"bytes": file.read(MAX_IMAGE_BYTES), "path": path.rpartition("/")[2]}
         return {name: filled(item) for name, item in value.items()}

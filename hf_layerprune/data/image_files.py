@@ -166,4 +166,5 @@ def _is_path(value: object) -> TypeGuard[str]:
         return False
 
 
-BadRecord, picture = UnusableRecord, decode_value  # the names by which healing and evaluation import them
+BadRecord = UnusableRecord  # the names by which healing and evaluation import them
+picture = decode_value

@@ -46,4 +46,4 @@ class ProbeOptions:
     def places(self) -> Mapping[str, Path]:
         """The folder or file of each domain that was given one."""
         given = {"math": self.math_images, "nonmath": self.general_images}
-        return {domain: Path(place) for domain, place in given.items() if place is not None}
+        return {domain: place for domain, place in given.items() if place is not None}
