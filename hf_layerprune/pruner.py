@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +22,9 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.data.limits import parse_max_bad
-from hf_layerprune.errors import LayerPruneError, ProbeError
-from hf_layerprune.probing.probe_set import ProbeSet, beyond_limit, picture_size, probe_set_of_files, synthetic_probe_set
-from hf_layerprune.probing.store import StatisticsStore
+from hf_layerprune.errors import LayerPruneError
+from hf_layerprune.probing.options import ProbeOptions
+from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
 from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
 
 if TYPE_CHECKING:
@@ -123,52 +121,44 @@ class LayerPruner:
         math_images, general_images: a folder, or a file of lines {"image": path}; with neither, synthetic pictures are drawn.
         samples: pictures a domain; 32 synthetic ones, and all of one's own up to 1,000, by default. max_bad: the share of a
         domain's pictures that may be unusable. progress: told of pictures done and in all; say: given lines for people.
-        What was measured before, with the same model, pictures and settings, is not measured again. Raises ProbeError or ModelError.
+        What was measured before, with the same model, images and settings, is not measured again. Raises UsageError, DataError,
+        ProbeError or ModelError.
         """
-        share = parse_max_bad(max_bad)
-        pictures = self.probe_set(math_images, general_images, samples, allow_fewer)
-        return self.probe_over(pictures, max_bad=share, device=device, progress=progress, say=say)
+        options = ProbeOptions(
+            math_images=None if math_images is None else Path(math_images),
+            general_images=None if general_images is None else Path(general_images),
+            samples=samples,
+            allow_fewer=allow_fewer,
+            max_bad=max_bad,
+            device=device,
+            dtype=self._dtype,
+        )
+        return self.probe_over(self.probe_set(options), options, progress=progress, say=say)
 
     def probe_over(
         self,
         pictures: ProbeSet,
+        options: ProbeOptions,
         *,
-        max_bad: Decimal = Decimal("0.01"),
-        device: str = "auto",
         progress: Callable[[int, int], None] = lambda done, total: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> LayerStatistics:
-        """`probe` over a probe set at hand; `max_bad` as a share."""
-        store = self._store(pictures, device)
-        if kept := store and store.finished():
-            if beyond := beyond_limit(pictures, kept.record.skipped_count, max_bad):
-                raise ProbeError(f"an earlier probe had to leave out {'; '.join(kept.record.skipped[:3])}. {beyond}")
+        """`probe` over a probe set at hand."""
+        folder, model, settings = self._statistics_folder, self.facts.source.fingerprint, self.probe_settings(options.device)
+        store = pictures.entry(folder, model, settings) if folder else None
+        if store and (kept := read_statistics(store.path)):
+            pictures.check_unusable(kept.record.skipped_count, kept.record.skipped, options.tolerance)
             self.statistics = replace(kept, model=self.facts)
             return self.statistics
         from hf_layerprune.probing.probe import probe
 
-        load = partial(self._probed_model, device)
-        self.statistics = probe(self.facts, pictures, load, max_bad=max_bad, store=store, progress=progress, say=say)
+        load = partial(self._probed_model, options.device)
+        self.statistics = probe(self.facts, pictures, load, options.tolerance, store=store, progress=progress, say=say)
         return self.statistics
 
-    def probe_set(
-        self,
-        math_images: str | Path | None = None,
-        general_images: str | Path | None = None,
-        samples: int | None = None,
-        allow_fewer: bool = False,
-    ) -> ProbeSet:
-        """The pictures that `probe` takes for these arguments."""
-        places = {"math": math_images, "nonmath": general_images}
-        given = {domain: Path(place) for domain, place in places.items() if place is not None}
-        if given:
-            return probe_set_of_files(given, samples, allow_fewer)  # type: ignore[arg-type]
-        return synthetic_probe_set(picture_size(self.checkpoint.path), samples)
-
-    def _store(self, pictures: ProbeSet, device: str) -> StatisticsStore | None:
-        if self._statistics_folder is None:
-            return None
-        return StatisticsStore.of(self._statistics_folder, self.facts.source.fingerprint, pictures.fingerprint, self.probe_settings(device))
+    def probe_set(self, options: ProbeOptions) -> ProbeSet:
+        """The images that a probe takes for these options; their fingerprint reads every file, so make it once."""
+        return open_probe_set(options, self.checkpoint.path)
 
     def prune(
         self,

@@ -9,6 +9,7 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.probing.options import ProbeOptions
 
 
 @click.command(
@@ -31,7 +32,7 @@ def convert(
     console: Console,
     source: str,
     planning: dict[str, Any],
-    probing: dict[str, Any],
+    probing: ProbeOptions,
     output: Path | None,
     overwrite: bool,
     writing: dict[str, Any],

@@ -16,12 +16,12 @@ from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.cli.console import Console
-from hf_layerprune.cli.measure import PICTURE_OPTIONS, measure, pictures_for
+from hf_layerprune.cli.measure import measure
 from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import map_lines, model_line, size
 from hf_layerprune.cli.source import named_again, open_description, open_source, open_streamed, source_name
-from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import ArtifactError, UsageError
+from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.pruner import LayerPruner
 from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed
 
@@ -37,7 +37,7 @@ DEFAULT_METHOD = "mixed"
 def open_pruner(
     console: Console,
     source: str,
-    probing: Mapping[str, Any],
+    probing: ProbeOptions,
     lookup: Mapping[str, Any],
     planning: Mapping[str, Any] | None = None,
     weights: bool = True,
@@ -46,13 +46,12 @@ def open_pruner(
 
     weights: download those of a Hub id; without, only a plan can be made.
     """
-    parse_max_bad(probing["max_bad"])
     arguments = planning_arguments(planning) if planning else None
     options = {"check": lambda facts: arguments and check_request(facts, **arguments), **lookup}
     checkpoint = open_source(console, source, **options) if weights else open_description(console, source, **options)[0]
     console.say(model_line(checkpoint))
-    folder = None if probing["no_cache"] else kept_folder("statistics")
-    return LayerPruner(checkpoint, dtype=probing["dtype"], statistics_folder=folder)
+    folder = None if probing.no_cache else kept_folder("statistics")
+    return LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=folder)
 
 
 def open_streamed_pruner(
@@ -84,14 +83,14 @@ def default_output(pruner: LayerPruner, planning: Mapping[str, Any]) -> Path:
     return Path(f"{source_name(pruner.facts.source.id)}-{arguments['method']}-{left}L")
 
 
-def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any], probing: Mapping[str, Any]) -> PruningPlan:
+def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any], probing: ProbeOptions) -> PruningPlan:
     """Decide, probing first if the method needs it, and show the layer map."""
     arguments = planning_arguments(planning)
     check_request(pruner.facts, **arguments)
     statistics = None
     if domains := domains_needed(arguments["method"]):
-        statistics = measure(console, pruner, pictures_for(pruner, probing), probing, domains)
-    elif given := [name for name in PICTURE_OPTIONS if probing[name]]:
+        statistics = measure(console, pruner, pruner.probe_set(probing), probing, domains)
+    elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if getattr(probing, name)]:
         raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {arguments['method']!r} needs none: leave it out.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # show_plan says it

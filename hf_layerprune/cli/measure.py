@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hf_layerprune.cli.console import Console
-from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import UsageError
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.prompts import Domain
     from hf_layerprune.artifacts.statistics import LayerStatistics
+    from hf_layerprune.probing.options import ProbeOptions
     from hf_layerprune.probing.probe_set import ProbeSet
     from hf_layerprune.pruner import LayerPruner
 
 
-PICTURE_OPTIONS = ("math_images", "general_images", "samples", "allow_fewer")
-
-
-def pictures_for(pruner: LayerPruner, probing: Mapping[str, Any]) -> ProbeSet:
-    """The pictures that the options name; to be made once, for its fingerprint reads every file."""
-    return pruner.probe_set(**{name: probing[name] for name in PICTURE_OPTIONS})
-
-
 def measure(
-    console: Console, pruner: LayerPruner, pictures: ProbeSet, probing: Mapping[str, Any], domains: Sequence[Domain] = ()
+    console: Console, pruner: LayerPruner, pictures: ProbeSet, options: ProbeOptions, domains: Sequence[Domain] = ()
 ) -> LayerStatistics:
     """Probe, or take the statistics of an earlier run, and say which. `domains`: those that the pictures must cover."""
     if missing := [domain for domain in domains if domain not in pictures.domains]:
         option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
         raise UsageError(f"the method needs pictures of the {missing[0]} domain too: add {option}, or choose another --method.")
     for name, images in pictures.sources.items():
-        if probing["samples"] and len(images) < probing["samples"]:
-            console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {probing['samples']}")
-    if not probing["no_cache"]:
+        if options.samples and len(images) < options.samples:
+            console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {options.samples}")
+    if not options.no_cache:
         click.get_current_context().obj.resume = "what was probed is kept; run the same command again and it goes on from there."
     started, ran = time.monotonic(), False
     with console.progress("probing", unit="image") as bar:
@@ -47,8 +39,7 @@ def measure(
             ran, bar.total = True, total
             bar.update(done - bar.n)
 
-        share = parse_max_bad(probing["max_bad"])
-        statistics = pruner.probe_over(pictures, max_bad=share, device=probing["device"], progress=progress, say=console.note)
+        statistics = pruner.probe_over(pictures, options, progress=progress, say=console.note)
     for line in _probe_lines(statistics, time.monotonic() - started if ran else None):
         console.say(line)
     return statistics

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import Field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import click
+
+from hf_layerprune.errors import UsageError
+from hf_layerprune.probing.options import ProbeOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-def _gathered(name: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    """Options that a command receives together, as one dict argument `name`."""
+def _gathered(name: str, *options: Callable[[Any], Any], make: Callable[..., Any] = dict) -> Callable[[Command], Command]:
+    """Options that a command receives together, as one argument `name`: a dict, or what `make` makes of them."""
 
     def nothing() -> None: ...
 
@@ -27,13 +31,33 @@ def _gathered(name: str, *options: Callable[[Any], Any]) -> Callable[[Command], 
         @wraps(command)
         def gather(*args: Any, **kwargs: Any) -> Any:
             together = {key: kwargs.pop(key) for key in keys}
-            return command(*args, **kwargs, **{name: together})
+            try:
+                value = make(**together)
+            except UsageError as error:
+                raise click.UsageError(str(error)) from error
+            return command(*args, **kwargs, **{name: value})
 
         for option in reversed(options):
             gather = option(gather)
         return gather
 
     return decorate
+
+
+def _of_fields(options: Any) -> list[Callable[[Any], Any]]:
+    """A click option for each field of a dataclass of options, from its name, type, default and metadata (help, unit, default in words)."""
+    return [_of_field(item, get_type_hints(options)[item.name]) for item in fields(options)]
+
+
+def _of_field(item: Field[Any], kind: Any) -> Callable[[Any], Any]:
+    flag, unit, default = "--" + item.name.replace("_", "-"), item.metadata["unit"], item.metadata["default"]
+    help = item.metadata["help"] + (f"  [default: {default}]" if default else "")
+    if kind is bool:
+        return click.option(flag, is_flag=True, help=help)
+    kind = (get_args(kind) or (kind,))[0]  # of `int | None`
+    accepted = click.Choice(unit.split("|")) if "|" in unit else PATH if kind is Path else kind
+    metavar = None if "|" in unit else unit
+    return click.option(flag, type=accepted, default=item.default, show_default=not default, metavar=metavar, help=help)
 
 
 def _assignments(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -80,26 +104,7 @@ planning = _gathered(
     click.option("--force", is_flag=True, help="With --layers: remove protected layers all the same."),
 )
 
-probing = _gathered(
-    "probing",
-    click.option("--math-images", type=PATH, metavar="PLACE", help="Folder or JSONL of math pictures.  [default: synthetic ones]"),
-    click.option("--general-images", type=PATH, metavar="PLACE", help="Folder or JSONL of other pictures.  [default: synthetic ones]"),
-    click.option(
-        "--samples",
-        type=int,
-        metavar="N",
-        help="Pictures a domain.  [default: 32 synthetic; all of one's own, at most 1,000 as in the paper]",
-    ),
-    click.option("--allow-fewer", is_flag=True, help="Go on with fewer pictures than --samples."),
-    click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a domain's pictures that may be unusable."),
-    click.option("--no-cache", is_flag=True, help="Neither reuse statistics of an earlier run nor keep these."),
-    click.option(
-        "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True, help="Where to run the model."
-    ),
-    click.option(
-        "--dtype", default="auto", show_default="float32 on a CPU, else the checkpoint's", metavar="TYPE", help="Precision of the probe."
-    ),
-)
+probing = _gathered("probing", *_of_fields(ProbeOptions), make=ProbeOptions)
 
 writing = _gathered(
     "writing",

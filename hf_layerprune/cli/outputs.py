@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_layerprune.checkpoint.output_place import check_place
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
+    from hf_layerprune.probing.options import ProbeOptions
     from hf_layerprune.probing.probe_set import ProbeSet
     from hf_layerprune.pruner import LayerPruner
 
@@ -32,22 +33,20 @@ def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], wh
         ) from error
 
 
-def finished_probe(output: Path, pruner: LayerPruner, pictures: ProbeSet, probing: Mapping[str, Any]) -> bool:
+def finished_probe(output: Path, pruner: LayerPruner, pictures: ProbeSet, options: ProbeOptions) -> bool:
     """Whether a file holds the statistics of these pictures that the options ask for."""
     from hf_layerprune.artifacts.statistics import LayerStatistics
-    from hf_layerprune.data.limits import parse_max_bad
-    from hf_layerprune.probing.probe_set import beyond_limit
 
     if not os.path.isfile(output):
         return False
     try:
         found = LayerStatistics.load(output)
-    except ArtifactError:
+        pictures.check_unusable(found.record.skipped_count, found.record.skipped, options.tolerance)
+    except (ArtifactError, DataError):
         return False
-    settings = pruner.probe_settings(probing["device"])
+    settings = pruner.probe_settings(options.device)
     return (
         found.model.source.fingerprint == pruner.facts.source.fingerprint
         and found.record.probe_set.get("fingerprint") == pictures.fingerprint
-        and not beyond_limit(pictures, found.record.skipped_count, parse_max_bad(probing["max_bad"]))
         and all(found.record.settings.get(name) == value for name, value in settings.items())
     )

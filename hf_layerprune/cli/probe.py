@@ -9,6 +9,7 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.probing.options import ProbeOptions
 
 
 @click.command(
@@ -24,18 +25,18 @@ from hf_layerprune.cli.console import Console, reporting
 @options.probing
 @options.lookup
 @reporting
-def probe(console: Console, source: str, output: Path, overwrite: bool, probing: dict[str, Any], lookup: dict[str, Any]) -> None:
+def probe(console: Console, source: str, output: Path, overwrite: bool, probing: ProbeOptions, lookup: dict[str, Any]) -> None:
     """Run pictures and the nine prompts through SOURCE and write what each decoder layer does to them.
 
     The file serves every method at every budget: `hf-layerprune plan statistics.safetensors` needs neither model nor GPU.
     """
     from hf_layerprune.artifacts.statistics import LayerStatistics
     from hf_layerprune.cli.journey import open_pruner
-    from hf_layerprune.cli.measure import measure, pictures_for
+    from hf_layerprune.cli.measure import measure
     from hf_layerprune.cli.outputs import check_file, finished_probe
 
     pruner = open_pruner(console, source, probing, lookup)
-    pictures = pictures_for(pruner, probing)
+    pictures = pruner.probe_set(probing)
     if finished_probe(output, pruner, pictures, probing):
         console.say(f"{options.quoted(output)} holds these statistics already; nothing was changed")
         console.result({"output": str(output), "fingerprint": LayerStatistics.load(output).fingerprint, "reused": True})

@@ -1,1 +1,1 @@
-"""Pictures and records from strangers: read without surprises, one bad one never a surprise for the others."""
+"""Images and records from untrusted sources: one unusable record never affects the others."""

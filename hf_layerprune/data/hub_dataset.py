@@ -1,29 +1,29 @@
-"""Datasets on the Hub: draw records from a stream once, keep them as Parquet files of small row groups, and read them from there."""
+"""Datasets on the Hub: draw records from a stream once, keep them as Arrow files, and read them from there."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice, pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import dump_json, kept_folder, read_json, write_atomic
+from hf_layerprune.data.dataset_tables import file_digest, import_datasets, open_rows, tables_of, write_rows
 from hf_layerprune.data.hub_errors import dataset_errors, not_kept
-from hf_layerprune.data.kept import kept
-from hf_layerprune.data.parquet_files import INSTALL, ROW_GROUP, open_parquet, parquet
-from hf_layerprune.data.records import JoinedTables, RecordTable
+from hf_layerprune.data.records import JoinedTables, RecordTable, part_of
 from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
+DRAW = "draw.json"  # what was drawn, beside the files of rows
 WINDOW = 1000  # records, out of ten row groups at a time, among which the next one is drawn
-MAX_PICTURE_BYTES = 256 << 20
+MAX_IMAGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,17 @@ class _Draw:
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """All but the commit, as it is kept beside the records."""
-        asked = str(replace(self.spec, weight=Decimal(1)))
+        """All but revision and commit, as it is recorded beside the records."""
+        asked = str(replace(self.spec, weight=Decimal(1), revision=None))
         return {"format": FORMAT, "spec": asked, "seed": self.seed, "share": None if self.share is None else str(self.share)}
 
     @property
-    def key(self) -> str:
-        return f"{_slug(self.spec.name)}-{digest_of({**self.wanted, 'commit': self.commit})[:24]}"
+    def split(self) -> str:
+        return self.spec.split or "train"
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return {**self.wanted, "revision": self.spec.revision, "commit": self.commit}
 
 
 def open_hub_dataset(
@@ -66,50 +70,49 @@ def open_hub_dataset(
     """
     from huggingface_hub import HfApi, constants
 
-    parquet()  # what is missing is said before anything is asked of the Hub
+    import_datasets()  # what is missing is said before anything is asked of the Hub
     place = cache or kept_folder("data")
     if local_files_only or constants.is_offline_mode():
-        return _table(_kept_before(place, _Draw(spec, "", seed, share)), spec)
+        return _table(_drawn_before(place, _Draw(spec, "", seed, share)), spec)
     with dataset_errors(spec.name, spec.revision, token):
         commit = HfApi().dataset_info(spec.name, revision=spec.revision, token=token).sha
     if commit is None:
         raise DataError(f"{spec.name}: the Hub names no commit for it. Try again later.")
     draw = _Draw(spec, commit, seed, share, token, say)
-    return _table(kept(place / draw.key, lambda folder: _fill(folder, draw)), spec)
+    entry = Entry.of(place, draw.key, prefix=f"{_file_name(spec.name)}-")
+    return _table(entry.build(lambda folder: _fill(folder, draw)), spec)
 
 
-def _kept_before(place: Path, draw: _Draw) -> Path:
-    """The folder of a draw like this one, of the commit drawn last; of the commit asked for, if the spec names one in full, also
-    where it was drawn without naming it."""
-    unnamed = replace(draw, spec=replace(draw.spec, revision=None)).wanted
-    found = sorted(place.glob(f"{_slug(draw.spec.name)}-*/draw.json"), key=lambda path: path.stat().st_mtime)
+def _drawn_before(place: Path, draw: _Draw) -> Path:
+    """The folder of the newest draw like this one, of the revision that the spec names, be it by its commit."""
+    found = sorted(place.glob(f"{_file_name(draw.spec.name)}-*/{DRAW}"), key=lambda path: path.stat().st_mtime)
     for path in reversed(found):
         record = read_json(path, "record of a draw")
-        if draw.wanted.items() <= record.items() or (unnamed.items() <= record.items() and record["commit"] == draw.spec.revision):
+        if draw.wanted.items() <= record.items() and draw.spec.revision in (record["revision"], record["commit"]):
             return path.parent
     raise not_kept(draw.spec.name)
 
 
 def _table(folder: Path, spec: DataSpec) -> RecordTable:
-    record = read_json(folder / "draw.json", "record of a draw")
+    record = read_json(folder / DRAW, "record of a draw")
     commit, split = record["commit"], record["split"]
-    tables: list[RecordTable] = [
-        open_parquet(folder / part["file"], origin=f"{spec.name}, {part['subset']}, {split}", revision=commit) for part in record["parts"]
-    ]
+    tables: list[RecordTable] = []
+    for part in record["parts"]:
+        path = folder / part["file"]
+        tables.append(open_rows(path, file_digest(path), f"{spec.name}, {part['subset']}, {split}", commit))
     name = f"{spec.name}, {spec.subset or 'all subsets'}, {split}"
     return tables[0] if len(tables) == 1 else JoinedTables(name, tables, commit)
 
 
 def _fill(folder: Path, draw: _Draw) -> None:
     """Draw from every subset into a file of its own; what an interrupted run finished stays."""
-    spec, split = draw.spec, draw.spec.split or "train"
-    with dataset_errors(spec.name, draw.commit, draw.token):
+    with dataset_errors(draw.spec.name, draw.commit, draw.token):
         subsets = _subsets(draw)
-        quotas = _quotas(draw, [_stated_size(draw, subset, split) for subset in subsets])
+        quotas = _quotas(draw, [_stated_size(draw, subset) for subset in subsets])
     while True:
-        drawn = [_drawn(folder, draw, subset, quota) for subset, quota in zip(subsets, quotas)]
-        rows = [parquet().ParquetFile(path).metadata.num_rows for path in drawn]
-        missing = (spec.count or 0) - sum(rows)
+        files = [_drawn(folder, draw, subset, quota) for subset, quota in zip(subsets, quotas)]
+        rows = [len(open_rows(path, "", "")) for path in files]
+        missing = (draw.spec.count or 0) - sum(rows)
         more = [number for number, quota in enumerate(quotas) if quota == rows[number]]  # these may hold more than was asked of them
         if missing <= 0 or not more:
             break
@@ -117,21 +120,23 @@ def _fill(folder: Path, draw: _Draw) -> None:
             quotas[number] = rows[number] + extra
     if missing > 0 or not sum(rows):
         remedy = "Leave count out to take them all." if sum(rows) else "Check split and subset."
-        raise DataError(f"{spec}: {sum(rows):,} records were found there. {remedy}")
-    for unused in {*folder.glob("*.parquet")} - {path for path, count in zip(drawn, rows) if count}:  # of rounds that fell short
-        unused.unlink()
-    parts = [{"subset": subset, "file": path.name, "records": count} for subset, path, count in zip(subsets, drawn, rows) if count]
-    record = {**draw.wanted, "commit": draw.commit, "split": split, "parts": parts}
-    write_atomic(folder / "draw.json", json.dumps(record, indent=1).encode())
+        raise DataError(f"{draw.spec}: {sum(rows):,} records were found there. {remedy}")
+    parts = [{"subset": subset, "file": path.name, "records": count} for subset, path, count in zip(subsets, files, rows) if count]
+    for unused in {path.name for path in folder.glob("*.arrow")} - {part["file"] for part in parts}:  # of rounds that fell short
+        (folder / unused).unlink()
+    write_atomic(folder / DRAW, dump_json({**draw.key, "split": draw.split, "parts": parts}))
 
 
 def _drawn(folder: Path, draw: _Draw, subset: str, quota: int | None) -> Path:
     """The file of the records of a subset; drawn now if an interrupted run did not finish it."""
-    target = folder / f"{_slug(subset)[:80]}-{hashlib.sha256(f'{subset} {quota}'.encode()).hexdigest()[:12]}.parquet"
+    number = hashlib.sha256(f"{subset} {quota}".encode()).hexdigest()[:12]
+    target = folder / f"{_file_name(subset)[:80]}-{number}.arrow"
     if not target.exists():
         draw.say(f"{draw.spec.name}, {subset}: drawing {'all' if quota is None else f'{quota:,}'} records")
         with dataset_errors(draw.spec.name, draw.commit, draw.token):
-            _write(target, _stream(draw, subset, draw.spec.split or "train"), quota)
+            stream = _stream(draw, subset)
+            schema = stream.features.arrow_schema if stream.features else None
+            write_rows(target, tables_of(islice(_with_images(stream, draw), quota), schema))
     return target
 
 
@@ -141,7 +146,7 @@ def _quotas(draw: _Draw, sizes: Sequence[int | None]) -> list[int | None]:
     if draw.share is not None:
         if len(known) < len(sizes):
             raise DataError(f"{draw.spec.name} does not state how many records its subsets hold, so no share can be taken; give a count.")
-        return [max(1, int(draw.share * size + Decimal("0.5"))) for size in known]
+        return [part_of(draw.share, size) for size in known]
     if count is None:
         return [None] * len(sizes)
     if len(known) < len(sizes) or not sum(known):
@@ -157,9 +162,7 @@ def _even(count: int, parts: int) -> list[int]:
 
 def _subsets(draw: _Draw) -> list[str]:
     """The subset asked for, or all, in an order drawn with the seed. DataError naming those that exist."""
-    from random import Random
-
-    known = sorted(_datasets().get_dataset_config_names(draw.spec.name, revision=draw.commit, token=draw.token))
+    known = sorted(import_datasets().get_dataset_config_names(draw.spec.name, revision=draw.commit, token=draw.token))
     if draw.spec.subset is None:
         return Random(f"hf-layerprune/subsets/{draw.seed}").sample(known, len(known))
     if draw.spec.subset not in known:
@@ -167,76 +170,42 @@ def _subsets(draw: _Draw) -> list[str]:
     return [draw.spec.subset]
 
 
-def _stated_size(draw: _Draw, subset: str, split: str) -> int | None:
-    """The number of records that a dataset's card states for a split of a subset, None if it states none."""
-    info = _datasets().load_dataset_builder(draw.spec.name, subset, revision=draw.commit, token=draw.token).info
-    stated = (info.splits or {}).get(split)
+def _stated_size(draw: _Draw, subset: str) -> int | None:
+    """The number of records that a dataset's card states for a subset, None if it states none."""
+    info = import_datasets().load_dataset_builder(draw.spec.name, subset, revision=draw.commit, token=draw.token).info
+    stated = (info.splits or {}).get(draw.split)
     return stated.num_examples if stated is not None and type(stated.num_examples) is int and stated.num_examples >= 0 else None
 
 
-def _stream(draw: _Draw, subset: str, split: str) -> _Stream:
-    """The records of a subset in a drawn order, with pictures as they stand in the files, undecoded."""
-    stream = _datasets().load_dataset(draw.spec.name, subset, split=split, revision=draw.commit, token=draw.token, streaming=True)
+def _stream(draw: _Draw, subset: str) -> Any:
+    """The records of a subset in a drawn order, as an IterableDataset with images as they are in the files, undecoded."""
+    load, spec = import_datasets().load_dataset, draw.spec
+    stream = load(spec.name, subset, split=draw.split, revision=draw.commit, token=draw.token, streaming=True)
     stream = stream.decode(False) if stream.features else stream
     split_up = stream.reshard() if hasattr(stream, "reshard") else stream  # by row groups; older versions go by files
-    return _Stream(split_up.shuffle(seed=draw.seed, buffer_size=WINDOW), stream.features, draw)
+    return split_up.shuffle(seed=draw.seed, buffer_size=WINDOW)
 
 
-class _Stream:
-    """Rows of a stream, with the bytes of pictures that lie beside the table in the same commit."""
+def _with_images(rows: Any, draw: _Draw) -> Iterator[dict[str, Any]]:
+    """The rows, with the bytes of images that are files of the same commit beside the table; no other path is followed."""
+    from datasets import DownloadConfig
+    from datasets.utils.file_utils import xopen
 
-    def __init__(self, rows: Any, features: Any, draw: _Draw) -> None:
-        self._rows, self.features, self._draw = rows, features, draw
-        self._base = f"hf://datasets/{draw.spec.name}@{draw.commit}/"
+    ours = f"hf://datasets/{draw.spec.name}@{draw.commit}/"
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in self._rows:
-            yield {name: self._filled(value) for name, value in row.items()}
-
-    def _filled(self, value: Any) -> Any:
+    def filled(value: Any) -> Any:
         if isinstance(value, list):
-            return [self._filled(item) for item in value]
+            return [filled(item) for item in value]
         if not isinstance(value, dict):
             return value
-        if set(value) == {"bytes", "path"} and value["bytes"] is None and self._ours(value["path"]):
-            return {"bytes": self._read(value["path"]), "path": value["path"].rpartition("/")[2]}
-        return {name: self._filled(item) for name, item in value.items()}
+        path = str(value.get("path"))
+        if set(value) == {"bytes", "path"} and value["bytes"] is None and path.rpartition("::")[2].startswith(ours):
+            with xopen(path, "rb", download_config=DownloadConfig(token=draw.token)) as file:
+                return {"bytes": file.read(MAX_IMAGE_BYTES), "path": path.rpartition("/")[2]}
+        return {name: filled(item) for name, item in value.items()}
 
-    def _ours(self, path: object) -> bool:
-        return isinstance(path, str) and path.rpartition("::")[2].startswith(self._base)
-
-    def _read(self, path: str) -> bytes:
-        from datasets import DownloadConfig
-        from datasets.utils.file_utils import xopen
-
-        with xopen(path, "rb", download_config=DownloadConfig(token=self._draw.token)) as file:
-            return bytes(file.read(MAX_PICTURE_BYTES))
+    return map(filled, rows)
 
 
-def _write(target: Path, stream: _Stream, wanted: int | None) -> None:
-    """Write rows as they come, a small row group at a time; the file appears when it is whole."""
-    import pyarrow
-
-    rows, schema = islice(stream, wanted), stream.features.arrow_schema if stream.features else None
-    staging, writer = target.with_suffix(".tmp"), None
-    while (batch := list(islice(rows, ROW_GROUP if schema is not None else WINDOW))) or writer is None:
-        table = pyarrow.Table.from_pylist(batch, schema=schema)
-        schema = table.schema
-        writer = writer or parquet().ParquetWriter(staging, schema, compression="NONE")
-        writer.write_table(table, row_group_size=ROW_GROUP)
-        if not batch:
-            break
-    writer.close()
-    os.replace(staging, target)
-
-
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(f"datasets of the Hub need the package datasets: {INSTALL}.") from error
-    return datasets
-
-
-def _slug(name: str) -> str:
+def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "--", name)

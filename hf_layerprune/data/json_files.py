@@ -1,41 +1,43 @@
 """Files of JSON records: lines (JSONL) or one list (LLaVA's format), read by number without holding the file in memory.
 
-A pass over the file notes where each record begins and ends, and hashes it.
+A pass over the file notes where each record begins and ends; whether it is valid is only seen when it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import Record, check_index
 from hf_layerprune.errors import DataError
 
-MAX_RECORD_BYTES = 16 << 20  # a conversation with a picture in base64 fits; a file of one endless line does not
-_CHUNK = 1 << 20
-_SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+MAX_RECORD_BYTES = 16 << 20  # a conversation with an image in base64 fits; a file of one endless line does not
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TEXT = re.compile(rb"[^ \t\r\n\v\f]")
+_STRUCTURE = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]')  # a string as a whole, so that what is in it does not count
 
-Span = tuple[int, int, int]  # where a record begins, its length in bytes (-1: too long to be read), and its line or place
+Content = bytes | mmap.mmap
+Span = tuple[int, int, int]  # the first byte of a record, its length in bytes, and its line or place from 1
 
 
 @dataclass(frozen=True)
 class JsonTable:
-    """The records of one file. unit: "line" or "item", what its numbers count, from 1."""
+    """The records of one file."""
 
     path: Path
-    unit: str
+    unit: str  # "line" or "item": what its numbers count, from 1
     digest: str
-    spans: Int64[np.ndarray, "record 3"]
+    spans: Int64[np.ndarray, "record 3"]  # a Span each
     revision: None = None
 
     @property
@@ -45,12 +47,16 @@ class JsonTable:
     def __len__(self) -> int:
         return len(self.spans)
 
+    def label(self, index: int) -> str:
+        """What to call a record in messages, whether it can be read or not."""
+        return f"{self.path.name}, {self.unit} {self.spans[check_index(index, len(self)), 2]}"
+
     def record(self, index: int) -> Record:
-        """The record; BadRecord if it is too long, no JSON, or no object."""
-        start, length, number = map(int, self.spans[check_index(index, len(self))])
-        label = f"{self.path.name}, {self.unit} {number}"
-        if length < 0:
-            raise BadRecord(f"{label}: longer than {MAX_RECORD_BYTES:,} bytes")
+        """The record; UnusableRecord if it is too long, not JSON, or not an object."""
+        label = self.label(index)
+        start, length, _ = map(int, self.spans[index])
+        if length > MAX_RECORD_BYTES:
+            raise UnusableRecord(f"{label}: longer than {MAX_RECORD_BYTES:,} bytes")
         return Record(label, _parsed(self._read(start, length), label), self.path.parent)
 
     def _read(self, start: int, length: int) -> bytes:
@@ -65,128 +71,56 @@ class JsonTable:
 def open_json(path: Path) -> JsonTable:
     """Index a .jsonl or .ndjson file, or a .json file that holds a list. DataError if it cannot be read or holds no record."""
     lines = path.suffix.lower() != ".json"
-    whole = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            reader = _Hashing(file, whole)
-            spans = np.fromiter(_line_spans(reader) if lines else _item_spans(reader, path), np.dtype((np.int64, 3)))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+            content: Content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+            start = len(_BYTE_ORDER_MARK) if content[:3] == _BYTE_ORDER_MARK else 0
+            found = _line_spans(content, start) if lines else _item_spans(content, start, path)
+            spans, digest = np.fromiter(found, np.dtype((np.int64, 3))), hashlib.sha256(content).hexdigest()
+    except (OSError, ValueError) as error:  # ValueError for a file that became empty meanwhile
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if not len(spans):
-        kind = "each line must be a JSON object" if lines else "expected a list of JSON objects"
+        kind = 'each line must be a JSON object, such as {"image": "photos/1.png"}' if lines else "expected a list of JSON objects"
         raise DataError(f"{path}: no record in that file; {kind}.")
-    return JsonTable(path, "line" if lines else "item", whole.hexdigest(), spans)
+    return JsonTable(path, "line" if lines else "item", digest, spans)
 
 
-class _Hashing:
-    """A file that is hashed while it is read."""
-
-    def __init__(self, file: IO[bytes], whole: Any) -> None:
-        self._file, self._whole = file, whole
-
-    def chunk(self) -> bytes:
-        content = self._file.read(_CHUNK)
-        self._whole.update(content)
-        return content
-
-
-def _line_spans(file: _Hashing) -> Iterator[Span]:
-    """Every line that is not blank, without its end; a byte-order mark is not part of the first."""
-    start, number, position, blank = 0, 1, 0, True
-    while content := file.chunk():
-        begin = 3 if position == 0 and content.startswith(b"\xef\xbb\xbf") else 0
-        start = start or begin
-        while (end := content.find(b"\n", begin)) >= 0:
-            if not (blank and not content[begin:end].strip()):
-                yield _span(start, position + end, number)
-            begin, start, number, blank = end + 1, position + end + 1, number + 1, True
-        blank = blank and not content[begin:].strip()
-        position += len(content)
-    if not blank:
-        yield _span(start, position, number)
-
-
-def _span(start: int, end: int, number: int) -> Span:
-    return start, end - start if end - start <= MAX_RECORD_BYTES else -1, number
-
-
-def _item_spans(file: _Hashing, path: Path) -> Iterator[Span]:
-    """The items of one JSON list. Latin-1 maps bytes to characters one to one, and JSON's structure is ASCII."""
-    window = _Window(file)
-    window.take("\xef\xbb\xbf")
-    if not window.take("["):
-        raise DataError(f"{path}: a .json file of records must hold a list; for one object a line, name it .jsonl.")
+def _line_spans(content: Content, start: int) -> Iterator[Span]:
+    """Every line that is not blank, without its end."""
     number = 0
-    while not window.take("]"):
-        if number and not window.take(","):
-            raise DataError(f"{path}: not valid JSON at byte {window.position:,}: expected ',' or ']' after item {number}.")
-        number += 1
-        yield (*window.item(path, number), number)
-    if window.more():
-        raise DataError(f"{path}: not valid JSON at byte {window.position:,}: something follows the list.")
+    while start < len(content):
+        number, end = number + 1, content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        if _TEXT.search(content, start, end):
+            yield start, end - start, number
+        start = end + 1
 
 
-class _Window:
-    """The part of a JSON file that is being looked at: at most one record and a chunk of it."""
-
-    def __init__(self, file: _Hashing) -> None:
-        self._file, self._text, self._at, self._before = file, "", 0, 0
-
-    @property
-    def position(self) -> int:
-        """The next byte's place in the file."""
-        return self._before + self._at
-
-    def more(self) -> bool:
-        """Whether anything but space comes next."""
-        while True:
-            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing, too
-            if self._at < len(self._text) or not self._grow(1):
-                return self._at < len(self._text)
-
-    def take(self, text: str) -> bool:
-        """Pass over a few characters and the space before them, if they come next."""
-        found = self.more() and self._text.startswith(text, self._at)
-        self._at += len(text) if found else 0
-        return found
-
-    def item(self, path: Path, number: int) -> tuple[int, int]:
-        """Pass over one JSON value: where it begins, and its length in bytes or -1 if that is too long to be read."""
-        self.more()
-        start, size = self.position, _CHUNK
-        while True:
-            length = self._value_length()
-            whole = self._at + length < len(self._text) if length else False  # a number at the end of the text might go on
-            if whole or len(self._text) - self._at > 2 * MAX_RECORD_BYTES or not self._grow(size):
-                break
-            size *= 2
-        if not length:
-            raise DataError(f"{path}: item {number}, at byte {start:,}, is not valid JSON, or far longer than {MAX_RECORD_BYTES:,} bytes.")
-        self._at += length
-        return start, length if length <= MAX_RECORD_BYTES else -1
-
-    def _value_length(self) -> int:
-        """The length of the value that comes next; 0 if it is not, or not yet, a whole one."""
-        try:
-            return _DECODER.raw_decode(self._text, self._at)[1] - self._at
-        except (ValueError, RecursionError):
-            return 0
-
-    def _grow(self, size: int) -> bool:
-        """Forget what was passed and read at least `size` more characters, if there are so many; False at the end of the file."""
-        parts, read = [self._text[self._at :]], 0
-        while read < size and (content := self._file.chunk()):
-            parts.append(content.decode("latin-1"))
-            read += len(content)
-        self._before, self._at, self._text = self.position, 0, "".join(parts)
-        return read > 0
+def _item_spans(content: Content, start: int, path: Path) -> Iterator[Span]:
+    """What stands between the commas of one JSON list, leaving out those within its strings, lists and objects."""
+    opening = _TEXT.search(content, start)
+    if opening is None or opening[0] != b"[":
+        raise DataError(f"{path}: a .json file of records must hold a list; for one object a line, name it .jsonl.")
+    depth, number, begin = 1, 0, opening.end()
+    for found in _STRUCTURE.finditer(content, begin):
+        place, token = found.start(), content[found.start()]
+        depth += (token in b"[{") - (token in b"]}")
+        if depth == 0 or (depth == 1 and token in b","):
+            if depth or number or _TEXT.search(content, begin, place):  # an empty list has no item
+                number += 1
+                yield begin, place - begin, number
+            begin = found.end()
+        if depth == 0:
+            break
+    if depth or content[begin - 1] not in b"]" or _TEXT.search(content, begin):
+        raise DataError(f"{path}: not valid JSON: its list must end, at the end of the file. The last whole item is number {number}.")
 
 
 def _parsed(content: bytes, label: str) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
-        raise BadRecord(f"{label}: not valid JSON") from None
+        raise UnusableRecord(f"{label}: not valid JSON") from None
     if not isinstance(value, dict):
-        raise BadRecord(f"{label}: a JSON {type(value).__name__}, expected an object")
+        raise UnusableRecord(f"{label}: a JSON {type(value).__name__}, expected an object")
     return value

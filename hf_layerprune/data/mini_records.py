@@ -1,11 +1,11 @@
-"""The built-in records: pictures, questions and answers that mini's generator draws for healing, never for anything else."""
+"""The built-in records: images, questions and answers that mini's generator draws for healing, never for anything else."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
-from hf_layerprune.artifacts.prompts import DOMAINS, prompts, subtasks
+from hf_layerprune.artifacts.prompts import prompts, subtasks
 from hf_layerprune.data.records import Record, check_index
 from hf_layerprune.errors import UsageError
 from hf_layerprune.mini.generator import GENERATOR_VERSION, MINI_PIXELS, draw_example
@@ -41,9 +41,9 @@ class MiniTable:
 
 def mini_records(subset: str | None, count: int | None, seed: int) -> MiniTable:
     """All nine subtasks, or those of a domain, or one; 4096 examples unless `count` says otherwise. UsageError for another subset."""
-    every = tuple(name for domain in DOMAINS for name in subtasks(domain))
+    every = tuple(name for domain in prompts() for name in subtasks(domain))
     known: dict[str | None, tuple[str, ...]] = {None: every, **{name: (name,) for name in every}}
-    known |= {domain: subtasks(domain) for domain in DOMAINS}
+    known |= {domain: subtasks(domain) for domain in prompts()}
     if subset not in known:
         raise UsageError(f"mini has no subset {subset!r}; it has {', '.join(prompts())} and {', '.join(every)}.")
     origin = "mini" if subset is None else f"mini, {subset}"

@@ -1,4 +1,4 @@
-"""Records by number: what every kind of source looks like to those who read it, and how tables are put together."""
+"""Records by number: the interface of every kind of source, and tables that are made of others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import bisect
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -14,12 +15,11 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Record:
-    """One record. label: what to call it in messages, "questions.jsonl, line 3"; fields: the columns as they stand;
-    folder: where its paths of pictures begin and must stay inside, None if it may name no files."""
+    """One record of an untrusted source."""
 
-    label: str
-    fields: Mapping[str, Any]
-    folder: Path | None
+    label: str  # what to call it in messages, "questions.jsonl, line 3"
+    fields: Mapping[str, Any]  # its columns, unchecked
+    folder: Path | None  # where its paths of images begin, and which they must not leave; None if it may name no files
 
 
 class RecordTable(Protocol):
@@ -40,13 +40,13 @@ class RecordTable(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 that changes when the records do (not when a picture does that they name by its path)."""
+        """sha256 that changes when the records do (not when an image does that they name by its path)."""
         ...
 
     def __len__(self) -> int: ...
 
     def record(self, index: int) -> Record:
-        """The record of that number; BadRecord if it cannot be read."""
+        """The record of that number; UnusableRecord if it cannot be read."""
         ...
 
 
@@ -106,6 +106,11 @@ class DrawnTable:
 
     def record(self, index: int) -> Record:
         return self.table.record(self._rows[check_index(index, self.count)])
+
+
+def part_of(share: Decimal, count: int) -> int:
+    """That share of a count, rounded half up, at least one."""
+    return max(1, int(share * count + Decimal("0.5")))
 
 
 def check_index(index: int, length: int) -> int:

@@ -21,20 +21,14 @@ Number = TypeVar("Number", int, Decimal)
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A source of records and what to take of it.
+    """A source of records and what to take of it; UsageError for a value that cannot be meant."""
 
-    name: a file, a folder, `mini` or an id on the Hub; subset: one configuration of a Hub dataset, one subfolder of a folder, or
-    one subtask or domain of mini, None for all of them; split: of a Hub dataset, None for `train`; count: that many records, drawn
-    uniformly, None for all; weight: how often an epoch sees each of them (2: twice, 0.5: half of them); revision: of the Hub.
-    UsageError for a value that cannot be meant.
-    """
-
-    name: str
-    subset: str | None = None
-    split: str | None = None
-    count: int | None = None
-    weight: Decimal = Decimal(1)
-    revision: str | None = None
+    name: str  # a file, a folder, `mini` or an id on the Hub
+    subset: str | None = None  # one configuration of a Hub dataset, subfolder of a folder, or subtask or domain of mini; None for all
+    split: str | None = None  # of a Hub dataset, None for `train`
+    count: int | None = None  # so many records, drawn uniformly; None for all
+    weight: Decimal = Decimal(1)  # how often an epoch sees each of them; 2: twice, 0.5: half of them
+    revision: str | None = None  # of a Hub dataset
 
     def __post_init__(self) -> None:
         if not self.name.strip() or "\0" in self.name:

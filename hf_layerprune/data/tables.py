@@ -9,15 +9,14 @@ from decimal import Decimal
 from pathlib import Path
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.dataset_tables import open_parquet
 from hf_layerprune.data.json_files import open_json
 from hf_layerprune.data.mini_records import mini_records
-from hf_layerprune.data.parquet_files import in_small_row_groups, open_parquet
-from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordTable
+from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordTable, part_of
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import DataError, UsageError, shown
 
-__all__ = ["BadRecord", "DataSpec", "Record", "RecordTable", "open_table"]
+__all__ = ["DataSpec", "Record", "RecordTable", "open_table"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -34,10 +33,12 @@ def open_table(
 ) -> RecordTable:
     """The records that a spec names: the word `mini` (`./mini` is a folder), else a path if it exists, else an id on the Hub.
 
-    cache: where records from the Hub are kept (huggingface_hub's cache of what libraries derive, if None), and Parquet files whose
-    row groups are too large for reading rows at random (read as they are, if None); seed: of what is
-    drawn; share: take that share of each file or subset, uniformly, at least one record (INTERLACE's 1 %), instead of a count;
-    say: told what takes long. Relative pictures of a file's records lie in the file's own folder.
+    cache: where records from the Hub and rows of Parquet files are kept (huggingface_hub's cache of what libraries derive, if None)
+    seed: of what is drawn
+    share: take that share of each file or subset, uniformly, at least one record (INTERLACE's 1 %), instead of a count
+    say: told what takes long
+
+    Relative paths of images in a file's records begin in the file's own folder.
 
     Raises UsageError for a spec that its source cannot honour, DataError if there is nothing, or fewer records than its count.
     """
@@ -62,7 +63,7 @@ def _of_mini(spec: DataSpec, seed: int, share: Decimal | None) -> RecordTable:
         if getattr(spec, key) is not None:
             raise UsageError(f"{spec}: mini has no {key}; its records are those drawn for healing. Leave {key} out.")
     table = mini_records(spec.subset, spec.count, seed)
-    return table if share is None else replace(table, count=_part(share, len(table)))
+    return table if share is None else replace(table, count=part_of(share, len(table)))
 
 
 def _of_files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open_file: Callable[[Path], RecordTable]) -> RecordTable:
@@ -71,7 +72,7 @@ def _of_files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open
             raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
     tables = [open_file(file) for file in _record_files(path, spec)]
     if share is not None:
-        tables = [DrawnTable(table, _part(share, len(table)), seed) for table in tables]
+        tables = [DrawnTable(table, part_of(share, len(table)), seed) for table in tables]
     name = (path.name or path.resolve().name) + (f", {spec.subset}" if spec.subset else "")
     table = tables[0] if path.is_file() else JoinedTables(name, tables)
     if spec.count is None or spec.count == len(table):
@@ -116,12 +117,4 @@ def _open_file(path: Path, cache: Path | None, say: Callable[[str], None]) -> Re
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: no file of records; expected {', '.join(SUFFIXES)}, or a folder of such files.")
-    if suffix != ".parquet":
-        return open_json(path)
-    table = open_parquet(path, folder=path.parent)
-    return in_small_row_groups(table, cache, say) if cache else table
-
-
-def _part(share: Decimal, count: int) -> int:
-    """That share of a count, rounded half up, at least one."""
-    return max(1, int(share * count + Decimal("0.5")))
+    return open_parquet(path, cache, say) if suffix == ".parquet" else open_json(path)

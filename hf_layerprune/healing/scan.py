@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.data.image_files import BadRecord
-from hf_layerprune.data.kept import kept
 from hf_layerprune.data.limits import percent
 from hf_layerprune.data.records import RecordTable
+from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError, LayerPruneError
 from hf_layerprune.healing.conversations import NO_FILTERS, Conversation, Filters, conversation
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample, TooLong
@@ -153,7 +153,9 @@ class Scan:
 def scanned(source: Source, folder: Path, max_bad: Decimal, workers: int | None, done: Callable[[int], None]) -> Scan:
     """The scan of a source, kept in `folder`; DataError if too many records are unusable, none can be used, or what is kept is damaged."""
     records, origin = len(source.table), source.table.origin
-    place = kept(folder / f"lengths-{source.key[:32]}", lambda part: Scan(part / "scan.jsonl", records).run(source, max_bad, workers, done))
+    place = Entry(folder, f"lengths-{source.key[:32]}").build(
+        lambda part: Scan(part / "scan.jsonl", records).run(source, max_bad, workers, done)
+    )
     found = Scan(place / "scan.jsonl", records)
     if found.count(UNSEEN):
         raise DataError(f"{place}: damaged; remove that folder and run again.")

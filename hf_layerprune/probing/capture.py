@@ -6,7 +6,7 @@ not the input of the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
 from hf_layerprune.models.batches import ImageBatch
 
 Array = Float[np.ndarray, "..."]
@@ -43,6 +45,34 @@ class SampleSums:
         sample, layer = map(int, np.argwhere(wrong)[0])
         kind = "the same output for every token" if finite[sample, layer] else "NaN, infinity or a token of norm zero"
         return sample, layer, kind
+
+
+SUMMED = ("cosine", "token_cosine", "triplet_cosine", "last_token_cosine", "input_pool", "output_pool")  # each in an array `..._sum`
+
+
+class Accumulator:
+    """Running sums, from zero or from the statistics of a probe that was interrupted; memory does not grow with the samples."""
+
+    def __init__(self, model: ModelFacts, subtasks: tuple[str, ...], start: LayerStatistics | None = None) -> None:
+        self._model, self._subtasks = model, subtasks
+        shapes, kinds = array_shapes(len(subtasks), model.layers, model.hidden_size), {"samples": np.int64, "tokens": np.int64}
+        self._arrays = {
+            name: getattr(start, name).copy() if start else np.zeros(shape, kinds.get(name, np.float64)) for name, shape in shapes.items()
+        }
+
+    def add(self, subtasks: Sequence[str], sums: SampleSums) -> None:
+        """Add one sample of each of the `subtasks`, in the order of the batch."""
+        for sample, name in enumerate(subtasks):
+            row = self._subtasks.index(name)
+            self._arrays["samples"][row] += 1
+            self._arrays["tokens"][row] += sums.tokens[sample].astype(np.int64)
+            self._arrays["cosine_square_sum"][row] += sums.cosine[sample] ** 2
+            for summed in SUMMED:
+                self._arrays[f"{summed}_sum"][row] += getattr(sums, summed)[sample]
+
+    def statistics(self, record: ProbeRecord) -> LayerStatistics:
+        """What was added so far, as a value of its own."""
+        return LayerStatistics(self._model, record, self._subtasks, **{name: array.copy() for name, array in self._arrays.items()})
 
 
 class LayerRecorder:

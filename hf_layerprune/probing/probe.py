@@ -1,11 +1,10 @@
-"""The probe: run every picture and question through the model, and sum up what each decoder layer did."""
+"""The probe: run every image and question through the model, and sum up what each decoder layer did."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,13 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import LISTED, Tolerance, UnusableRecord
+from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.probing.accumulate import Accumulator
-from hf_layerprune.probing.capture import SampleSums, recording
-from hf_layerprune.probing.probe_set import ProbeSet, beyond_limit
-from hf_layerprune.probing.store import StatisticsStore
+from hf_layerprune.probing.capture import Accumulator, SampleSums, recording
+from hf_layerprune.probing.probe_set import ProbeSet, read_statistics
 
-LISTED = 100  # bad records that are named; the others are only counted
 SAVING_SHARE = 0.05  # of the time, at most, goes into keeping what was measured
 
 
@@ -43,79 +40,83 @@ def probe(
     facts: ModelFacts,
     probe_set: ProbeSet,
     load: Callable[[], ProbedModel],
+    tolerance: Tolerance,
     *,
-    max_bad: Decimal = Decimal("0.01"),
-    store: StatisticsStore | None = None,
+    store: Entry | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> LayerStatistics:
-    """Measure a model over a probe set, going on where an interrupted probe of the same key in `store` ended.
+    """Measure a model over a probe set, resuming an interrupted probe that `store` keeps.
 
-    load: called once the probe set is known to be usable; progress: told of pictures done and in all; say: given lines for
-    people, such as that a batch was halved. Raises ProbeError when more than `max_bad` of a domain's pictures cannot be used.
+    load: called once the probe set is known to be usable
+    tolerance: for the unusable images of each domain
+    store: where its statistics are kept; those of an interrupted probe say in `probe_set` under "done" how many images that are
+    progress: told of images done and in all
+    say: given lines for people, such as that a batch was halved
+
+    Raises DataError if too many images are unusable, ProbeError if a single question takes more memory than there is.
     """
-    run = _Run(facts, probe_set, max_bad, say, store.partial() if store else None)
+    run = _Run(facts, probe_set, tolerance, say, read_statistics(store.partial) if store else None)
     total = sum(len(source) for source in probe_set.sources.values())
     if run.done:
-        say(f"going on with an interrupted probe: {run.done} of {total} images are done")
+        say(f"resuming an interrupted probe: {run.done} of {total} images are done")
     loaded, saved, cost = load(), time.monotonic(), 0.0
-    for index, (domain, number) in enumerate(_pictures(probe_set)):
+    for index, (domain, number) in enumerate(_images(probe_set)):
         progress(index, total)
         if index < run.done:
             continue
         run.measure(loaded, domain, number)
         if store and time.monotonic() - saved > cost / SAVING_SHARE:
             before = time.monotonic()
-            store.keep_partial(run.statistics(loaded, done=run.done))
+            store.write_partial(run.statistics(loaded, done=run.done).content)
             saved = time.monotonic()
             cost = saved - before
     progress(total, total)
     statistics = run.statistics(loaded)
     if store:
-        store.keep_finished(statistics)
+        store.write(statistics.content)
     return statistics
 
 
-def _pictures(probe_set: ProbeSet) -> Iterator[tuple[Domain, int]]:
-    for domain in probe_set.domains:
-        for number in range(len(probe_set.sources[domain])):
+def _images(probe_set: ProbeSet) -> Iterator[tuple[Domain, int]]:
+    for domain, source in probe_set.sources.items():
+        for number in range(len(source)):
             yield domain, number
 
 
 class _Run:
-    """The state of one probe: the sums, how many pictures are done, and which could not be used."""
+    """The state of one probe: the sums, how many images are done, and which could not be used."""
 
     def __init__(
-        self, facts: ModelFacts, probe_set: ProbeSet, max_bad: Decimal, say: Callable[[str], None], begun: LayerStatistics | None
+        self, facts: ModelFacts, probe_set: ProbeSet, tolerance: Tolerance, say: Callable[[str], None], begun: LayerStatistics | None
     ) -> None:
-        self._probe_set, self._max_bad, self._say = probe_set, max_bad, say
+        self._probe_set, self._tolerance, self._say = probe_set, tolerance, say
         names = tuple(name for domain in probe_set.domains for name in subtasks(domain))
         self._sums = Accumulator(facts, names, begun)
         self._parts = 1
         self.done: int = begun.record.probe_set["done"] if begun else 0
         self._skipped: list[str] = list(begun.record.skipped) if begun else []
         self._counts: dict[str, int] = dict(begun.record.skipped_count) if begun else dict.fromkeys(probe_set.domains, 0)
-        self._refuse_beyond("; ".join(self._skipped[:3]))
+        probe_set.check_unusable(self._counts, self._skipped, tolerance)
 
     def measure(self, loaded: ProbedModel, domain: Domain, number: int) -> None:
-        """Ask one picture all the questions of its domain; all of its samples count, or none."""
+        """Ask all the questions of an image's domain; all of its samples count, or none."""
         try:
             image = self._probe_set.sources[domain].image(number)
             for names, sums in self._measured(loaded, domain, number, image):
                 self._sums.add(names, sums)
-        except BadRecord as bad:
-            self._skip(domain, str(bad))
+        except UnusableRecord as problem:
+            self._skip(domain, str(problem))
         self.done += 1
 
     def statistics(self, loaded: ProbedModel, done: int | None = None) -> LayerStatistics:
-        """The sums so far; with `done`, as a part that a later run can go on from."""
+        """The sums so far; with `done`, as a part that a later run can resume."""
         described = self._probe_set.describe() | ({} if done is None else {"done": done})
         return self._sums.statistics(ProbeRecord(described, loaded.settings, tuple(self._skipped), dict(self._counts)))
 
     def _measured(self, loaded: ProbedModel, domain: Domain, number: int, image: Image.Image) -> list[tuple[tuple[str, ...], SampleSums]]:
-        label = self._probe_set.sources[domain].label(number)
+        label, names = self._probe_set.sources[domain].label(number), subtasks(domain)
         while True:
-            names = subtasks(domain)
             chunks = [tuple(part.tolist()) for part in np.array_split(np.array(names), min(self._parts, len(names)))]
             try:
                 return [(chunk, _forward(loaded, domain, chunk, image, label)) for chunk in chunks]
@@ -128,32 +129,28 @@ class _Run:
         if self._parts >= most:
             raise ProbeError(f"{label}: out of memory with a single question. Use smaller images, --dtype bfloat16 or another --device.")
         self._parts *= 2
-        self._say(f"out of memory: going on with batches of {-(-most // self._parts)}")
+        self._say(f"out of memory: continuing with batches of {-(-most // self._parts)}")
 
     def _skip(self, domain: Domain, reason: str) -> None:
         self._counts[domain] += 1
         if len(self._skipped) < LISTED:
             self._skipped.append(reason)
-        self._refuse_beyond(reason)
-
-    def _refuse_beyond(self, reasons: str) -> None:
-        if beyond := beyond_limit(self._probe_set, self._counts, self._max_bad):
-            raise ProbeError(f"{reasons}. {beyond}")
+        self._probe_set.check_unusable(self._counts, [reason], self._tolerance)
 
 
 def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image: Image.Image, label: str) -> SampleSums:
-    """One forward pass of a picture with some of its domain's questions. BadRecord if it yields no numbers."""
+    """One forward pass of an image with some of its domain's questions. UnusableRecord if its activations are not finite."""
     device = next(loaded.model.parameters()).device
     try:
         batch = encode_questions(loaded.processor, image, [prompts()[domain][name] for name in names], device)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
-        raise BadRecord(f"{label}: the model's image processor refuses it ({error})") from error
+        raise UnusableRecord(f"{label}: the model's image processor refuses it ({error})") from error
     with torch.inference_mode(), recording(loaded.layers, batch) as recorder:
         loaded.model(**batch.inputs, use_cache=False, logits_to_keep=1)
     sums = recorder.sums()
     if problem := sums.problem():
         sample, layer, kind = problem
-        raise BadRecord(f"{label}: {kind} at decoder layer {layer}, asked {names[sample]}")
+        raise UnusableRecord(f"{label}: {kind} at decoder layer {layer}, asked {names[sample]}")
     return sums
 
 

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """An empty folder for pictures."""
-    folder = tmp_path / "pictures"
+    """An empty folder for images."""
+    folder = tmp_path / "images"
     folder.mkdir()
     return folder

@@ -136,7 +136,7 @@ def ask(hub: DatasetHub, home: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 
     yield ask
     child.stdin.close()
-    assert child.wait(20) == 0
+    assert child.wait(300) == 0
 
 
 Ask = Callable[..., dict[str, Any]]

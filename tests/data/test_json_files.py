@@ -1,4 +1,4 @@
-"""Lines and lists of JSON: every record found where it stands, the bad ones named, the file never held whole."""
+"""Lines and lists of JSON: every record found where it stands, unusable ones named, the file never held whole."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.data.json_files import open_json
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import DataError
 
 values = st.recursive(
@@ -56,7 +56,7 @@ def test_lines_by_their_number(tmp_path: Path) -> None:
     assert [table.record(number).label for number in (0, 5)] == ["q.jsonl, line 2", "q.jsonl, line 8"]
     assert table.record(5).fields == {"a": 2} and table.record(0).folder == tmp_path and table.origin == "q.jsonl"
     for number, said in ((1, "line 3: not valid JSON"), (2, "line 4: a JSON list"), (3, "line 6: not valid"), (4, "line 7: not valid")):
-        with pytest.raises(BadRecord, match=f"q.jsonl, {said}"):
+        with pytest.raises(UnusableRecord, match=f"q.jsonl, {said}"):
             table.record(number)
     with pytest.raises(IndexError):
         table.record(6)
@@ -76,7 +76,7 @@ def test_one_endless_line(tmp_path: Path) -> None:
     for name, unit in (("a.jsonl", "line"), ("b.json", "item")):
         table = open_json(tmp_path / name)
         assert len(table) == 3 and table.record(2).fields == {"a": 3}
-        with pytest.raises(BadRecord, match=f"{name}, {unit} 2: longer than 16,777,216 bytes"):
+        with pytest.raises(UnusableRecord, match=f"{name}, {unit} 2: longer than 16,777,216 bytes"):
             table.record(1)
 
 
@@ -85,18 +85,28 @@ def test_one_endless_line(tmp_path: Path) -> None:
     [
         (b'{"a": 1}', "must hold a list.*name it .jsonl"),
         (b"", "must hold a list"),
+        (b"x[]", "must hold a list"),
         (b"[]", "no record in that file"),
-        (b'[{"a": 1}', "at byte 9: expected ',' or ']' after item 1"),
-        (b'[{"a": 1} {"a": 2}]', "at byte 10: expected ','"),
-        (b'[{"a": 1}, {"a": }]', "item 2, at byte 11"),
-        (b'[{"a": 1}]]', "at byte 10: something follows"),
-        (b"[" * 100_000, "item 1, at byte 1"),
+        (b'[{"a": 1}', "its list must end.*The last whole item is number 0"),
+        (b'[{"a": 1}, {"a": "', "The last whole item is number 1"),
+        (b'[{"a": 1}}', "its list must end"),
+        (b'[{"a": 1}]]', "its list must end, at the end of the file"),
+        (b"[" * 100_000, "The last whole item is number 0"),
     ],
 )
 def test_damaged_lists(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(DataError, match=said):
         open_json(tmp_path / "a.json")
+
+
+def test_a_damaged_item_is_one_unusable_record(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'[{"a": "[,\\"]"}, {"a": }, {"b": 1} {"c": 2}, , [3, {}], {"a": 2},]')
+    table = open_json(tmp_path / "a.json")
+    assert table.record(0).fields == {"a": '[,"]'} and table.record(5).fields == {"a": 2} and len(table) == 7
+    for index, said in ((1, "not valid"), (2, "not valid"), (3, "not valid"), (4, "a JSON list"), (6, "not valid")):
+        with pytest.raises(UnusableRecord, match=f"a.json, item {index + 1}: {said}"):
+            table.record(index)
 
 
 def test_no_lines(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import RecordTable
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
@@ -77,61 +78,63 @@ def test_a_share_of_each_file(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
+    """Copied once into an Arrow file, and read from there by row, whatever the Parquet file's row groups are."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    rows = [{"n": number, "image": {"bytes": b"\x00%d" % number, "path": f"{number}.png"}} for number in range(23)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet", row_group_size=4)
-    table = open_table(DataSpec(str(tmp_path / "a.parquet")))
-    assert [dict(table.record(index).fields) for index in range(23)] == rows
-    copy = pickle.loads(pickle.dumps(table))
-    assert copy.record(22).fields == rows[22] and copy.record(22).label == "a.parquet, row 22" and copy.digest == table.digest
-    assert len(pickle.dumps(table)) < 2000  # what was read stays here
-    content = (tmp_path / "a.parquet").read_bytes()
-    (tmp_path / "short.parquet").write_bytes(content[:-20])
-    with pytest.raises(DataError, match=r"short\.parquet: cannot be read as Parquet"):
-        open_table(DataSpec(str(tmp_path / "short.parquet")))
-    pq.write_table(pa.Table.from_pylist(rows[:0], schema=pa.schema([("n", pa.int64())])), tmp_path / "none.parquet")
-    with pytest.raises(DataError, match="no row"):
-        open_table(DataSpec(str(tmp_path / "none.parquet")))
-
-
-def test_parquet_of_large_row_groups(tmp_path: Path) -> None:
-    """A row costs a row group: 40 rows of 512 KiB in one are copied once into small ones, and read as before."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    rows = [{"n": number, "image": np.random.RandomState(number).bytes(1 << 19)} for number in range(40)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    pytest.importorskip("datasets")
+    rows = [
+        {"n": number, "image": {"bytes": b"\x00%d" % number, "path": f"{number}.png"}, "kind": "ab"[number % 2]} for number in range(230)
+    ]
+    kinds = pa.array([row["kind"] for row in rows]).dictionary_encode()
+    pq.write_table(pa.Table.from_pylist(rows).set_column(2, "kind", kinds), tmp_path / "a.parquet", row_group_size=40)
     said: list[str] = []
     spec, cache = DataSpec(str(tmp_path / "a.parquet")), tmp_path / "cache"
-    plain, first, again = open_table(spec), open_table(spec, cache=cache, say=said.append), open_table(spec, cache=cache, say=said.append)
-    assert len(said) == 1 and plain.digest == first.digest == again.digest and plain.origin == again.origin
-    for index in (39, 0, 17):
-        assert plain.record(index) == again.record(index) and again.record(index).fields["image"] == rows[index]["image"]
-    (copy,) = cache.rglob("*.parquet")
-    assert pq.ParquetFile(copy).metadata.row_group(0).num_rows == 16
+    table, again = (open_table(spec, cache=cache, say=said.append) for _ in range(2))
+    assert [dict(table.record(index).fields) for index in range(230)] == rows and len(said) == 1
+    assert table.digest == again.digest == hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest()
+    assert table.record(0).folder == tmp_path and table.origin == "a.parquet"
+    copy = pickle.loads(pickle.dumps(table))
+    assert copy.record(229).fields == rows[229] and copy.record(229).label == "a.parquet, row 229" and copy.digest == table.digest
+    assert len(pickle.dumps(table)) < 5000  # what was read stays here
+    with pytest.raises(IndexError):
+        table.record(230)
 
 
-def test_parquet_damaged_within(tmp_path: Path) -> None:
-    """One row group of several is overwritten: its rows are bad, the others are not."""
+def test_unusable_parquet(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "a.parquet"
-    pq.write_table(
-        pa.Table.from_pylist([{"text": f"{number:04}" * 50} for number in range(30)]), path, row_group_size=10, compression="SNAPPY"
-    )
+    pytest.importorskip("datasets")
+    path, cache = tmp_path / "a.parquet", tmp_path / "cache"
+    pq.write_table(pa.table({"text": [f"{number:04}" * 50 for number in range(30)]}), path, row_group_size=10, compression="SNAPPY")
+    content = bytearray(path.read_bytes())
+    (tmp_path / "short.parquet").write_bytes(content[:-20])
     column = pq.ParquetFile(path).metadata.row_group(1).column(0)
     start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
-    content = bytearray(path.read_bytes())
     content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
-    path.write_bytes(content)
-    table = open_table(DataSpec(str(path)))
-    assert table.record(0).fields["text"][:4] == "0000" and table.record(29).fields["text"][:4] == "0029"
-    with pytest.raises(BadRecord, match=r"a\.parquet, row 15: cannot be read"):
-        table.record(15)
+    (tmp_path / "spoilt.parquet").write_bytes(content)
+    for name in ("short", "spoilt"):
+        with pytest.raises(DataError, match=rf"{name}\.parquet: cannot be read as Parquet"):
+            open_table(DataSpec(str(tmp_path / f"{name}.parquet")), cache=cache)
+    pq.write_table(pa.schema([("n", pa.int64())]).empty_table(), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="no row"):
+        open_table(DataSpec(str(tmp_path / "none.parquet")), cache=cache)
+
+
+def test_a_row_that_cannot_be_decoded(tmp_path: Path) -> None:
+    """A text that is not UTF-8 makes its row unusable, and no other."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pytest.importorskip("datasets")
+    texts = pa.array([b"one", b"\xff\xfe", b"three"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    table = open_table(DataSpec(str(tmp_path / "a.parquet")), cache=tmp_path / "cache")
+    assert [table.record(index).fields["text"] for index in (0, 2)] == ["one", "three"]
+    with pytest.raises(UnusableRecord, match=r"a\.parquet, row 1: cannot be read"):
+        table.record(1)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "me/set"])
 def test_without_the_package_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r'need the package datasets: pip install "hf-layerprune\[train\]"'):
         open_table(DataSpec(name), cache=tmp_path)
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_used_is_counted_and_told(tmp_path: Path) -> None:
     assert len(data) == 92 == report.samples
     reasons = data.report.reasons
     assert [reason.split(":")[0] for reason in reasons[:2]] == ["bag.jsonl, line 51", "bag.jsonl, line 52"]
-    assert reasons[2].startswith("bag.jsonl, line 53 (broken.png): not a picture") and "tokens at least, more than 200" in reasons[3]
+    assert reasons[2].startswith("bag.jsonl, line 53 (broken.png): not an image") and "tokens at least, more than 200" in reasons[3]
     assert len(reasons) == 5
 
 

@@ -264,5 +264,5 @@ def test_an_image_that_the_processor_refuses() -> None:
 
 def test_an_image_that_cannot_be_decoded() -> None:
     broken: Any = Turn("user", (ImageRef(b"nonsense", None, "x"), "a"))
-    with pytest.raises(BadRecord, match="x: not a picture"):
+    with pytest.raises(BadRecord, match="x: not an image"):
         ENCODER.encode(Conversation("x", (broken, Turn("assistant", ("b",)))))

@@ -1,9 +1,8 @@
-"""The probe as a whole: its statistics are what numpy makes of each picture and question, taken one at a time."""
+"""The probe as a whole: its statistics are what numpy makes of each image and question, taken one at a time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune import LayerPruner, LayerStatistics
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import prompts
-from hf_layerprune.errors import ProbeError
+from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.errors import DataError, ProbeError
 from hf_layerprune.mini.generator import draw_image
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.probing.probe import ProbedModel, probe
-from hf_layerprune.probing.probe_set import ProbeSet, synthetic_probe_set
-from hf_layerprune.probing.store import StatisticsStore
+from hf_layerprune.probing.probe_set import ProbeSet, read_statistics, synthetic_probe_set
 
 CPU = torch.device("cpu")
 
@@ -37,8 +36,8 @@ def loaded(mini_model: PreTrainedModel, mini_processor: ProcessorMixin) -> Probe
     return ProbedModel(mini_model, mini_processor, mini_model.model.language_model.layers, {"test": True})
 
 
-def run(facts: ModelFacts, loaded: ProbedModel, pictures: ProbeSet, **options: Any) -> LayerStatistics:
-    return probe(facts, pictures, lambda: loaded, **options)
+def run(facts: ModelFacts, loaded: ProbedModel, images: ProbeSet, max_bad: str = "1%", **options: Any) -> LayerStatistics:
+    return probe(facts, images, lambda: loaded, Tolerance.parse(max_bad), **options)
 
 
 def test_statistics_are_the_sums_over_samples(facts: ModelFacts, loaded: ProbedModel) -> None:
@@ -85,11 +84,11 @@ def halving_model(loaded: ProbedModel, most: int, error: Exception) -> Any:
     "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_out_of_memory_halves_the_batch_and_says_so_once(facts: ModelFacts, loaded: ProbedModel, most: int, error: Exception) -> None:
-    pictures, said, done = synthetic_probe_set(64, 2), [], []
-    whole = run(facts, loaded, pictures)
+    images, said, done = synthetic_probe_set(64, 2), [], []
+    whole = run(facts, loaded, images)
     handle = halving_model(loaded, most, error)
     try:
-        halved = run(facts, loaded, pictures, say=said.append, progress=lambda n, total: done.append(n))
+        halved = run(facts, loaded, images, say=said.append, progress=lambda n, total: done.append(n))
     finally:
         handle.remove()
     assert [line.split()[-1] for line in said] == {3: ["3"], 2: ["3", "2"], 1: ["3", "2", "1"]}[most]
@@ -118,7 +117,7 @@ def test_another_fault_is_not_taken_for_memory(facts: ModelFacts, loaded: Probed
 
 
 @pytest.mark.parametrize(
-    ("images", "share", "bad", "stops"),
+    ("count", "share", "unusable", "stops"),
     [
         (32, "0.01", 1, True),
         (4, "0.25", 1, False),
@@ -128,9 +127,9 @@ def test_another_fault_is_not_taken_for_memory(facts: ModelFacts, loaded: Probed
         (3, "0.34", 1, False),
     ],
 )
-def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, images: int, share: str, bad: int, stops: bool) -> None:
-    """floor(share x images of the domain) may be bad: one of a hundred, and of 32 none."""
-    left = [bad]
+def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, count: int, share: str, unusable: int, stops: bool) -> None:
+    """floor(share x images of the domain) may be unusable: one of a hundred, and of 32 none."""
+    left = [unusable]
 
     def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if left[0] == 0:
@@ -139,63 +138,67 @@ def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, im
         return output * torch.nan
 
     handle = loaded.layers[7].register_forward_hook(hook)
-    pictures = replace(synthetic_probe_set(64, images), sources={"math": synthetic_probe_set(64, images).sources["math"]})
+    images = replace(synthetic_probe_set(64, count), sources={"math": synthetic_probe_set(64, count).sources["math"]})
     try:
         if stops:
-            reason = rf"synthetic math {bad - 1}: NaN.* decoder layer 7, asked math-cot. That makes {bad} bad of {images} math"
-            with pytest.raises(ProbeError, match=reason):
-                run(facts, loaded, pictures, max_bad=Decimal(share))
+            reason = (
+                rf"synthetic math {unusable - 1}: NaN.* decoder layer 7, asked math-cot. That makes {unusable} unusable of {count} math"
+            )
+            with pytest.raises(DataError, match=reason):
+                run(facts, loaded, images, share)
             return
-        statistics = run(facts, loaded, pictures, max_bad=Decimal(share))
+        statistics = run(facts, loaded, images, share)
     finally:
         handle.remove()
-    assert statistics.samples.tolist() == [images - bad] * 5  # all of a picture's questions count, or none
-    assert statistics.record.skipped_count == {"math": bad}
-    assert len(statistics.record.skipped) == bad and "decoder layer 7" in statistics.record.skipped[0]
+    assert statistics.samples.tolist() == [count - unusable] * 5  # all of an image's questions count, or none
+    assert statistics.record.skipped_count == {"math": unusable}
+    assert len(statistics.record.skipped) == unusable and "decoder layer 7" in statistics.record.skipped[0]
     assert np.isfinite(statistics.cosine("math")).all()
 
 
 def test_a_stored_probe_goes_on_where_it_ended(facts: ModelFacts, loaded: ProbedModel, tmp_path: Path) -> None:
-    """Interrupted at the third picture: the first two are kept, and only the others are measured by the next run."""
-    pictures, store = synthetic_probe_set(64, 3), StatisticsStore.of(tmp_path, "model", "set", {})
-    whole = run(facts, loaded, pictures)
+    """Interrupted at the third image: the first two are kept, and only the others are measured by the next run."""
+    images = synthetic_probe_set(64, 3)
+    store = images.entry(tmp_path, "model", {})
+    whole = run(facts, loaded, images)
 
     def interrupt(done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(facts, loaded, pictures, store=store, progress=interrupt)
-    part = store.partial()
-    assert part is not None and store.finished() is None
+        run(facts, loaded, images, store=store, progress=interrupt)
+    part = read_statistics(store.partial)
+    assert part is not None and not store.path.exists()
     done = part.record.probe_set["done"]
     assert 1 <= done <= 3 and part.samples[0] == done
     calls: list[int] = []
     handle = loaded.model.register_forward_pre_hook(lambda module, args: calls.append(1))
     try:
-        resumed = run(facts, loaded, pictures, store=store)
+        resumed = run(facts, loaded, images, store=store)
     finally:
         handle.remove()
     assert len(calls) == 6 - done
-    assert resumed.content == whole.content == store.finished().content
-    assert store.partial() is None and len(list(tmp_path.iterdir())) == 1
+    assert resumed.content == whole.content == store.path.read_bytes()
+    assert list(tmp_path.iterdir()) == [store.path]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"no statistics at all"])
 def test_a_damaged_store_counts_as_empty(facts: ModelFacts, loaded: ProbedModel, tmp_path: Path, content: bytes) -> None:
-    store = StatisticsStore.of(tmp_path, "model", "set", {})
-    for name in (f"{store.key}.safetensors", f"{store.key}.partial.safetensors"):
-        (tmp_path / name).write_bytes(content)
-    assert store.finished() is None and store.partial() is None
-    assert run(facts, loaded, synthetic_probe_set(64, 1), store=store).samples.tolist() == [1] * 9
-    assert store.finished() is not None
+    images = synthetic_probe_set(64, 1)
+    store = images.entry(tmp_path, "model", {})
+    for path in (store.path, store.partial):
+        path.write_bytes(content)
+    assert read_statistics(store.path) is None and read_statistics(store.partial) is None
+    assert run(facts, loaded, images, store=store).samples.tolist() == [1] * 9
+    assert read_statistics(store.path) is not None
 
 
-def test_stores_of_different_settings_are_apart(tmp_path: Path) -> None:
-    keys = {
-        StatisticsStore.of(tmp_path, model, pictures, settings).key
+def test_entries_of_different_settings_are_apart(tmp_path: Path) -> None:
+    paths = {
+        synthetic_probe_set(64, count).entry(tmp_path, model, settings).path
         for model in ("a", "b")
-        for pictures in ("c", "d")
+        for count in (1, 2)
         for settings in ({"dtype": "float32"}, {"dtype": "bfloat16"})
     }
-    assert len(keys) == 8
+    assert len(paths) == 8

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,15 @@ from picture_files import HEIC, SVG, animated, bomb, cmyk, grey16, palette_with_
 from PIL import Image
 
 from hf_layerprune import LayerPruner
-from hf_layerprune.data.image_files import BadRecord
-from hf_layerprune.data.limits import parse_max_bad
-from hf_layerprune.errors import DataError, ProbeError, UsageError
-from hf_layerprune.probing.probe_set import probe_set_of_files, synthetic_probe_set
+from hf_layerprune.data.limits import Tolerance, UnusableRecord
+from hf_layerprune.errors import DataError, UsageError
+from hf_layerprune.mini import model_path
+from hf_layerprune.probing.options import ProbeOptions
+from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, synthetic_probe_set
+
+
+def opened(**options: Any) -> ProbeSet:
+    return open_probe_set(ProbeOptions(**options), model_path())
 
 
 def folder_of(place: Path, count: int) -> Path:
@@ -24,107 +31,110 @@ def folder_of(place: Path, count: int) -> Path:
     return place
 
 
-def test_synthetic_pictures_are_drawn_from_the_seed() -> None:
+def test_synthetic_images_are_drawn_from_the_seed() -> None:
     one, same, other = (synthetic_probe_set(64, 3, seed=seed) for seed in (0, 0, 1))
     for domain in ("math", "nonmath"):
-        pictures = [[np.asarray(pictures.sources[domain].image(n)) for n in range(3)] for pictures in (one, same, other)]
-        assert all(map(np.array_equal, pictures[0], pictures[1])) and not any(map(np.array_equal, pictures[0], pictures[2]))
-        assert {picture.shape for picture in pictures[0]} == {(64, 64, 3)} and not np.array_equal(*pictures[0][:2])
+        images = [[np.asarray(images.sources[domain].image(n)) for n in range(3)] for images in (one, same, other)]
+        assert all(map(np.array_equal, images[0], images[1])) and not any(map(np.array_equal, images[0], images[2]))
+        assert {image.shape for image in images[0]} == {(64, 64, 3)} and not np.array_equal(*images[0][:2])
     assert one.fingerprint == same.fingerprint != other.fingerprint
     assert len({synthetic_probe_set(size, count).fingerprint for size in (64, 448) for count in (3, 4)}) == 4
-    assert one.synthetic and one.passes == 3 * 5 + 3 * 4
+    assert one.passes == 3 * 5 + 3 * 4
     assert synthetic_probe_set().passes == 288 and len(synthetic_probe_set().sources["math"]) == 32
 
 
-def test_the_pictures_of_mini_have_its_own_size() -> None:
-    pictures = LayerPruner.from_pretrained("mini", statistics_folder=None).probe_set()
-    assert pictures.sources["math"].image(0).size == (64, 64)
+def test_the_images_of_mini_have_its_own_size() -> None:
+    assert opened().sources["math"].image(0).size == (64, 64)
 
 
 def test_a_folder_a_domain(place: Path) -> None:
-    pictures = probe_set_of_files({"math": folder_of(place, 5)})
-    assert pictures.domains == ("math",) and pictures.passes == 25 and not pictures.synthetic
-    assert pictures.describe()["domains"] == {"math": {"origin": "pictures", "images": 5}}
-    assert probe_set_of_files({"math": place}, 3).passes == 15
-    assert probe_set_of_files({"nonmath": place, "math": place}).domains == ("math", "nonmath")
+    images = opened(math_images=folder_of(place, 5))
+    assert images.domains == ("math",) and images.passes == 25
+    assert images.describe()["domains"] == {"math": {"origin": "images", "images": 5}}
+    assert opened(math_images=place, samples=3).passes == 15
+    assert opened(general_images=place, math_images=place).domains == ("math", "nonmath")
 
 
-def test_of_one_picture(place: Path) -> None:
-    assert probe_set_of_files({"nonmath": folder_of(place, 1)}).passes == 4
+def test_of_one_image(place: Path) -> None:
+    assert opened(general_images=folder_of(place, 1)).passes == 4
 
 
 def test_at_most_the_papers_thousand(place: Path) -> None:
     for number in range(1003):
         (place / f"{number:04}.png").touch()
-    assert len(probe_set_of_files({"math": place}).sources["math"]) == 1000
-    assert len(probe_set_of_files({"math": place}, 1002).sources["math"]) == 1002
+    assert len(opened(math_images=place).sources["math"]) == 1000
+    assert len(opened(math_images=place, samples=1002).sources["math"]) == 1002
 
 
 def test_fewer_than_asked_for(place: Path) -> None:
     folder_of(place, 4)
-    with pytest.raises(DataError, match=r"pictures: 4 images, fewer than --samples 5\. .* --allow-fewer"):
-        probe_set_of_files({"math": place}, 5)
-    assert len(probe_set_of_files({"math": place}, 5, allow_fewer=True).sources["math"]) == 4
-    assert len(probe_set_of_files({"math": place}, 4).sources["math"]) == 4
+    with pytest.raises(DataError, match=r"images: 4 images, fewer than --samples 5\. .* --allow-fewer"):
+        opened(math_images=place, samples=5)
+    assert len(opened(math_images=place, samples=5, allow_fewer=True).sources["math"]) == 4
+    assert len(opened(math_images=place, samples=4).sources["math"]) == 4
 
 
 @pytest.mark.parametrize("samples", [0, -3])
-def test_no_samples_at_all(place: Path, samples: int) -> None:
+def test_no_samples_at_all(samples: int) -> None:
     with pytest.raises(UsageError, match="at least 1"):
-        probe_set_of_files({"math": folder_of(place, 1)}, samples)
-    with pytest.raises(UsageError, match="at least 1"):
-        synthetic_probe_set(64, samples)
+        ProbeOptions(samples=samples)
 
 
 def test_places_that_are_none(place: Path) -> None:
     plain(place / "one.png")
-    for name, word in (("nowhere", "no such folder"), ("one.png", "neither a folder nor a .jsonl"), ("nowhere.jsonl", "cannot be read")):
+    os.mkfifo(place / "pipe.jsonl")
+    for name, word in (
+        ("nowhere", "no such folder"),
+        ("one.png", "neither a folder nor a .jsonl"),
+        ("nowhere.jsonl", "no such folder"),
+        ("pipe.jsonl", "neither a folder nor"),
+    ):
         with pytest.raises(DataError, match=word):
-            probe_set_of_files({"math": place / name})
+            opened(math_images=place / name)
 
 
 def test_the_fingerprint_follows_content_names_and_domain(place: Path) -> None:
-    first = probe_set_of_files({"math": folder_of(place, 3)}).fingerprint
-    assert probe_set_of_files({"math": place}).fingerprint == first
-    seen = {first, probe_set_of_files({"nonmath": place}).fingerprint, probe_set_of_files({"math": place}, 2).fingerprint}
+    first = opened(math_images=folder_of(place, 3)).fingerprint
+    assert opened(math_images=place).fingerprint == first
+    seen = {first, opened(general_images=place).fingerprint, opened(math_images=place, samples=2).fingerprint}
     content = (place / "0001.png").read_bytes()
     (place / "0001.png").write_bytes(content + b"\0")
-    seen.add(probe_set_of_files({"math": place}).fingerprint)
+    seen.add(opened(math_images=place).fingerprint)
     (place / "0001.png").write_bytes(content)
     (place / "0002.png").rename(place / "0003.png")
-    seen.add(probe_set_of_files({"math": place}).fingerprint)
+    seen.add(opened(math_images=place).fingerprint)
     (place / "0003.png").unlink()
     (place / "0003.png").symlink_to("0003.png")
-    seen.add(probe_set_of_files({"math": place}).fingerprint)
+    seen.add(opened(math_images=place).fingerprint)
     assert len(seen) == 6
 
 
-def test_bad_records_are_only_found_when_they_are_looked_at(place: Path) -> None:
+def test_unusable_records_are_only_found_when_they_are_looked_at(place: Path) -> None:
     plain(place / "good.png")
     lines = ["{", json.dumps({"image": "x" * 5000}), json.dumps({"image": "good.png"})]
     (place / "set.jsonl").write_text("\n".join(lines))
-    source = probe_set_of_files({"math": place / "set.jsonl"}).sources["math"]
+    source = opened(math_images=place / "set.jsonl").sources["math"]
     assert len(source) == 3 and source.digest and source.image(2).size == (12, 8)
     for number in (0, 1):
-        with pytest.raises(BadRecord, match=f"line {number + 1}"):
+        with pytest.raises(UnusableRecord, match=f"line {number + 1}"):
             source.image(number)
 
 
 @pytest.mark.parametrize(
     ("text", "share"), [("1%", "0.01"), ("0.01", "0.01"), ("0", "0"), ("0%", "0"), ("99.9%", "0.999"), ("12.5%", "0.125")]
 )
-def test_shares_that_may_be_bad(text: str, share: str) -> None:
-    assert parse_max_bad(text) == Decimal(share)
+def test_shares_that_may_be_unusable(text: str, share: str) -> None:
+    assert ProbeOptions(max_bad=text).tolerance == Tolerance(Decimal(share))
 
 
 @pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "abc", "nan", "sNaN", "inf", "1 %%", "1e400", "0,01"])
 def test_shares_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match=r"--max-bad.*such as 1% or 0.01"):
-        parse_max_bad(text)
+        ProbeOptions(max_bad=text)
 
 
-def strangers(place: Path) -> tuple[int, int]:
-    """A folder of 9 pictures that decode, whatever they are, and 6 that do not."""
+def odd_images(place: Path) -> tuple[int, int]:
+    """A folder of 9 images that decode, whatever they are, and 6 that do not."""
     plain(place / "plain.png")
     animated(place / "animated.gif")
     cmyk(place / "cmyk.jpg")
@@ -137,15 +147,15 @@ def strangers(place: Path) -> tuple[int, int]:
     (place / "vector.svg").write_bytes(SVG)
     (place / "phone.heic").write_bytes(HEIC)
     (place / "empty.png").write_bytes(b"")
-    (place / "text.png").write_bytes(b"not a picture")
+    (place / "text.png").write_bytes(b"not an image")
     bomb(place / "bomb.png")
     Image.new("RGB", (20_000, 3)).save(place / "strip.png")  # decodes, but the model's image processor takes no such ratio
     return 9, 6
 
 
-def test_a_probe_over_whatever_strangers_send(place: Path) -> None:
+def test_a_probe_over_odd_and_hostile_images(place: Path) -> None:
     """Through the real model: what can be seen is measured, what cannot is counted and listed with its reason."""
-    good, bad = strangers(place)
+    good, bad = odd_images(place)
     pruner = LayerPruner.from_pretrained("mini", statistics_folder=None)
     statistics = pruner.probe(general_images=place, max_bad="40%")
     assert statistics.samples.tolist() == [good] * 4 and statistics.domains == ("nonmath",)
@@ -153,17 +163,17 @@ def test_a_probe_over_whatever_strangers_send(place: Path) -> None:
     names = {line.split(":")[0] for line in statistics.record.skipped}
     assert names == {"vector.svg", "phone.heic", "empty.png", "text.png", "bomb.png", "strip.png"}
     assert np.isfinite(statistics.cosine("nonmath")).all() and (np.abs(statistics.cosine("nonmath")) <= 1).all()
-    with pytest.raises(ProbeError, match=r"That makes 6 bad of 15 nonmath images, more than the 5 that --max-bad 39% allows"):
+    with pytest.raises(DataError, match=r"That makes 6 unusable of 15 nonmath images, more than the 5 that --max-bad 39% allows"):
         pruner.probe(general_images=place, max_bad="39%")
-    with pytest.raises(ProbeError, match=r"bomb.png.*That makes 1 bad of 15 nonmath images, more than the 0 that --max-bad 1% allows"):
+    with pytest.raises(DataError, match=r"bomb.png.*That makes 1 unusable of 15 nonmath images, more than the 0 that --max-bad 1% allows"):
         pruner.probe(general_images=place)
 
 
-def test_statistics_with_more_bad_ones_than_allowed_are_not_reused(place: Path, tmp_path: Path) -> None:
+def test_statistics_with_more_unusable_images_than_allowed_are_not_reused(place: Path, tmp_path: Path) -> None:
     """What a lenient run kept does not slip past a strict one."""
     folder_of(place, 3)
-    (place / "text.png").write_bytes(b"not a picture")
+    (place / "text.png").write_bytes(b"not an image")
     pruner = LayerPruner.from_pretrained("mini", statistics_folder=tmp_path / "kept")
     assert pruner.probe(math_images=place, max_bad="25%").samples[0] == 3
-    with pytest.raises(ProbeError, match=r"text.png.*--max-bad 1% allows"):
+    with pytest.raises(DataError, match=r"text.png.*--max-bad 1% allows"):
         pruner.probe(math_images=place)

@@ -1,0 +1,49 @@
+"""What a probe is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.errors import UsageError
+
+
+def _shown(help: str, unit: str = "", default: str = "") -> dict[str, str]:
+    """What the command line shows of a field. unit: of its values, or all of them with | between; default: in words, where its value
+    does not say it."""
+    return {"help": help, "unit": unit, "default": default}
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """The options of a probe; UsageError for a value that cannot be honoured."""
+
+    math_images: Path | None = field(default=None, metadata=_shown("Folder or JSONL of math images.", "PLACE", "synthetic ones"))
+    general_images: Path | None = field(default=None, metadata=_shown("Folder or JSONL of other images.", "PLACE", "synthetic ones"))
+    samples: int | None = field(
+        default=None, metadata=_shown("Images a domain.", "N", "32 synthetic; all of your own, at most 1,000 as in the paper")
+    )
+    allow_fewer: bool = field(default=False, metadata=_shown("Continue with fewer images than --samples."))
+    max_bad: str = field(default="1%", metadata=_shown("Share of a domain's images that may be unusable.", "SHARE"))
+    no_cache: bool = field(default=False, metadata=_shown("Neither reuse statistics of an earlier run nor keep these."))
+    device: str = field(default="auto", metadata=_shown("Where to run the model.", "auto|cuda|mps|cpu"))
+    dtype: str = field(default="auto", metadata=_shown("Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's"))
+
+    def __post_init__(self) -> None:
+        if self.samples is not None and self.samples < 1:
+            raise UsageError(f"--samples {self.samples}: at least 1 image a domain is needed.")
+        self.tolerance  # noqa: B018  # refused before anything is opened
+
+    @cached_property
+    def tolerance(self) -> Tolerance:
+        """`max_bad`, parsed."""
+        return Tolerance.parse(self.max_bad)
+
+    @property
+    def places(self) -> Mapping[str, Path]:
+        """The folder or file of each domain that was given one."""
+        given = {"math": self.math_images, "nonmath": self.general_images}
+        return {domain: place for domain, place in given.items() if place is not None}
