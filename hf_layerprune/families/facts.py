@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.errors import FamilyError, UsageError, shown
+from hf_layerprune.errors import FamilyError, shown
 from hf_layerprune.families import family_for
 from hf_layerprune.families.family import Family
 from hf_layerprune.families.lookup import find, numbers_below, positive, section
@@ -34,32 +33,6 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
         deepstack_layers=min(len(_taps(family, config, where)), layers),
         original_layers=_lineage(config, layers, where),
     )
-
-
-def protected_layers(facts: ModelFacts, protect: str) -> tuple[int, ...]:
-    """The layers that `protect` names, ascending.
-
-    protect: "default" (first, last and the layers that DeepStack features follow), "none", or a list by comma of
-    first, last, deepstack, layer numbers and ranges ("first,last,7,9-11"). UsageError for anything else.
-    """
-    words = {"first": {0}, "last": {facts.layers - 1}, "deepstack": set(range(facts.deepstack_layers))}
-    if protect == "none":
-        return ()
-    chosen: set[int] = set()
-    for part in ("first,last,deepstack" if protect == "default" else protect).split(","):
-        chosen |= words[part.strip()] if part.strip() in words else _layer_range(part.strip(), facts.layers, protect)
-    return tuple(sorted(chosen))
-
-
-def _layer_range(part: str, layers: int, protect: str) -> set[int]:
-    match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, layers)
-    if not first <= last < layers:
-        raise UsageError(
-            f"--protect {shown(protect)}: expected default or none alone, or a list of first, last, deepstack, layers from 0 to "
-            f"{layers - 1} and ranges such as 3-5, by commas; {shown(part)} is none of these."
-        )
-    return set(range(first, last + 1))
 
 
 def _refuse_quantized(config: Mapping[str, Any], text: Mapping[str, Any], where: str) -> None:

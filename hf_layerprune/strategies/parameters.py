@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hf_layerprune.errors import StrategyError, UsageError, shown
-from hf_layerprune.strategies.nearest import known_names
+from hf_layerprune.registry import known_names
 from hf_layerprune.strategies.strategy import Strategy
 
 

@@ -8,9 +8,9 @@ import pytest
 from tiny_checkpoint import make_config
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.errors import FamilyError, UsageError
+from hf_layerprune.errors import FamilyError
 from hf_layerprune.families import family_for
-from hf_layerprune.families.facts import model_facts, protected_layers
+from hf_layerprune.families.facts import model_facts
 
 SOURCE = SourceRef("tiny", None, "0" * 64)
 
@@ -130,29 +130,3 @@ def test_unknown_family(config: dict[str, Any], message: str) -> None:
     with pytest.raises(FamilyError, match=message) as caught:
         family_for(config, "config.json")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
-
-
-PROTECTED = {
-    "default": (0, 1, 2, 11),
-    "none": (),
-    "first": (0,),
-    "first,last": (0, 11),
-    "deepstack": (0, 1, 2),
-    "first, last, 7,9-10": (0, 7, 9, 10, 11),
-    "5,5,4-6": (4, 5, 6),
-    "0-11": tuple(range(12)),
-}
-
-
-@pytest.mark.parametrize(("protect", "layers"), PROTECTED.items(), ids=PROTECTED)
-def test_protected(protect: str, layers: tuple[int, ...]) -> None:
-    assert protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect) == layers
-
-
-@pytest.mark.parametrize(
-    "protect", ["", "first,", "frist", "12", "3-12", "5-3", "-1", "1-2-3", "1.5", "none,first", "²", "9" * 5000, "a\nb"]
-)
-def test_not_protected(protect: str) -> None:
-    with pytest.raises(UsageError, match="layers from 0 to 11") as caught:
-        protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect)
-    assert "\n" not in str(caught.value)

@@ -30,7 +30,7 @@ class Puppet:
     def __init__(self, result: Any) -> None:
         self.result = result
 
-    def select(self, statistics: Any, free: tuple[int, ...], k: int, parameters: Any) -> Any:
+    def select(self, evidence: Any, free: tuple[int, ...], k: int, parameters: Any) -> Any:
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
