@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from hf_layerprune.errors import LayerPruneError
+from hf_layerprune.errors import LayerPruneError, UsageError, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -48,18 +48,20 @@ class Registry(Generic[T]):
         """All names, sorted."""
         return tuple(sorted({*self.ours, *(point.name for point in self._points())}))
 
-    def package_of(self, name: str) -> str | None:
-        """The package that a name comes from, None for an unknown one; `error` if two packages claim it. Loads nothing."""
+    def package_of(self, name: str) -> str:
+        """The package that a name comes from. Loads nothing. UsageError for an unknown name; `error` if two packages claim it."""
         packages = [OURS] * (name in self.ours) + sorted(_package(point) for point in self._points() if point.name == name)
         if len(packages) > 1:
             raise self.error(f"two {self.kinds} are named {name!r}, of the packages {' and '.join(packages)}. Uninstall all but one.")
-        return packages[0] if packages else None
+        if not packages:
+            raise UsageError(f"no {self.kind} {shown(name)}. {known_names(name, self.names())}")
+        return packages[0]
 
-    def find(self, name: str) -> T | None:
-        """The object of a name, None for an unknown one; `error` naming the package if two claim it or it cannot be used."""
+    def find(self, name: str) -> T:
+        """The object of a name; raises as `package_of` does, and `error` naming the package if it does not load or cannot serve."""
         package = self.package_of(name)
-        if package is None or name in self.ours:
-            return self.ours.get(name)
+        if name in self.ours:
+            return self.ours[name]
         who = f"{self.kind} {name!r} of package {package!r}"
         try:
             found = next(point for point in self._points() if point.name == name).load()

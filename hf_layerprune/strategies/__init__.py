@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 
-from hf_layerprune.errors import StrategyError, UsageError, shown
-from hf_layerprune.registry import OURS, Registry, known_names
+from hf_layerprune.errors import StrategyError, shown
+from hf_layerprune.registry import Registry
 from hf_layerprune.strategies.cosine import CosineStrategy, MixedStrategy, equation_9
 from hf_layerprune.strategies.interlace import InterlaceStrategy
 from hf_layerprune.strategies.parameters import field_types, parse_parameters
@@ -15,7 +15,6 @@ from hf_layerprune.strategies.random import RandomStrategy
 from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy, needed_domains, unknown_needs
 
 __all__ = [
-    "OURS",
     "STRATEGIES",
     "Evidence",
     "Selection",
@@ -48,16 +47,12 @@ def find_strategy(name: str) -> Strategy:
 
     Raises UsageError for an unknown name; StrategyError if two packages claim it, or if another package's does not load.
     """
-    if strategy := _REGISTRY.find(name):
-        return strategy
-    raise UsageError(f"no strategy {shown(name)}. {known_names(name, known_strategies())}")
+    return _REGISTRY.find(name)
 
 
 def package_of(name: str) -> str:
     """The one package that a strategy comes from; raises as `find_strategy` does, but loads nothing."""
-    if package := _REGISTRY.package_of(name):
-        return package
-    raise UsageError(f"no strategy {shown(name)}. {known_names(name, known_strategies())}")
+    return _REGISTRY.package_of(name)
 
 
 def _problem(strategy: object, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Strategies of strangers that return nonsense or fail: named with their package, and nothing of it reaches a plan."""
+"""Strategies of other packages that return nonsense or fail: named with their package, and nothing of it reaches a plan."""
 
 from __future__ import annotations
 
