@@ -162,7 +162,7 @@ class LayerPruner:
         places = {"math": math_images, "nonmath": general_images}
         given = {domain: Path(place) for domain, place in places.items() if place is not None}
         if given:
-            return probe_set_of_files(given, samples, allow_fewer)  # type: ignore[arg-type]
+            return probe_set_of_files(given, samples, allow_fewer)
         return synthetic_probe_set(picture_size(self.checkpoint.path), samples)
 
     def _store(self, pictures: ProbeSet, device: str) -> StatisticsStore | None:

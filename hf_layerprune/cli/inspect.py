@@ -33,9 +33,8 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")
     tied = "tied" if checkpoint.tied else "not tied"
     console.say(f"{model_line(checkpoint)} · {size(checkpoint.total_bytes)} · embeddings {tied}")
-    console.say(
-        f"protected by default: {format_layers(protected)} (first, last, and the {facts.deepstack_layers} that receive DeepStack features)"
-    )
+    fed = f", and the {facts.deepstack_layers} that receive DeepStack features" if facts.deepstack_layers else ""
+    console.say(f"protected by default: {format_layers(protected)} (first, last{fed})")
     if facts.original_layers is not None:
         console.say(f"already pruned: its layers are {format_layers(facts.original_layers)} of the first ancestor")
     console.say(f"\n budget  {'removes':>8}  {'layers left':>11}  {'parameters':>10}  {'on disk':>9}")

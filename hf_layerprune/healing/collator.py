@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_layerprune.healing.encoding import IGNORED, TOKEN_KEYS, EncodedSample
+from hf_layerprune.healing.encoding import IGNORED, EncodedSample, token_keys
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,18 @@ class Collator:
     """
 
     padding: int
+    token_keys: frozenset[str]
 
     @classmethod
     def of(cls, processor: Any) -> Collator:
         """With the padding token of a processor's tokenizer, or where it has none its end token, or 0: they are masked anyway."""
         tokenizer = processor.tokenizer
-        return cls(next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0))
+        padding = next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
+        return cls(padding, token_keys(processor))
 
     def __call__(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         keys = dict.fromkeys(key for sample in samples for key in sample)
-        return {key: self._padded(key, samples) if key in TOKEN_KEYS else _joined(key, samples) for key in keys}
+        return {key: self._padded(key, samples) if key in self.token_keys else _joined(key, samples) for key in keys}
 
     def _padded(self, key: str, samples: Sequence[EncodedSample]) -> Int[Tensor, "batch token"]:
         fillers = {"input_ids": self.padding, "labels": IGNORED}

@@ -20,13 +20,18 @@ from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, Picture, Turn
 from hf_layerprune.healing.picture_sizes import PictureSizes
+from hf_layerprune.models.processor import image_token_id, image_tokens
 
 IGNORED = -100  # the label of a token that the loss leaves out
-TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels")  # [token]; all others are pictures'
 
 EncodedSample = dict[str, Tensor]
 """input_ids, labels, attention_mask, mm_token_type_ids: int64 [T]; and with N pictures of P patches in all
 pixel_values: float32 [P, d], image_grid_thw: int64 [N, 3]."""
+
+
+def token_keys(processor: Any) -> frozenset[str]:
+    """What a sample has with one entry a token; everything else is of its pictures."""
+    return frozenset({"input_ids", "attention_mask", "labels", *image_tokens(processor).inputs})
 
 
 class TooLong(BadRecord):
@@ -89,7 +94,8 @@ class ChatEncoder:
         if drawn.limit is not None:
             options["images_kwargs"] = self._sizes.options(drawn.limit)
         made = self.processor(text=[drawn.text], return_tensors="pt", **options)
-        sample = {key: value[0] if key in TOKEN_KEYS else value for key, value in made.items()}
+        keys = token_keys(self.processor)
+        sample = {key: value[0] if key in keys else value for key, value in made.items()}
         expected = torch.from_numpy(np.repeat(drawn.tokens, drawn.counts))
         if not torch.equal(sample["input_ids"], expected):
             raise ModelError(f"{conversation.label}: the processor's tokens are not those of its text with its pictures' tokens filled in.")
@@ -168,7 +174,7 @@ class ChatEncoder:
 
     @cached_property
     def _image_token(self) -> int:
-        return int(self.processor.image_token_id)
+        return image_token_id(self.processor)
 
     @cached_property
     def _control(self) -> Int[np.ndarray, "control"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,4 +43,5 @@ class Accumulator:
 
     def statistics(self, record: ProbeRecord) -> LayerStatistics:
         """What was added so far, as a value of its own."""
-        return LayerStatistics(self._model, record, self._subtasks, **{name: array.copy() for name, array in self._arrays.items()})
+        arrays: dict[str, Any] = {name: array.copy() for name, array in self._arrays.items()}
+        return LayerStatistics(self._model, record, self._subtasks, **arrays)

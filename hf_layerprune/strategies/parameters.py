@@ -61,7 +61,7 @@ def _read(value: object, kind: Any) -> Any:
     if not isinstance(value, (str, int, float) if kind is float else (str, kind)) or (isinstance(value, bool) and kind is not bool):
         raise TypeError
     if kind is bool:
-        return value if isinstance(value, bool) else {"true": True, "false": False}[value]
+        return value if isinstance(value, bool) else {"true": True, "false": False}[str(value)]
     read = kind(value)
     if kind is float and not math.isfinite(read):
         raise ValueError
