@@ -105,9 +105,8 @@ def random_model(folder: Path) -> int:
     import torch
     from safetensors.torch import save_file
 
-    from hf_layerprune.families import family_for
-    from hf_layerprune.families.tensors import expected_tensors
     from hf_layerprune.mini import model_path
+    from hf_layerprune.models.loading import parameter_shapes
 
     shutil.copytree(model_path(), folder)
     config = json.loads((folder / "config.json").read_text())
@@ -119,7 +118,7 @@ def random_model(folder: Path) -> int:
     config["text_config"].pop("layer_types", None)
     config["vision_config"]["out_hidden_size"] = 1024
     (folder / "config.json").write_text(json.dumps(config))
-    shapes = expected_tensors(family_for(config, "benchmark"), config, "benchmark")
+    shapes = parameter_shapes(config, "benchmark")
     torch.manual_seed(0)
     save_file(
         {name: torch.randn(shape).mul_(0.02).bfloat16() for name, shape in shapes.items()}, folder / "model.safetensors", {"format": "pt"}

@@ -24,8 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.families import family_for
-from hf_layerprune.families.tensors import expected_tensors
+from hf_layerprune.models.loading import parameter_shapes
 
 SHARD_BYTES = 4_000_000_000  # of tensors
 LARGE_VISION = (27, 1152, 4304, [8, 16, 24])  # depth, hidden, intermediate, DeepStack
@@ -91,7 +90,7 @@ def split(tensors: dict[str, tuple[int, ...]]) -> list[dict[str, int]]:
 def make_sparse(folder: Path, shape: str) -> tuple[int, int]:
     """A checkpoint of true headers and holes for tensors; the number of its shards, and of its parameters."""
     config = config_of(shape)
-    tensors = expected_tensors(family_for(config, "benchmark"), config, "benchmark")
+    tensors = parameter_shapes(config, "benchmark")
     folder.mkdir()
     shards, places = split(tensors), {}
     for number, shard in enumerate(shards, 1):

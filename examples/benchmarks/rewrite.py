@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.families import family_for
-from hf_layerprune.families.tensors import expected_tensors
+from hf_layerprune.models.loading import parameter_shapes
 from hf_layerprune.strategies.planning import make_plan
 
 SHAPES = {  # of Qwen3-VL Instruct: layers, hidden, intermediate, attention heads, vision output
@@ -85,7 +84,7 @@ def make_source(folder: Path, shape: str) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, sizes in expected_tensors(family_for(config, "benchmark"), config, "benchmark").items():
+    for name, sizes in parameter_shapes(config, "benchmark").items():
         begin, end = end, end + 2 * math.prod(sizes)
         header[name] = {"dtype": "BF16", "shape": list(sizes), "data_offsets": [begin, end]}
     raw = json.dumps(header).encode()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.strategies import Selection
+from hf_layerprune.strategies import Evidence, Selection
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class DeepestStrategy:
     needs = frozenset[str]()
     parameters = DeepestParameters
 
-    def select(self, statistics: LayerStatistics | None, free: tuple[int, ...], k: int, parameters: DeepestParameters) -> Selection:
+    def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: DeepestParameters) -> Selection:
         """Remove the k deepest of the free layers below the spared ones."""
         candidates = free[: len(free) - parameters.spare]
         if len(candidates) < k:

@@ -42,7 +42,7 @@ class PruningPlan:
     """A decision to remove decoder layers from one exact checkpoint. Layer indices are the source's, ascending.
 
     scores: per layer in the paper's own orientation, None where the strategy gives none; score_meaning names them;
-    forced: protected layers that are removed all the same; tune, freeze: INTERLACE's sets, empty elsewhere;
+    forced: protected layers that are removed anyway; tune, freeze: INTERLACE's sets, empty elsewhere;
     relaxed: the strategy's spacing rule could not reach the budget and was widened, strict_drop is what it reached;
     statistics: sha256 of the statistics file the plan was made from, or None; original_layers: for each source layer its
     index in the first ancestor, or None if the source was never pruned.
@@ -158,7 +158,7 @@ def _check(plan: PruningPlan) -> None:
     if not drop or not keep:
         raise ArtifactError("the plan removes no layer." if not drop else "the plan removes every layer.")
     if unforced := sorted(drop & set(plan.protected) - set(plan.forced)):
-        raise ArtifactError(f"the plan drops layer {unforced[0]}, which it protects; list it under 'forced' to remove it all the same.")
+        raise ArtifactError(f"the plan drops layer {unforced[0]}, which it protects; list it under 'forced' to remove it anyway.")
     if len(drop) != plan.budget.layers:
         raise ArtifactError(f"the plan's budget is {plan.budget.layers} layers, but it drops {len(drop)}.")
     if lost := sorted((set(plan.tune) | set(plan.freeze)) & drop):

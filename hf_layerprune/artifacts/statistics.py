@@ -72,6 +72,7 @@ class LayerStatistics:
     triplet_cosine_sum [T, L - 2]: over tokens, cos(input of layer i, output of layer i + 2) (INTERLACE, eq. 1);
     last_token_cosine_sum [T, L, L]: over samples, of the last token, cos(input of layer i, output of layer j), 0 where j < i;
     input_pool_sum, output_pool_sum [T, L, d]: over samples, of the mean over a sample's tokens.
+    other_domains: the domain of each subtask that is none of the nine built-in ones.
     """
 
     model: ModelFacts
@@ -86,10 +87,14 @@ class LayerStatistics:
     last_token_cosine_sum: Sums
     input_pool_sum: Sums
     output_pool_sum: Sums
+    other_domains: Mapping[str, Domain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.subtasks if name not in _KNOWN_SUBTASKS or self.subtasks.count(name) > 1]:
-            raise ArtifactError(f"the statistics hold the subtask {unknown[0]!r}, which is none of the nine or stands there twice.")
+        known = {*_BUILT_IN, *self.other_domains}
+        if unknown := [name for name in self.subtasks if name not in known or self.subtasks.count(name) > 1]:
+            raise ArtifactError(f"the statistics hold the subtask {unknown[0]!r}, which has no domain or is a duplicate.")
+        if stray := sorted(_BUILT_IN.intersection(self.other_domains) | {*self.other_domains}.difference(self.subtasks)):
+            raise ArtifactError(f"the statistics give the subtask {stray[0]!r} a domain, but it is built in or was not probed.")
         for name, shape in array_shapes(len(self.subtasks), self.model.layers, self.model.hidden_size).items():
             array = getattr(self, name)
             kind = np.int64 if name in ("samples", "tokens") else np.float64
@@ -102,9 +107,11 @@ class LayerStatistics:
 
     @property
     def domains(self) -> tuple[Domain, ...]:
-        """The domains of which every subtask was probed."""
+        """The domains of which every subtask was probed: the built-in ones first, then by name."""
         probed = {name for name, count in zip(self.subtasks, self.samples, strict=True) if count}
-        return tuple(domain for domain in DOMAINS if probed.issuperset(subtasks(domain)))
+        missing = {self.other_domains[name] for name in self.other_domains if name not in probed}
+        others = sorted({*self.other_domains.values()} - missing - {*DOMAINS})
+        return (*(domain for domain in DOMAINS if domain not in missing and probed.issuperset(subtasks(domain))), *others)
 
     def cosine(self, domain: Domain, kind: str = "all") -> Float[np.ndarray, "layer"]:
         """S_l of a domain: the mean over its samples of their token-mean cosine (domain-aware paper, eq. 6 and 7)."""
@@ -119,11 +126,11 @@ class LayerStatistics:
         return np.asarray(np.sqrt(np.maximum(spread, 0) / count))
 
     def token_cosine(self) -> Float[np.ndarray, "layer"]:
-        """S_layer of INTERLACE: the mean of the cosine over all tokens of all samples of both domains."""
+        """S_layer of INTERLACE: the mean of the cosine over all tokens of all samples of all domains."""
         return np.asarray(self.token_cosine_sum[:, 0].sum(0) / self.tokens[:, 0].sum())
 
     def triplet_cosine(self) -> Float[np.ndarray, "triplet"]:
-        """S_triplet of INTERLACE, eq. 1: entry i is that of the layers i, i + 1, i + 2, over all tokens of both domains."""
+        """S_triplet of INTERLACE, eq. 1: entry i is that of the layers i, i + 1, i + 2, over all tokens of all domains."""
         return np.asarray(self.triplet_cosine_sum.sum(0) / self.tokens[:, 0].sum())
 
     def last_token_cosine(self, domain: Domain) -> Float[np.ndarray, "layer layer"]:
@@ -138,12 +145,12 @@ class LayerStatistics:
 
     def merge(self, other: LayerStatistics) -> LayerStatistics:
         """The statistics of both parts of one probe set; ArtifactError if they are not of one model and one probe set."""
-        if self.model != other.model or self.subtasks != other.subtasks or self.record.probe_set != other.record.probe_set:
+        same = all(getattr(self, key) == getattr(other, key) for key in ("model", "subtasks", "other_domains"))
+        if not same or self.record.probe_set != other.record.probe_set:
             raise ArtifactError("the two statistics are of different models or probe sets and cannot be merged.")
         sums = {name: getattr(self, name) + getattr(other, name) for name in _ARRAYS}
-        counts: dict[str, int] = {
-            domain: self.record.skipped_count.get(domain, 0) + other.record.skipped_count.get(domain, 0) for domain in DOMAINS
-        }
+        mine, theirs = self.record.skipped_count, other.record.skipped_count
+        counts = {name: mine.get(name, 0) + theirs.get(name, 0) for name in dict.fromkeys((*DOMAINS, *mine, *theirs))}
         skipped = (*self.record.skipped, *other.record.skipped)[:100]
         return replace(self, **sums, record=replace(self.record, skipped=skipped, skipped_count=counts))
 
@@ -154,6 +161,7 @@ class LayerStatistics:
             "format": STATISTICS_FORMAT,
             "model": self.model.to_dict(),
             "subtasks": list(self.subtasks),
+            **({"domains": dict(self.other_domains)} if self.other_domains else {}),
             "probe_set": dict(self.record.probe_set),
             "settings": dict(self.record.settings),
             "skipped": list(self.record.skipped),
@@ -188,18 +196,20 @@ class LayerStatistics:
             probe_set, settings, counts = (dict(provenance[key]) for key in ("probe_set", "settings", "skipped_count"))
             record = ProbeRecord(probe_set, settings, tuple(provenance["skipped"]), counts)
             model = ModelFacts.from_dict(provenance["model"], where)
-            return cls(model, record, tuple(provenance["subtasks"]), **{name: arrays[name] for name in _ARRAYS})
+            others = {str(name): str(domain) for name, domain in provenance.get("domains", {}).items()}
+            return cls(model, record, tuple(provenance["subtasks"]), **{name: arrays[name] for name in _ARRAYS}, other_domains=others)
         except ArtifactError as error:
             raise ArtifactError(f"{where}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{where}: not a whole statistics file ({error!r}). Probe again, or pass the right file.") from error
 
     def _rows(self, domain: Domain) -> list[int]:
-        rows = [row for row, name in enumerate(self.subtasks) if domain_of(name) == domain and self.samples[row]]
+        domains = [self.other_domains.get(name) or domain_of(name) for name in self.subtasks]
+        rows = [row for row, found in enumerate(domains) if found == domain and self.samples[row]]
         if not rows:
             raise ArtifactError(f"the statistics hold no samples of the {domain} domain.")
         return rows
 
 
-_KNOWN_SUBTASKS = frozenset(name for domain in DOMAINS for name in subtasks(domain))
-_ARRAYS = tuple(item.name for item in fields(LayerStatistics) if item.name not in ("model", "record", "subtasks"))
+_BUILT_IN = frozenset(name for domain in DOMAINS for name in subtasks(domain))
+_ARRAYS = tuple(item.name for item in fields(LayerStatistics) if item.name not in ("model", "record", "subtasks", "other_domains"))

@@ -41,7 +41,7 @@ def shorten_config(config: dict[str, Any], plan: PruningPlan, family: Family) ->
     the lineage. Vision taps count layers of the vision tower and stay.
     """
     short = copy.deepcopy(config)
-    text = find(short, family.text)
+    text = find(short, family.text_path(short))
     for key in family.per_layer:
         if text.get(key) is not None:
             text[key] = [text[key][layer] for layer in plan.keep]

@@ -84,7 +84,7 @@ class Checkpoint:
     @property
     def tied(self) -> bool:
         """Whether the output layer is the input embedding: no tensor of its own is on disk."""
-        return self.family.head not in self.tensors
+        return self.family.heads.isdisjoint(self.tensors)
 
     @property
     def total_bytes(self) -> int:
@@ -113,7 +113,7 @@ class Checkpoint:
 
 def _count(family: Family, config: Mapping[str, Any], path: Path, reader: ShardReader) -> str:
     """How many layers the tensors hold, as a sentence, where the config says nothing that could be a number of layers."""
-    if is_depth(find(config, f"{family.text}.{family.depth}")):
+    if is_depth(find(config, family.depth_path(config))):
         return ""
     try:
         shards = read_shards(path, reader)

@@ -35,7 +35,7 @@ class NewShard:
 
 
 def kept_names(family: Family, keep: Sequence[int], names: Iterable[str]) -> dict[str, str]:
-    """New name -> name in the source, for every tensor that stays. Only decoder layers, by the family's prefix, are renumbered."""
+    """New name -> name in the source, for every tensor that stays. Only decoder layers, by the family's prefixes, are renumbered."""
     position = {layer: index for index, layer in enumerate(keep)}
     kept = {}
     for name in names:
@@ -43,7 +43,7 @@ def kept_names(family: Family, keep: Sequence[int], names: Iterable[str]) -> dic
         if place is None:
             kept[name] = name
         elif place[0] in position:
-            kept[family.join(position[place[0]], place[1])] = name
+            kept[family.renumbered(name, position[place[0]])] = name
     return kept
 
 

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hf_layerprune.errors import SourceError
+from hf_layerprune.families.family import AUTO_CLASS
 
 TO_SAFETENSORS = (
-    'Convert it to safetensors first: python -c "from transformers import AutoModelForImageTextToText as M, AutoProcessor as P; '
+    f'Convert it to safetensors first: python -c "from transformers import {AUTO_CLASS} as M, AutoProcessor as P; '
     "M.from_pretrained('{0}').save_pretrained('NEW'); P.from_pretrained('{0}').save_pretrained('NEW')\""
 )
 

@@ -23,6 +23,7 @@ from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards
 from hf_layerprune.errors import SourceError, shown
 from hf_layerprune.families.facts import model_facts
+from hf_layerprune.registry import did_you_mean
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LICENSE*", "NOTICE*")
 WEIGHT_FILES = ("model*.safetensors",)
@@ -105,13 +106,11 @@ def _kind(path: Path) -> int | None:
 
 def _nearest(missing: Path) -> str:
     """What to do about a name that nothing has: the name that was meant, if one is near."""
-    from difflib import get_close_matches
-
-    names = []
+    names = ["mini"] * (len(missing.parts) == 1)
     with suppress(OSError), os.scandir(missing.parent) as entries:
-        names = [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if entry.is_dir()]
-    near = get_close_matches(missing.name, names + ["mini"] * (len(missing.parts) == 1), 1)
-    return f"Did you mean {shown(str(missing.with_name(near[0])))}?" if near else "Check the spelling."
+        names += [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if entry.is_dir()]
+    hint = did_you_mean(missing.name, names, lambda name: shown(str(missing.with_name(name))))
+    return hint.strip() or "Check the spelling."
 
 
 def _mini(inner: str) -> ResolvedSource:

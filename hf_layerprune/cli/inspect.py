@@ -27,16 +27,14 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     """
     from hf_layerprune.cli.report import count, model_line, reading_line, size
     from hf_layerprune.cli.source import open_description
-    from hf_layerprune.families.facts import protected_layers
-    from hf_layerprune.strategies.layer_lists import format_layers
+    from hf_layerprune.strategies.layer_lists import format_layers, protected_layers
 
     checkpoint, reading = open_description(console, source, **lookup)
     facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")
     tied = "tied" if checkpoint.tied else "not tied"
     console.say(f"{model_line(checkpoint)} · {size(checkpoint.total_bytes)} · embeddings {tied}")
-    console.say(
-        f"protected by default: {format_layers(protected)} (first, last, and the {facts.deepstack_layers} that receive DeepStack features)"
-    )
+    fed = f", and the {facts.deepstack_layers} that receive DeepStack features" if facts.deepstack_layers else ""
+    console.say(f"protected by default: {format_layers(protected)} (first, last{fed})")
     if facts.original_layers is not None:
         console.say(f"already pruned: its layers are {format_layers(facts.original_layers)} of the first ancestor")
     console.say(f"\n budget  {'removes':>8}  {'layers left':>11}  {'parameters':>10}  {'on disk':>9}")

@@ -15,6 +15,7 @@ import click
 from hf_layerprune import __version__
 from hf_layerprune.cli.console import Invocation
 from hf_layerprune.errors import LayerPruneError
+from hf_layerprune.registry import did_you_mean
 
 COMMANDS = (
     "inspect",
@@ -45,12 +46,9 @@ class CommandGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        from difflib import get_close_matches
-
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"no command {args[0]!r}.{hint} Known: {', '.join(COMMANDS)}.", ctx)
+            hint = did_you_mean(args[0], COMMANDS)
+            raise click.UsageError(f"no command {args[0]!r}. {hint}Known: {', '.join(COMMANDS)}.", ctx)
         return super().resolve_command(ctx, args)
 
 

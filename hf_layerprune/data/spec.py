@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
 from hf_layerprune.errors import UsageError, shown
+from hf_layerprune.registry import did_you_mean
 
 KEYS = ("subset", "split", "count", "weight", "revision")
 EXAMPLE = "questions.jsonl,count=1000 or lmms-lab/LLaVA-OneVision-Data,subset=CLEVR-Math(MathV360K),weight=0.5"
@@ -97,5 +97,4 @@ def _unknown(text: str, key: str, equals: str) -> UsageError:
     known = f"Known: {', '.join(KEYS)}. A comma that belongs to a name is written twice."
     if not equals:
         return UsageError(f"{shown(text)}: {shown(key)} is not key=value. {known}")
-    nearest = get_close_matches(key, KEYS, n=1)
-    return UsageError(f"{shown(text)}: no key {shown(key)}. {f'Did you mean {nearest[0]!r}? ' if nearest else ''}{known}")
+    return UsageError(f"{shown(text)}: no key {shown(key)}. {did_you_mean(key, KEYS)}{known}")

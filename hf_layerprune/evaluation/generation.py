@@ -16,6 +16,7 @@ from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
 from hf_layerprune.models.batches import chat_prompt, encode_for_answers
+from hf_layerprune.models.processor import image_tokens
 
 # A batch adds its sums up in another order than a single sample does. In fp32 that moved logits of mini by 1.5e-5 at most, 5 epsilons
 # of the largest; two tokens closer than 256 are a tie that the batch must not decide.
@@ -109,7 +110,7 @@ def _generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -
     """The answers, and the rows that a rounding error could have decided otherwise."""
     device = next(loaded.model.parameters()).device
     images, prompts = [one.image for one in questions], [one.prompt for one in questions]
-    if marked := [one for one in questions if getattr(loaded.processor, "image_token", "\0") in one.prompt]:
+    if marked := [one for one in questions if getattr(loaded.processor, image_tokens(loaded.processor).token) in one.prompt]:
         raise BadRecord(f"{marked[0].label}: the question holds the token that stands for a picture")
     try:
         batch = encode_for_answers(loaded.processor, images, prompts, device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hf_layerprune.evaluation.table_task import TableTask
 from hf_layerprune.families.lookup import find
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.lineage import comes_from_mini
+from hf_layerprune.registry import did_you_mean
 
 MAX_TOKENS = 1 << 16
 
@@ -87,8 +87,8 @@ def _open(name: str, options: TaskOptions, say: Callable[[str], None]) -> Task:
     spec = DataSpec.parse(name)
     if spec.name in ("mini", *MINI_TASKS):
         raise UsageError(f"--tasks {name}: the tasks of mini are {' and '.join(MINI_TASKS)}; --samples says how many of each.")
-    if not Path(spec.name).exists() and "/" not in spec.name and (near := get_close_matches(spec.name, MINI_TASKS, 1)):
-        raise UsageError(f"--tasks: no task and no file {shown(spec.name)}. Did you mean {near[0]!r}?")
+    if not Path(spec.name).exists() and "/" not in spec.name and (hint := did_you_mean(spec.name, MINI_TASKS)):
+        raise UsageError(f"--tasks: no task and no file {shown(spec.name)}. {hint.strip()}")
     table = _table(spec, options, say)
     named = spec.as_recorded(table.revision)
     return TableTask(Path(named.name).name, table, options.seed, options.scorer, options.max_new_tokens, str(named))

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.errors import FamilyError, UsageError, shown
-from hf_layerprune.families import family_for
+from hf_layerprune.errors import FamilyError, shown
+from hf_layerprune.families import declared_in, family_for
 from hf_layerprune.families.family import Family
-from hf_layerprune.families.lookup import find, numbers_below, positive, section
-from hf_layerprune.families.tensors import MAX_MODULES
+from hf_layerprune.families.lookup import find, joined, numbers_below, positive, section
 
 MIN_LAYERS = 3  # a first and a last layer, which every method keeps, and one to decide about
+MAX_MODULES = 10_000  # no decoder or tower is that deep; a hostile count must not become a loop of that length
 LINEAGE = "layer_pruning"
 
 
 def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> ModelFacts:
     """What a config says of its decoder; FamilyError naming `where`, the key and the value found if it cannot be trusted."""
     family = family_for(config, where)
-    text = section(config, family.text, where)
+    path = family.text_path(config)
+    text = section(config, path, where)
     _refuse_quantized(config, text, where)
-    _check_required(family, text, where)
-    layers = _depth(text.get(family.depth), f"{family.text}.{family.depth}", where)
-    _check_lists(family, text, layers, where)
-    _refuse_second_depth(family, config, layers, where)
+    _check_required(family, text, path, where)
+    layers = _depth(text.get(family.depth), family.depth_path(config), where)
+    _check_lists(family, text, path, layers, where)
+    if path:
+        _refuse_second_depth(family, config, layers, path, where)
     return ModelFacts(
         source=source,
         family=family.model_type,
@@ -34,32 +35,6 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
         deepstack_layers=min(len(_taps(family, config, where)), layers),
         original_layers=_lineage(config, layers, where),
     )
-
-
-def protected_layers(facts: ModelFacts, protect: str) -> tuple[int, ...]:
-    """The layers that `protect` names, ascending.
-
-    protect: "default" (first, last and the layers that DeepStack features follow), "none", or a list by comma of
-    first, last, deepstack, layer numbers and ranges ("first,last,7,9-11"). UsageError for anything else.
-    """
-    words = {"first": {0}, "last": {facts.layers - 1}, "deepstack": set(range(facts.deepstack_layers))}
-    if protect == "none":
-        return ()
-    chosen: set[int] = set()
-    for part in ("first,last,deepstack" if protect == "default" else protect).split(","):
-        chosen |= words[part.strip()] if part.strip() in words else _layer_range(part.strip(), facts.layers, protect)
-    return tuple(sorted(chosen))
-
-
-def _layer_range(part: str, layers: int, protect: str) -> set[int]:
-    match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, layers)
-    if not first <= last < layers:
-        raise UsageError(
-            f"--protect {shown(protect)}: expected default or none alone, or a list of first, last, deepstack, layers from 0 to "
-            f"{layers - 1} and ranges such as 3-5, by commas; {shown(part)} is none of these."
-        )
-    return set(range(first, last + 1))
 
 
 def _refuse_quantized(config: Mapping[str, Any], text: Mapping[str, Any], where: str) -> None:
@@ -72,12 +47,12 @@ def _refuse_quantized(config: Mapping[str, Any], text: Mapping[str, Any], where:
         )
 
 
-def _check_required(family: Family, text: Mapping[str, Any], where: str) -> None:
+def _check_required(family: Family, text: Mapping[str, Any], path: str, where: str) -> None:
     for key, value in family.required.items():
         found = text.get(key, value)
         if type(found) is not type(value) or found != value:
             raise FamilyError(
-                f"{where}: '{family.text}.{key}' is {shown(found)}, expected {value}: with another value a layer's number decides what "
+                f"{where}: {joined(path, key)!r} is {shown(found)}, expected {value}: with another value a layer's number decides what "
                 "it is made of, and the layers behind a removed one would no longer fit. Such models are not declared."
             )
 
@@ -93,24 +68,24 @@ def _depth(value: Any, path: str, where: str) -> int:
     return value
 
 
-def _check_lists(family: Family, text: Mapping[str, Any], layers: int, where: str) -> None:
+def _check_lists(family: Family, text: Mapping[str, Any], path: str, layers: int, where: str) -> None:
     for key in family.per_layer:
         value = text.get(key)
         if value is not None and (not isinstance(value, list) or len(value) != layers):
             found = f"{len(value)} entries" if isinstance(value, list) else shown(value)
-            raise FamilyError(f"{where}: '{family.text}.{key}' is {found}, expected a list of {layers}, one a layer. Correct config.json.")
+            raise FamilyError(f"{where}: {joined(path, key)!r} is {found}, expected a list of {layers}, one a layer. Correct config.json.")
     for key in family.layer_indices:
         value = text.get(key)
         if value is not None and not numbers_below(value, layers):
-            raise FamilyError(f"{where}: '{family.text}.{key}' is {shown(value)}, expected different layers from 0 to {layers - 1}.")
+            raise FamilyError(f"{where}: {joined(path, key)!r} is {shown(value)}, expected different layers from 0 to {layers - 1}.")
     declared = {*family.per_layer, *family.layer_indices, *family.other_lists}
     numbers = {str(layer) for layer in range(layers)}
-    for keys, value in _collections(text, ()):
+    for keys, value in _collections({key: value for key, value in text.items() if key != LINEAGE}, ()):
         per_layer = len(value) == layers and (isinstance(value, list) or value.keys() == numbers)
-        if per_layer and (path := ".".join(keys)) not in declared:
+        if per_layer and (name := ".".join(keys)) not in declared:
             raise FamilyError(
-                f"{where}: {shown(f'{family.text}.{path}')} has {layers} entries, as many as there are layers, and is not declared. Add it "
-                f"to per_layer, layer_indices or other_lists in hf_layerprune/families/{family.model_type}.py."
+                f"{where}: {shown(joined(path, name))} has {layers} entries, as many as there are layers, and is not declared. Add it "
+                f"to per_layer, layer_indices or other_lists in {declared_in(family)}."
             )
 
 
@@ -122,18 +97,31 @@ def _collections(value: Mapping[str, Any] | list[Any], keys: tuple[str, ...]) ->
             yield from _collections(item, (*keys, str(key)))
 
 
-def _refuse_second_depth(family: Family, config: Mapping[str, Any], layers: int, where: str) -> None:
+def _refuse_second_depth(family: Family, config: Mapping[str, Any], layers: int, path: str, where: str) -> None:
     """Refuse the depth a second time, beside the text section: nothing reads it there, so nothing would shorten it."""
     for key in (family.depth, *family.per_layer):
         value = config.get(key)
         if value == layers or (isinstance(value, list) and len(value) == layers):
             raise FamilyError(
-                f"{where}: {key!r} stands outside {family.text!r} too, as {shown(value)}, and would keep the old depth. Remove it there."
+                f"{where}: {key!r} stands outside {path!r} too, as {shown(value)}, and would keep the old depth. Remove it there."
             )
 
 
+def vision_layers(family: Family, config: Mapping[str, Any], where: str) -> int:
+    """The number of layers of the vision tower, 0 where the family does not say where it stands; FamilyError if it cannot be trusted."""
+    if family.vision_depth is None:
+        return 0
+    depth = positive(config, family.vision_depth, where)
+    if depth > MAX_MODULES:
+        raise FamilyError(f"{where}: {family.vision_depth!r} is {shown(depth)}, expected at most {MAX_MODULES:,}. Correct config.json.")
+    return depth
+
+
 def _taps(family: Family, config: Mapping[str, Any], where: str) -> list[int]:
-    taps, depth = find(config, family.deepstack), positive(config, family.vision_depth, where)
+    depth = vision_layers(family, config, where)
+    if family.deepstack is None:
+        return []
+    taps = find(config, family.deepstack)
     if not numbers_below(taps, depth):
         raise FamilyError(f"{where}: {family.deepstack!r} is {shown(taps)}, expected different vision layers from 0 to {depth - 1}.")
     return list(taps)

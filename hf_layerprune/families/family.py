@@ -1,78 +1,99 @@
-"""What an architecture is to this package: data about its config and its tensors, and no code of its own."""
+"""What an architecture is to this package: data about its config, its tensors' names and its images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_layerprune.families.lookup import find, joined
+
+AUTO_CLASS = "AutoModelForImageTextToText"  # of transformers, for all families that do not say otherwise
 
 
 @dataclass(frozen=True)
-class TensorGroup:
-    """The tensors of one module, or of every module of a numbered list.
+class Layout:
+    """One way in which a family's tensors are named on disk. Prefixes end with a dot."""
 
-    prefix: what their names begin with, `{}` standing for the module's number; shapes: the rest of the name to the shape,
-    dimensions apart by spaces, each a product of numbers and keys ("num_attention_heads*head_dim hidden_size") that are
-    looked up in the config's section `section` (a key that has several names as "new|old"); count: path in the config of the
-    number of modules, or of a list with one entry a module; when: a switch in the config (false if absent) and the value it
-    has when the tensors exist; listed: a list of module numbers in the config (empty if absent), and whether those modules
-    have the tensors (True) or all others have (False).
-    """
+    text: str  # of the decoder: its layers ("layers.N."), its embedding ("embed_tokens.") and its last norm ("norm.")
+    others: tuple[str, ...]  # of all other modules: vision tower, projector
+    blocks: str | None = None  # of the vision tower's numbered layers
+    head: str = "lm_head.weight"  # left out on disk where the config ties it to the embedding
 
-    prefix: str
-    section: str
-    shapes: Mapping[str, str]
-    count: str | None = None
-    when: tuple[str, bool] | None = None
-    listed: tuple[str, bool] | None = None
+    @property
+    def layers(self) -> str:
+        return f"{self.text}layers."
+
+    @property
+    def embedding(self) -> str:
+        return f"{self.text}embed_tokens.weight"
+
+    @property
+    def norm(self) -> str:
+        return f"{self.text}norm.weight"
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """How a family's processor marks images in a text. The names are attributes of the processor, but for `inputs`."""
+
+    processor: str  # its class in transformers
+    token: str = "image_token"  # the text of the token that stands for an image, or for a part of one
+    token_id: str = "image_token_id"  # its id
+    other_tokens: tuple[str, ...] = ("video_token",)  # other such texts that only the chat template may write
+    inputs: tuple[str, ...] = ("mm_token_type_ids", "token_type_ids")  # what it makes with one entry a token, besides ids and mask
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture. A path is keys of the config joined by dots; a key stands in the text section.
-
-    model_type, architectures: what config.json calls it; text: path of the decoder's section; depth, width: keys of L and d;
-    layer_prefix: what the names of decoder tensors on disk begin with, followed by the layer's number and a dot;
-    per_layer: keys of lists with one entry a layer, cut with the layers; layer_indices: keys of lists of layer numbers,
-    renumbered with the layers; other_lists: paths within the text section of lists, and of objects with numbers for keys,
-    that have nothing to do with layers, however long they are; deepstack: path of the vision taps, one for each of the first
-    decoder layers, whose features are added after that layer; vision_depth: path of the number of layers that the taps
-    count; head: the tensor that a tied config leaves out; embedding: the tensor it is then tied to; tied: path of the switch
-    that ties them; required: keys that must have this value where they are there at all, since with another one a layer's
-    number decides what it is made of; either_way: decoder tensors, by the rest of their names, whose last two dimensions some
-    writers exchange, and which transformers loads by their shape; tensors: all tensors of a checkpoint, by rule.
-    """
+    """One architecture. A path is keys of the config joined by dots; a key stands in the text section."""
 
     model_type: str
-    architectures: tuple[str, ...]
-    text: str
-    depth: str
-    width: str
-    layer_prefix: str
-    per_layer: tuple[str, ...]
-    layer_indices: tuple[str, ...]
-    other_lists: tuple[str, ...]
-    deepstack: str
-    vision_depth: str
-    head: str
-    embedding: str
-    tied: str
-    required: Mapping[str, int]
-    either_way: tuple[str, ...]
-    tensors: tuple[TensorGroup, ...]
+    architectures: tuple[str, ...]  # the classes that config.json may name
+    layouts: tuple[Layout, ...]  # a checkpoint has one of them
+    module: str  # path of the list of decoder layers in memory
+    images: ImageTokens
+    text: tuple[str, ...] = ("text_config",)  # paths of the decoder's section; the first that is there counts, "" is a flat config
+    depth: str = "num_hidden_layers"  # key of L
+    width: str = "hidden_size"  # key of d
+    per_layer: tuple[str, ...] = ()  # keys of lists with one entry a layer, cut with the layers
+    layer_indices: tuple[str, ...] = ()  # keys of lists of layer numbers, renumbered with the layers
+    other_lists: tuple[str, ...] = ()  # paths in the text section of lists that may have L entries and are not about layers
+    required: Mapping[str, int] = field(default_factory=dict)  # keys that must have this value, where they are there at all
+    tied: str = "tie_word_embeddings"  # path of the switch that ties the head to the embedding
+    vision_depth: str | None = None  # path of the number of the vision tower's layers
+    deepstack: str | None = None  # path of the vision taps, one for each first decoder layer whose output they are added to
+    auto_class: str = AUTO_CLASS
+    causal_prefix: bool = True  # a prompt's first tokens, images too, do not depend on what follows: they can be shared
+    projections: tuple[str, str] = ("self_attn.o_proj", "mlp.down_proj")  # the modules by which a layer adds to its input
+
+    @property
+    def heads(self) -> frozenset[str]:
+        """The names that the output layer may have on disk."""
+        return frozenset(layout.head for layout in self.layouts)
+
+    def text_path(self, config: Mapping[str, Any]) -> str:
+        """Where the decoder's section stands in a config; the first place of all where it is missing."""
+        return next((path for path in self.text if isinstance(find(config, path), Mapping)), self.text[0])
+
+    def depth_path(self, config: Mapping[str, Any]) -> str:
+        """Where the number of layers stands in a config."""
+        return joined(self.text_path(config), self.depth)
 
     def split(self, name: str) -> tuple[int, str] | None:
-        """A decoder tensor's layer number and the rest of its name (14, "mlp.up_proj.weight"), None for any other tensor."""
-        if not name.startswith(self.layer_prefix):
-            return None
-        number, _, rest = name[len(self.layer_prefix) :].partition(".")
-        # "07" and "²" are digits to int() or isdigit(), but transformers never writes them.
-        return (int(number), rest) if rest and number.isdecimal() and number == str(int(number[:9])) else None
+        """A decoder tensor's layer number and the rest of its name on disk (14, "mlp.up_proj.weight"), None for any other tensor."""
+        return next((place for layout in self.layouts if (place := numbered(name, layout.layers))), None)
 
-    def join(self, layer: int, rest: str) -> str:
-        """The inverse of `split`."""
-        return f"{self.layer_prefix}{layer}.{rest}"
+    def renumbered(self, name: str, layer: int) -> str:
+        """The name on disk that a decoder tensor has as part of another layer."""
+        prefix = next(layout.layers for layout in self.layouts if numbered(name, layout.layers))
+        return f"{prefix}{layer}.{name[len(prefix) :].partition('.')[2]}"
 
-    def layouts(self, name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """The shapes that a tensor may have on disk: the one that its rule gives, and for `either_way` its transpose."""
-        place = self.split(name)
-        return (shape, (*shape[:-2], shape[-1], shape[-2])) if place and place[1] in self.either_way else (shape,)
+
+def numbered(name: str, prefix: str) -> tuple[int, str] | None:
+    """The number that follows a prefix in a name, and the rest behind the next dot; None if there is none."""
+    if not name.startswith(prefix):
+        return None
+    number, _, rest = name[len(prefix) :].partition(".")
+    # "07" and "²" are digits to int() or isdigit(), but transformers never writes them.
+    return (int(number), rest) if rest and number.isdecimal() and number == str(int(number[:9])) else None

@@ -9,11 +9,16 @@ from hf_layerprune.errors import FamilyError, shown
 
 
 def find(config: Mapping[str, Any], path: str) -> Any:
-    """The value at a path of keys joined by dots, or None where a key is absent or its parent is no object."""
+    """The value at a path of keys joined by dots, or None where a key is absent or its parent is no object; "" is the config itself."""
     value: Any = config
-    for key in path.split("."):
+    for key in path.split(".") if path else ():
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def joined(path: str, key: str) -> str:
+    """The path of a key below another."""
+    return f"{path}.{key}" if path else key
 
 
 def section(config: Mapping[str, Any], path: str, where: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from hf_layerprune.data.image_files import BadRecord
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.healing.conversations import Conversation, Turn
+from hf_layerprune.models.processor import reserved_tokens
 
 Span = tuple[int, int]  # first character, and the one after the last
 
@@ -24,7 +25,7 @@ class ChatTemplate:
         self._processor = processor
         added = processor.tokenizer.added_tokens_decoder.values()
         control = {token.content for token in added if token.special} | set(processor.tokenizer.all_special_tokens)
-        control |= {token for name in ("image_token", "video_token") if (token := getattr(processor, name, None))}
+        control |= reserved_tokens(processor)
         self.control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
 
     def written(self, conversation: Conversation) -> tuple[str, list[Span]]:

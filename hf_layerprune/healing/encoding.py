@@ -22,13 +22,18 @@ from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.image_tokens import ImageTokens
+from hf_layerprune.models.processor import image_token_id, image_tokens
 
 IGNORED = -100  # the label of a token that the loss leaves out
-TOKEN_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "labels")  # [token]; all others are of images
 
 EncodedSample = dict[str, Tensor]
 """input_ids, labels, attention_mask, mm_token_type_ids: int64 [T]; and with N images of P patches in all
 pixel_values: float32 [P, d], image_grid_thw: int64 [N, 3]."""
+
+
+def token_keys(processor: Any) -> frozenset[str]:
+    """What a sample has with one entry a token; everything else is of its images."""
+    return frozenset({"input_ids", "attention_mask", "labels", *image_tokens(processor).inputs})
 
 
 class TooLong(BadRecord):
@@ -88,8 +93,8 @@ class ChatEncoder:
         options: dict[str, Any] = {"images": [laid.images]} if laid.images else {}
         if laid.limit is not None:
             options["images_kwargs"] = self._image_tokens.options(laid.limit)
-        made = self.processor(text=[laid.text], return_tensors="pt", **options)
-        sample = {key: value[0] if key in TOKEN_KEYS else value for key, value in made.items()}
+        made, keys = self.processor(text=[laid.text], return_tensors="pt", **options), token_keys(self.processor)
+        sample = {key: value[0] if key in keys else value for key, value in made.items()}
         expected = torch.from_numpy(np.repeat(laid.tokens, laid.counts))
         if not torch.equal(sample["input_ids"], expected):
             raise ModelError(f"{conversation.label}: the processor's tokens are not those of its text with its images' tokens filled in.")
@@ -114,7 +119,7 @@ class ChatEncoder:
     def _laid(self, conversation: Conversation) -> _Laid:
         text, spans = self._template.written(conversation)
         tokens, counted = self._tokens(conversation, text, spans)
-        places = np.flatnonzero(tokens == int(self.processor.image_token_id))
+        places = np.flatnonzero(tokens == image_token_id(self.processor))
         images = [image.load() for image in conversation.images]
         if len(places) != len(images):
             raise ModelError(f"{conversation.label}: the chat template writes {len(places)} places for {len(images)} images.")
@@ -189,18 +194,20 @@ class Collator:
     """
 
     padding: int
+    token_keys: frozenset[str]
 
     @classmethod
     def of(cls, processor: Any) -> Collator:
         """With the padding token of a processor's tokenizer, or where it has none its end token, or 0: they are masked anyway."""
         tokenizer = processor.tokenizer
-        return cls(next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0))
+        padding = next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
+        return cls(padding, token_keys(processor))
 
     def __call__(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         keys = dict.fromkeys(key for sample in samples for key in sample)
         return {key: self._joined(key, [sample[key] for sample in samples if key in sample]) for key in keys}
 
     def _joined(self, key: str, values: list[Tensor]) -> Tensor:
-        if key not in TOKEN_KEYS:
+        if key not in self.token_keys:
             return torch.cat(values)
         return pad_sequence(values, batch_first=True, padding_value={"input_ids": self.padding, "labels": IGNORED}.get(key, 0))

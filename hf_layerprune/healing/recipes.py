@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_type_hints
 
 from hf_layerprune.errors import UsageError, shown
-from hf_layerprune.strategies.nearest import known_names
+from hf_layerprune.registry import known_names
 from hf_layerprune.strategies.parameters import read_value
 
 DOMAIN_AWARE_PAPER = "domain-aware paper, section 4.2"

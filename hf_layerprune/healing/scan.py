@@ -153,9 +153,8 @@ class Scan:
 def scanned(source: Source, folder: Path, max_bad: Decimal, workers: int | None, done: Callable[[int], None]) -> Scan:
     """The scan of a source, kept in `folder`; DataError if too many records are unusable, none can be used, or what is kept is damaged."""
     records, origin = len(source.table), source.table.origin
-    place = Entry(folder, f"lengths-{source.key[:32]}").build(
-        lambda part: Scan(part / "scan.jsonl", records).run(source, max_bad, workers, done)
-    )
+    entry = Entry(folder, f"lengths-{source.key[:32]}")
+    place = entry.build(lambda part: Scan(part / "scan.jsonl", records).run(source, max_bad, workers, done))
     found = Scan(place / "scan.jsonl", records)
     if found.count(UNSEEN):
         raise DataError(f"{place}: damaged; remove that folder and run again.")

@@ -53,7 +53,7 @@ def lora_targets(family: Family) -> str:
 
     Experts are stacked tensors and no modules; the layers that hold some get adapters on their attention alone.
     """
-    return rf".*{re.escape(family.layer_prefix)}\d+\.(self_attn|mlp)\.({'|'.join(PROJECTIONS)})"
+    return rf".*{re.escape(family.module)}\.\d+\.(self_attn|mlp)\.({'|'.join(PROJECTIONS)})"
 
 
 def adapter_config(family: Family, recipe: Recipe) -> Any:

@@ -1,1 +1,1 @@
-"""Models in memory: load one and its processor, turn pictures and questions into batches, cut its decoder."""
+"""Models in memory: load one and its processor, turn images and questions into batches, cut its decoder."""

@@ -1,4 +1,4 @@
-"""Pictures and questions about them, as the batch of tensors that a vision-language model takes."""
+"""Images and questions about them, as the batch of tensors that a vision-language model takes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from hf_layerprune.errors import ModelError, first_line
+from hf_layerprune.models.processor import image_token_id
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class ImageBatch:
 
 
 def encode_questions(processor: Any, image: Image.Image, questions: Sequence[str], device: torch.device) -> ImageBatch:
-    """Each question as one user message, the image first, then the text (paper, appendix A.1), with the generation prompt (ours)."""
+    """Each question as one user message, the image first, then the text, with the generation prompt (paper, supplement 2)."""
     return _encode(processor, [image] * len(questions), questions, "right", device)
 
 
 def encode_for_answers(processor: Any, images: Sequence[Image.Image], questions: Sequence[str], device: torch.device) -> ImageBatch:
-    """Each question about a picture of its own, padded on the left, so that every answer begins at the same place."""
+    """Each question about an image of its own, padded on the left, so that every answer begins at the same place."""
     return _encode(processor, images, questions, "left", device)
 
 
@@ -37,13 +38,13 @@ def _encode(processor: Any, images: Sequence[Image.Image], questions: Sequence[s
     texts = [chat_prompt(processor, question) for question in questions]
     each = [[image] for image in images]
     inputs = processor(text=texts, images=each, padding=True, padding_side=side, return_tensors="pt").to(device)
-    return ImageBatch(dict(inputs), inputs["attention_mask"].bool(), inputs["input_ids"] == processor.image_token_id)
+    return ImageBatch(dict(inputs), inputs["attention_mask"].bool(), inputs["input_ids"] == image_token_id(processor))
 
 
 def chat_prompt(processor: Any, question: str) -> str:
-    """The text of one user message with one picture through the checkpoint's own template, in transformers' sandbox."""
+    """The text of one user message with one image through the checkpoint's own template, in transformers' sandbox."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     try:
         return str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a stranger's template may raise anything
+    except Exception as error:  # an untrusted template may raise anything
         raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error

@@ -15,7 +15,7 @@ from hf_layerprune.families.family import Family
 
 def decoder_layers(model: PreTrainedModel, family: Family) -> nn.ModuleList:
     """The decoder layers, in order. ModelError if the model is not built as its family says."""
-    path = family.layer_prefix.rstrip(".")
+    path = family.module
     try:
         layers = model.get_submodule(path)
     except AttributeError as error:
@@ -32,7 +32,7 @@ def without_layers(model: PreTrainedModel, family: Family, keep: Sequence[int], 
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     pruned: PreTrainedModel = copy.deepcopy(model, shared)
-    owner, _, name = family.layer_prefix.rstrip(".").rpartition(".")
+    owner, _, name = family.module.rpartition(".")
     layers = decoder_layers(pruned, family)
     setattr(pruned.get_submodule(owner), name, nn.ModuleList([layers[index] for index in keep]))
     for index, layer in enumerate(decoder_layers(pruned, family)):
@@ -40,6 +40,12 @@ def without_layers(model: PreTrainedModel, family: Family, keep: Sequence[int], 
             if hasattr(module, "layer_idx"):
                 setattr(module, "layer_idx", index)  # noqa: B010  # nn.Module types its attributes as tensors
     _update_config(pruned.config, config)
+    text: Any = pruned.config.get_text_config()
+    if not family.text_path(config):  # flat on disk, in sections in memory
+        _update_config(text, config)
+    for key in family.per_layer:  # transformers fills in what config.json leaves out, for all layers there were
+        if len(values := getattr(text, key, None) or []) > len(keep):
+            setattr(text, key, [values[layer] for layer in keep])
     return pruned
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+import transformers
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
+from hf_layerprune.artifacts.folder import CONFIG
+from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.errors import ModelError, first_line
+from hf_layerprune.families import Family, family_for
+
+LISTED = 5  # keys that do not fit and are named; the others are only counted
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -44,11 +50,15 @@ def load_model(
     device_map: Any = None,
     attn_implementation: str | None = None,
 ) -> PreTrainedModel:
-    """The model of a folder, in evaluation mode. ModelError if a key is missing, unexpected or of another shape."""
+    """The model of a folder, by its family's class, in evaluation mode.
+
+    ModelError naming the keys if one is missing, unexpected or of another shape, or if the model does not load at all.
+    """
     options = {"attn_implementation": attn_implementation, "device_map": device_map}
     with _quiet():
         try:
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            family = family_for(read_json(path / CONFIG, "model config"), str(path / CONFIG))
+            loaded: Any = _auto_class(family).from_pretrained(
                 path,
                 dtype=dtype,
                 local_files_only=True,
@@ -56,11 +66,13 @@ def load_model(
                 output_loading_info=True,
                 **{name: value for name, value in options.items() if value is not None},
             )
-        except Exception as error:  # a stranger's configuration may make transformers raise anything
+        except Exception as error:  # an untrusted configuration may make transformers raise anything
             raise ModelError(f"{path}: transformers cannot load the model: {first_line(error)}.") from error
     model: Any = loaded[0]
     if problems := loading_problems(loaded[1]):
-        raise ModelError(f"{path}: the weights do not fit the model: {problems[0]} (and {len(problems) - 1} more).")
+        more = f", … ({len(problems)} in all)" if len(problems) > LISTED else ""
+        said = f"{path}: the weights do not fit the model: {', '.join(problems[:LISTED])}{more}."
+        raise ModelError(f"{said} Correct config.json, or fetch the right weights.")
     if device is not None and device_map is None:
         model.to(device)
     return cast(PreTrainedModel, model.eval())
@@ -78,6 +90,27 @@ def loading_problems(info: dict[str, Any]) -> list[str]:
 def check_loads(path: Path) -> None:
     """Prove that plain transformers loads a folder with every key in its place; ModelError if not."""
     load_model(path)
+
+
+def parameter_shapes(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter of the model that transformers builds from a config.json, without memory for them.
+
+    A tied head is the embedding, and not listed. FamilyError or ModelError if the config is no model's.
+    """
+    family = family_for(config, where)
+    try:
+        with torch.device("meta"):
+            model = _auto_class(family).from_config(AutoConfig.for_model(**config))
+    except Exception as error:  # an untrusted configuration may make transformers raise anything
+        raise ModelError(f"{where}: transformers cannot build the model: {first_line(error)}.") from error
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _auto_class(family: Family) -> Any:
+    found = getattr(transformers, family.auto_class, None)
+    if found is None:
+        raise ModelError(f"transformers has no {family.auto_class}, which the family {family.model_type} is loaded with.")
+    return found
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Load a processor for pictures and text, with torchvision or without it."""
+"""Load a processor for images and text, with torchvision or without it, and ask its family how it marks images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from transformers import AutoProcessor, ProcessorMixin
 
 from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.errors import ModelError, first_line
+from hf_layerprune.families import image_tokens_of
+from hf_layerprune.families.family import ImageTokens
 
 _AUTO: Any = AutoProcessor  # untyped in transformers
 _NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
 def load_processor(path: Path) -> ProcessorMixin:
-    """The processor of a folder. Without torchvision its video part, which needs it, is left out: pictures work all the same.
+    """The processor of a folder. Without torchvision its video part, which needs it, is left out; images work without it.
 
     Raises ModelError if the folder has no processor, or one that needs code of its own.
     """
@@ -24,11 +26,29 @@ def load_processor(path: Path) -> ProcessorMixin:
         found = _AUTO.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except ImportError:
         return _image_and_text_processor(path)
-    except Exception as error:  # a stranger's configuration may make transformers raise anything
+    except Exception as error:  # an untrusted configuration may make transformers raise anything
         raise ModelError(f"{path}: transformers cannot load the processor: {first_line(error)}.") from error
     if not isinstance(found, ProcessorMixin):  # where it knows no processor, transformers takes the tokenizer for one
         raise ModelError(f"{path}: no file there names a processor that transformers knows; found a {type(found).__name__} alone.")
     return found
+
+
+def image_tokens(processor: Any) -> ImageTokens:
+    """How a processor marks images, as its family declares it; ModelError if no family declares this processor."""
+    if found := image_tokens_of(kind.__name__ for kind in type(processor).__mro__):
+        return found
+    raise ModelError(f"no family declares the processor {type(processor).__name__}, so its image tokens are not known.")
+
+
+def image_token_id(processor: Any) -> int:
+    """The id of the token that stands for an image, or for a part of one."""
+    return int(getattr(processor, image_tokens(processor).token_id))
+
+
+def reserved_tokens(processor: Any) -> frozenset[str]:
+    """The tokens for images that only the chat template may write, those that this processor has."""
+    names = image_tokens(processor)
+    return frozenset(token for name in (names.token, *names.other_tokens) if (token := getattr(processor, name, None)))
 
 
 def _image_and_text_processor(path: Path) -> ProcessorMixin:

@@ -1,6 +1,6 @@
 """Record what goes into and comes out of every decoder layer during one forward pass, reduced at once to what is summed.
 
-Both sides are recorded: on Qwen3-VL visual features are added between the first layers, so that the output of one is
+Both sides are recorded: with DeepStack visual features are added between the first layers, so that the output of one is
 not the input of the next.
 """
 
@@ -72,7 +72,8 @@ class Accumulator:
 
     def statistics(self, record: ProbeRecord) -> LayerStatistics:
         """What was added so far, as a value of its own."""
-        return LayerStatistics(self._model, record, self._subtasks, **{name: array.copy() for name, array in self._arrays.items()})
+        arrays: dict[str, Any] = {name: array.copy() for name, array in self._arrays.items()}
+        return LayerStatistics(self._model, record, self._subtasks, **arrays)
 
 
 class LayerRecorder:

@@ -1,4 +1,4 @@
-"""Parameters and bytes before and after, from the config's rules and the manifest, so that they can be told without the weights."""
+"""Parameters and bytes before and after, from config and manifest, so that they can be told without the weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.families import family_for
-from hf_layerprune.families.tensors import expected_tensors
+from hf_layerprune.families import Family, family_for
+from hf_layerprune.families.family import numbered
+from hf_layerprune.families.lookup import find
 
 ITEM_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 SLACK = 0.02  # of a weight file: what its header and alignment may take; another type of numbers takes far more
@@ -39,22 +40,24 @@ class Sizes:
 
 
 def sizes_of(folder: Path, config: Mapping[str, Any], manifest: Manifest, dropped: int) -> Sizes:
-    """The sizes of a folder of ours, from its headers if all its weight files are there, else by the config's rules.
+    """The sizes of a folder of ours, from its headers if all its weight files are there, else as transformers
+    builds the model from its config.
 
-    Raises CheckpointError or FamilyError where the weights that are there do not fit, or the config cannot be trusted.
+    Raises CheckpointError, FamilyError or ModelError where the weights that are there do not fit, or the config cannot be trusted.
     """
     files = [name for name in manifest.files if name.endswith(".safetensors")]
     if any((folder / name).exists() for name in files):
         return _from_headers(Checkpoint.open(folder, folder.name), dropped)
     family = family_for(config, str(folder))
-    shapes = expected_tensors(family, config, str(folder))
-    counts = {name: math.prod(shapes.get(name, ())) for name in manifest.tensors}
-    total, item = sum(counts.values()), ITEM_BYTES.get(str(_dtype(config)))
+    from hf_layerprune.models.loading import parameter_shapes
+
+    counts = {name: math.prod(shape) for name, shape in parameter_shapes(config, str(folder)).items()}
+    total, item = sum(counts.values()), ITEM_BYTES.get(str(_dtype(config, family)))
     on_disk = sum(manifest.files[name].bytes for name in files)
     one_type = item is not None and item * total <= on_disk <= item * total * (1 + SLACK)
     layers: dict[int, int] = {}
     for name, count in counts.items():
-        if place := family.split(name):
+        if place := numbered(name, f"{family.module}."):
             layers[place[0]] = layers.get(place[0], 0) + count
     a_layer = _same(layers)
     if not one_type or item is None:
@@ -70,8 +73,8 @@ def _from_headers(checkpoint: Checkpoint, dropped: int) -> Sizes:
     return Sizes(whole[0], a_layer, whole[1], bytes_a_layer, dropped, checkpoint.source.fingerprint)
 
 
-def _dtype(config: Mapping[str, Any]) -> object:
-    text = config.get("text_config")
+def _dtype(config: Mapping[str, Any], family: Family) -> object:
+    text = find(config, family.text_path(config))
     sections = [config, text if isinstance(text, Mapping) else {}]
     return next((section[key] for section in sections for key in ("dtype", "torch_dtype") if section.get(key)), None)
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 
-from hf_layerprune.errors import StrategyError, UsageError, shown
-from hf_layerprune.strategies.cka import CkaStrategy
-from hf_layerprune.strategies.domain import DomainStrategy
+from hf_layerprune.errors import StrategyError, shown
+from hf_layerprune.registry import Registry
+from hf_layerprune.strategies.cosine import CosineStrategy, MixedStrategy, equation_9
 from hf_layerprune.strategies.interlace import InterlaceStrategy
-from hf_layerprune.strategies.interlace_pooled import InterlacePooledStrategy
-from hf_layerprune.strategies.mixed import MixedStrategy
-from hf_layerprune.strategies.nearest import known_names
-from hf_layerprune.strategies.parameters import parse_parameters
-from hf_layerprune.strategies.plugins import load_plugin, package, plugins
-from hf_layerprune.strategies.random_baseline import RandomStrategy
-from hf_layerprune.strategies.strategy import Selection, Strategy, needed_domains
+from hf_layerprune.strategies.parameters import field_types, parse_parameters
+from hf_layerprune.strategies.pooled import CkaStrategy, InterlacePooledStrategy
+from hf_layerprune.strategies.random import RandomStrategy
+from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy, needed_domains, unknown_needs
 
 __all__ = [
-    "OURS",
     "STRATEGIES",
+    "Evidence",
     "Selection",
     "Strategy",
     "find_strategy",
@@ -28,11 +26,9 @@ __all__ = [
     "parse_parameters",
 ]
 
-OURS = "hf-layerprune"  # the package of the built-in strategies
-
 STRATEGIES: Mapping[str, Strategy] = {
-    "math": DomainStrategy("math"),
-    "nonmath": DomainStrategy("nonmath"),
+    "math": CosineStrategy("math", equation_9(0.0)),
+    "nonmath": CosineStrategy("nonmath", equation_9(1.0)),
     "mixed": MixedStrategy(),
     "cka": CkaStrategy(),
     "interlace": InterlaceStrategy(),
@@ -42,26 +38,37 @@ STRATEGIES: Mapping[str, Strategy] = {
 
 
 def known_strategies() -> tuple[str, ...]:
-    """The names of all strategies that are installed, sorted; third-party ones are not loaded for it."""
-    return tuple(sorted({*STRATEGIES, *(point.name for point in plugins())}))
+    """The names of all strategies that are installed, sorted; those of other packages are not loaded for it."""
+    return _REGISTRY.names()
 
 
 def find_strategy(name: str) -> Strategy:
-    """The strategy of that name, built in or third-party.
+    """The strategy of that name, ours or another package's.
 
-    Raises UsageError for an unknown name; StrategyError if two packages claim it, or if a third-party one does not load.
+    Raises UsageError for an unknown name; StrategyError if two packages claim it, or if another package's does not load.
     """
-    package_of(name)
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    return load_plugin(next(point for point in plugins() if point.name == name))
+    return _REGISTRY.find(name)
 
 
 def package_of(name: str) -> str:
     """The one package that a strategy comes from; raises as `find_strategy` does, but loads nothing."""
-    packages = [OURS] * (name in STRATEGIES) + [package(point) for point in plugins() if point.name == name]
-    if not packages:
-        raise UsageError(f"no strategy {shown(name)}. {known_names(name, known_strategies())}")
-    if len(packages) > 1:
-        raise StrategyError(f"two strategies are named {name!r}, of the packages {' and '.join(packages)}. Uninstall all but one.")
-    return packages[0]
+    return _REGISTRY.package_of(name)
+
+
+def _problem(strategy: object, name: str) -> str | None:
+    """Why an object cannot serve as the strategy `name`, or None."""
+    if isinstance(strategy, type):
+        return f"{strategy.__name__} is a class, expected an instance"
+    if not isinstance(strategy, Strategy):
+        return f"got {type(strategy).__name__}, expected name, paper, score_meaning, needs, parameters and select"
+    if strategy.name != name:
+        return f"it calls itself {strategy.name!r}"
+    if not (isinstance(strategy.parameters, type) and is_dataclass(strategy.parameters)):
+        return "its parameters are no dataclass"
+    if not isinstance(strategy.needs, frozenset) or unknown_needs(strategy):
+        return f"its needs name nothing that there is: {shown(strategy.needs)}"
+    field_types(strategy)
+    return None
+
+
+_REGISTRY = Registry("strategy", "strategies", "hf_layerprune.strategies", STRATEGIES, _problem, StrategyError)

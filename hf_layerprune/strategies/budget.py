@@ -10,9 +10,6 @@ from typing import Literal
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import UsageError, shown
 from hf_layerprune.families.facts import MIN_LAYERS
-from hf_layerprune.strategies.layer_lists import parse_layers
-
-__all__ = ["BudgetOf", "parse_layers", "resolve_budget"]
 
 BudgetOf = Literal["middle", "all"]
 FRACTION = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?(%?)", re.ASCII)

@@ -1,4 +1,4 @@
-"""Trust no selection: what a strategy returns is checked the same way whether the strategy is ours or a stranger's."""
+"""Trust no selection: what a strategy returns is checked alike, whether the strategy is ours or another package's."""
 
 from __future__ import annotations
 

@@ -1,17 +1,22 @@
-"""The strategy `interlace`: INTERLACE's Algorithm 1, with the layers to tune and to freeze afterwards."""
+"""`interlace`: INTERLACE's Algorithm 1, its spacing rule by triplets, and what happens where the triplets run out."""
 
 from __future__ import annotations
 
-from hf_layerprune.artifacts.statistics import LayerStatistics
-from hf_layerprune.strategies.strategy import NoParameters, Selection, required
-from hf_layerprune.strategies.triplets import drop_by_triplets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from hf_layerprune.errors import StrategyError
+from hf_layerprune.strategies.strategy import Evidence, NoParameters, Selection
+
+Choice = tuple[Fraction, tuple[int, ...]]  # the sum of the scores, then the layers, deepest first
 
 
 class InterlaceStrategy:
     """Remove one of the first two layers of each redundant triplet, tune the other, freeze all else (INTERLACE, Algorithm 1).
 
-    Both similarities are means over all tokens of both domains (its eq. 1). A relaxed choice (see `triplets`) tunes the kept
-    layer after each removed one.
+    Both similarities are means over all tokens of all domains (its eq. 1). A relaxed choice tunes the kept layer after each
+    removed one.
     """
 
     name = "interlace"
@@ -20,12 +25,87 @@ class InterlaceStrategy:
     needs = frozenset({"math.token_cosine", "nonmath.token_cosine", "math.triplet_cosine", "nonmath.triplet_cosine"})
     parameters = NoParameters
 
-    def select(self, statistics: LayerStatistics | None, free: tuple[int, ...], k: int, parameters: NoParameters) -> Selection:
+    def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: NoParameters) -> Selection:
         """Remove k free layers, and name for every kept layer whether healing tunes or freezes it."""
-        measured = required(statistics)
+        measured = evidence.statistics
         scores = dict(enumerate(measured.token_cosine().tolist()))
         choice = drop_by_triplets(dict(enumerate(measured.triplet_cosine().tolist())), scores, free, k)
         # The last layer has none after it; it can only be removed where the protection was lifted.
         tune = tuple(sorted(layer for layer in choice.partners if layer in scores))
         freeze = tuple(layer for layer in scores if layer not in {*choice.drop, *tune})
         return Selection(scores, choice.drop, tune, freeze, choice.relaxed, choice.strict_drop)
+
+
+@dataclass(frozen=True)
+class SpacedDrop:
+    """Layers to remove, ascending, by INTERLACE's rule or as near to it as the budget allows."""
+
+    drop: tuple[int, ...]
+    partners: tuple[int, ...]  # for each removed layer the neighbour that is tuned in its place
+    relaxed: bool = False  # there were too few separate triplets: the layers are merely not adjacent
+    strict_drop: tuple[int, ...] = ()  # those of the triplets
+
+
+def drop_by_triplets(triplets: Mapping[int, float], layers: Mapping[int, float], free: Sequence[int], k: int) -> SpacedDrop:
+    """Remove one layer from each of k triplets (INTERLACE, Algorithm 1); `triplets` maps a first layer to the triplet's score.
+
+    Neither paper says what happens when fewer than k triplets fit. Ours: the k free layers, no two adjacent, with the
+    greatest sum of `layers`, the single-layer scores. Raises StrategyError if there are no such k.
+    """
+    firsts = greedy_triplets(triplets, free, k)
+    drop = tuple(sorted(more_redundant(first, layers) for first in firsts))
+    if len(drop) == k:
+        return SpacedDrop(drop, tuple(2 * first + 1 - gone for first, gone in zip(sorted(firsts), drop, strict=True)))
+    candidates = {layer: layers[layer] for layer in free if layer in layers}
+    relaxed = spaced_choice(candidates, k)
+    if relaxed is None:
+        raise StrategyError(
+            f"the budget asks for {k} layers, but at most {most_spaced(candidates)} of the free layers can go with no two of them "
+            f"adjacent. Lower the budget, protect fewer layers, or choose a method without a spacing rule."
+        )
+    return SpacedDrop(relaxed, tuple(layer + 1 for layer in relaxed), relaxed=True, strict_drop=drop)
+
+
+def greedy_triplets(scores: Mapping[int, float], free: Sequence[int], k: int) -> tuple[int, ...]:
+    """The first layers of up to k triplets, best score first, of equal ones the deeper.
+
+    A triplet is eligible if its three layers are all free; chosen ones share no layer but may be neighbours.
+    """
+    allowed, chosen = set(free), list[int]()
+    eligible = [first for first in scores if allowed.issuperset((first, first + 1, first + 2))]
+    for first in sorted(eligible, key=lambda first: (scores[first], first), reverse=True):
+        if len(chosen) < k and all(abs(first - other) > 2 for other in chosen):
+            chosen.append(first)
+    return tuple(chosen)
+
+
+def more_redundant(first: int, layers: Mapping[int, float]) -> int:
+    """Of the first two layers of a triplet the one with the higher score, on equality the deeper (Algorithm 1, line 10)."""
+    return first if layers[first] > layers[first + 1] else first + 1
+
+
+def spaced_choice(scores: Mapping[int, float], k: int) -> tuple[int, ...] | None:
+    """The k layers of `scores`, no two adjacent, with the greatest sum of scores, ascending; None if there are no such k.
+
+    Sums are exact (a float is a fraction), so that equal ones are seen as equal; of those the deeper set is taken: the one
+    whose deepest layer is deeper, then the next, and so on. Dynamic programming, O(L k) steps for L layers.
+    """
+    layers = sorted(scores)
+    # best[i][j]: the best choice of j among the first i layers. `Choice` sorts by sum, then by depth, and adding one deeper
+    # layer to two choices keeps their order, so the best whole is made of best parts.
+    best: list[list[Choice | None]] = [[(Fraction(0), ()), *[None] * k]]
+    for i, layer in enumerate(layers):
+        apart = best[i - 1] if i and layers[i - 1] == layer - 1 else best[i]
+        taken = [None, *(choice and (choice[0] + Fraction(scores[layer]), (layer, *choice[1])) for choice in apart[:k])]
+        best.append([max((one for one in pair if one is not None), default=None) for pair in zip(best[i], taken, strict=True)])
+    chosen = best[-1][k]
+    return None if chosen is None else chosen[1][::-1]
+
+
+def most_spaced(layers: Iterable[int]) -> int:
+    """How many of the layers can be chosen at most so that no two are adjacent."""
+    count, last = 0, -2
+    for layer in sorted(layers):
+        if layer > last + 1:
+            count, last = count + 1, layer
+    return count

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from hf_layerprune.errors import StrategyError, UsageError, shown
-from hf_layerprune.strategies.nearest import known_names
+from hf_layerprune.registry import known_names
 from hf_layerprune.strategies.strategy import Strategy
 
 
@@ -38,7 +38,7 @@ def field_types(strategy: Strategy) -> dict[str, Any]:
     hints = get_type_hints(strategy.parameters)
     types = {item.name: hints[item.name] for item in fields(strategy.parameters)}
     for name, kind in types.items():
-        if kind not in _READERS and get_origin(kind) is not Literal:
+        if kind not in _EXPECTED and get_origin(kind) is not Literal:
             what = f"parameter {name!r} of strategy {strategy.name!r}"
             raise StrategyError(f"{what} is declared {kind}, expected int, float, str, bool or a Literal of texts.")
     return types
@@ -51,36 +51,21 @@ def read_value(value: object, kind: Any, what: str) -> Any:
             raise UsageError(f"{what} is {shown(value)}: expected one of {', '.join(map(str, get_args(kind)))}.")
         return value
     try:
-        return _READERS[kind](value)
-    except (TypeError, ValueError, OverflowError):
+        return _read(value, kind)
+    except (TypeError, ValueError, OverflowError, KeyError):
         raise UsageError(f"{what} is {shown(value)}: expected {_EXPECTED[kind]}.") from None
 
 
-def _integer(value: object) -> int:
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return int(value)
-    raise TypeError
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or not math.isfinite(number := float(value)):
+def _read(value: object, kind: Any) -> Any:
+    """A value as one of the four types, from that type or from text; raises if it is none."""
+    if not isinstance(value, (str, int, float) if kind is float else (str, kind)) or (isinstance(value, bool) and kind is not bool):
         raise TypeError
-    return number
+    if kind is bool:
+        return value if isinstance(value, bool) else {"true": True, "false": False}[str(value)]
+    read = kind(value)
+    if kind is float and not math.isfinite(read):
+        raise ValueError
+    return read
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if value not in ("true", "false"):
-        raise TypeError
-    return value == "true"
-
-
-_READERS: Mapping[type, Callable[[object], object]] = {int: _integer, float: _number, str: _text, bool: _truth}
 _EXPECTED = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}

@@ -11,12 +11,12 @@ from hf_layerprune.artifacts.plan import Budget, PruningPlan
 from hf_layerprune.artifacts.prompts import Domain
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import ArtifactError, LayerPruneError, StrategyError
-from hf_layerprune.strategies import OURS, find_strategy, needed_domains, package_of
+from hf_layerprune.registry import OURS, one_line
+from hf_layerprune.strategies import find_strategy, needed_domains, package_of
 from hf_layerprune.strategies.checks import checked_selection
 from hf_layerprune.strategies.layer_lists import format_layers
-from hf_layerprune.strategies.plugins import one_line
 from hf_layerprune.strategies.request import Asked, Request, read_request
-from hf_layerprune.strategies.strategy import Selection, Strategy
+from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy
 
 MANUAL = "manual"  # what a plan names as its strategy when the layers were given
 
@@ -58,7 +58,7 @@ def domains_needed(method: str) -> tuple[Domain, ...]:
 def deepstack_warning(plan: PruningPlan, facts: ModelFacts) -> str | None:
     """What happens to visual features if the plan drops a layer they are added after, in one line; None if it drops none.
 
-    Qwen3-VL adds DeepStack feature i after layer i by position, so that dropping a layer moves it to the next kept one.
+    DeepStack feature i is added after layer i by position, so that dropping a layer moves it to the next kept one.
     """
     lost = [layer for layer in plan.drop if layer < facts.deepstack_layers]
     if not lost:
@@ -108,8 +108,9 @@ def _select(strategy: Strategy, measured: LayerStatistics | None, layers: int, r
     package = package_of(strategy.name)
     who = f"strategy {strategy.name!r} of package {package!r}"
     try:
-        selection = strategy.select(measured, request.free, request.budget.layers, request.parameters)
-    except Exception as error:  # a stranger's code may raise anything
+        evidence = Evidence(strategy.needs, measured)
+        selection = strategy.select(evidence, request.free, request.budget.layers, request.parameters)
+    except Exception as error:  # another package's code may raise anything
         if package == OURS and isinstance(error, LayerPruneError):
             raise  # ours says what to do
         if isinstance(error, LayerPruneError):

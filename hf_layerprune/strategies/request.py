@@ -9,10 +9,10 @@ from typing import Any, TypedDict, Unpack
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.families.facts import MIN_LAYERS, protected_layers
+from hf_layerprune.families.facts import MIN_LAYERS
 from hf_layerprune.strategies import find_strategy, parse_parameters
 from hf_layerprune.strategies.budget import BudgetOf, resolve_budget
-from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers
+from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers, protected_layers
 from hf_layerprune.strategies.strategy import NoParameters, Strategy
 
 DEFAULT_BUDGET = "0.25"  # the middle one of the domain-aware paper's three
@@ -23,7 +23,7 @@ class Asked(TypedDict, total=False):
 
     budget, budget_of, num_layers: see `resolve_budget`; layers: the layers themselves, as text ("3-5,9") or numbers. At most
     one of budget, num_layers and layers; a quarter of the middle layers if none is given.
-    protect: see `families.facts.protected_layers`; force: `layers` may be protected ones.
+    protect: see `protected_layers`; force: `layers` may be protected ones.
     parameters: the method's, by name, as text or Python values.
     """
 
@@ -49,7 +49,7 @@ class Request:
 
     @property
     def forced(self) -> tuple[int, ...]:
-        """The protected layers that were named all the same."""
+        """The protected layers that are removed since they were named."""
         return tuple(layer for layer in self.chosen if layer in self.protected)
 
 
@@ -95,7 +95,7 @@ def _refuse_forced(request: Request, facts: ModelFacts, allowed: bool) -> None:
     if request.forced and not allowed:
         said = " and ".join(f"layer {layer} is protected ({_reason(layer, facts)})" for layer in request.forced)
         them = "it" if len(request.forced) == 1 else "them"
-        raise StrategyError(f"{said}. Free layers: {format_layers(request.free)}. To remove {them} all the same, add --force.")
+        raise StrategyError(f"{said}. Free layers: {format_layers(request.free)}. To remove {them} anyway, add --force.")
 
 
 def _reason(layer: int, facts: ModelFacts) -> str:

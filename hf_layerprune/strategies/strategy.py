@@ -1,33 +1,70 @@
-"""What a strategy is: the contract between the planner and every ranking method, ours and third-party ones."""
+"""What a strategy is, ours or another package's: a way to choose layers from evidence about a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
 
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError
 
 QUANTITIES = ("cosine", "token_cosine", "triplet_cosine", "last_token_cosine", "input_pool", "output_pool")
+LOSS, WEIGHTS = "loss", "weights"
+
+Weights = Mapping[str, Float[np.ndarray, "..."]]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a strategy decided. Layers are source indices, in any order.
+    """What a strategy decided. Layers are indices of the source, in any order."""
 
-    scores: a finite number per layer, in the paper's own orientation; a layer that is left out has none;
-    drop: the layers to remove, exactly as many as asked for; tune, freeze: INTERLACE's disjoint sets of kept layers;
-    relaxed: the strategy's spacing rule could not reach the budget and was widened; strict_drop: what it reached.
-    """
+    scores: Mapping[int, float]  # a finite number per layer, in the paper's own orientation; a layer may have none
+    drop: tuple[int, ...]  # the layers to remove, exactly as many as asked for
+    tune: tuple[int, ...] = ()  # kept layers that healing trains (INTERLACE)
+    freeze: tuple[int, ...] = ()  # kept layers that healing leaves as they are, disjoint from `tune`
+    relaxed: bool = False  # the strategy's spacing rule could not reach the budget and was widened
+    strict_drop: tuple[int, ...] = ()  # what the rule reached
 
-    scores: Mapping[int, float]
-    drop: tuple[int, ...]
-    tune: tuple[int, ...] = ()
-    freeze: tuple[int, ...] = ()
-    relaxed: bool = False
-    strict_drop: tuple[int, ...] = ()
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a model when its layers are chosen. A strategy gets what its `needs` name; all else raises StrategyError."""
+
+    needs: frozenset[str]
+    measured: LayerStatistics | None = None
+    losses: Callable[[frozenset[int], str], Mapping[Domain, float]] | None = None
+    weights: Callable[[int], Weights] | None = None
+
+    @property
+    def statistics(self) -> LayerStatistics:
+        """What a probe measured."""
+        self._require(bool(self.needs - {LOSS, WEIGHTS}), "statistics", 'an entry such as "math.cosine"')
+        if self.measured is None:
+            raise StrategyError("this strategy needs statistics, but got none: probe the model first.")
+        return self.measured
+
+    def loss(self, drop: frozenset[int], repair: str = "none") -> Mapping[Domain, float]:
+        """The loss per domain of the model without the layers `drop`, after a repair of what is left; nats a token."""
+        self._require(LOSS in self.needs, "losses", f'"{LOSS}"')
+        if self.losses is None:
+            raise StrategyError("this strategy needs losses of shortened models, but got none: use a method that needs statistics only.")
+        return self.losses(drop, repair)
+
+    def layer_weights(self, layer: int) -> Weights:
+        """The tensors of a decoder layer, by the rest of their names ("mlp.up_proj.weight")."""
+        self._require(WEIGHTS in self.needs, "weights", f'"{WEIGHTS}"')
+        if self.weights is None:
+            raise StrategyError("this strategy needs the layers' weights, but got none: use a method that needs statistics only.")
+        return self.weights(layer)
+
+    def _require(self, named: bool, what: str, entry: str) -> None:
+        if not named:
+            raise StrategyError(f"the strategy reads {what} without asking for them: add {entry} to its needs.")
 
 
 @dataclass(frozen=True)
@@ -37,11 +74,11 @@ class NoParameters:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A way to choose which layers go. Strategies see statistics, never models; they hold no state."""
+    """A way to choose which layers go. It sees evidence, never a model, and holds no state."""
 
     @property
     def name(self) -> str:
-        """The name on the command line; for a third-party strategy also the name of its entry point."""
+        """The name on the command line; for a strategy of another package also the name of its entry point."""
 
     @property
     def paper(self) -> str:
@@ -53,33 +90,26 @@ class Strategy(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """The statistics it reads, as "<domain>.<quantity>" with a quantity of `QUANTITIES`; empty: none at all."""
+        """What it reads: statistics as "<domain>.<quantity>" with a quantity of `QUANTITIES`, "loss", "weights"; empty: nothing."""
 
     @property
     def parameters(self) -> type:
         """A frozen dataclass: every field int, float, str, bool or Literal, with a default and `metadata={"help": ...}`."""
 
-    def select(self, statistics: LayerStatistics | None, free: tuple[int, ...], k: int, parameters: Any) -> Selection:
+    def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: Any) -> Selection:
         """Choose exactly `k` of the `free` layers (ascending, at least k of them); `parameters` is an instance of the type above.
 
-        `statistics` is None only if `needs` is empty. Raises StrategyError if k cannot be reached.
+        Raises StrategyError if k cannot be reached.
         """
 
 
 def needed_domains(strategy: Strategy) -> tuple[Domain, ...]:
-    """The domains whose statistics a strategy reads, math first."""
-    named = {need.partition(".")[0] for need in strategy.needs}
-    return tuple(domain for domain in DOMAINS if domain in named)
+    """The domains whose statistics a strategy reads: the built-in ones first, then by name."""
+    named = {need.partition(".")[0] for need in strategy.needs - {LOSS, WEIGHTS}}
+    return (*(domain for domain in DOMAINS if domain in named), *sorted(named.difference(DOMAINS)))
 
 
 def unknown_needs(strategy: Strategy) -> tuple[str, ...]:
-    """The entries of `needs` that name no statistic, sorted."""
-    known = {f"{domain}.{quantity}" for domain in get_args(Domain) for quantity in QUANTITIES}
-    return tuple(sorted(strategy.needs - known))
-
-
-def required(statistics: LayerStatistics | None) -> LayerStatistics:
-    """The statistics, for a strategy that cannot do without; the planner has checked them, a direct caller may not have."""
-    if statistics is None:
-        raise StrategyError("this strategy needs statistics, but got none: probe the model first.")
-    return statistics
+    """The entries of `needs` that name nothing that there is, sorted. A domain may have any name."""
+    parts = {need: need.partition(".") for need in strategy.needs - {LOSS, WEIGHTS}}
+    return tuple(sorted(need for need, (domain, _, quantity) in parts.items() if not domain or quantity not in QUANTITIES))

@@ -96,7 +96,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"keep": [1, 0, 2, 4]}, "the plan's 'keep' must be ascending layers between 0 and 4: [1, 0, 2, 4]."),
     ({"drop": [], "keep": [0, 1, 2, 3, 4]}, "the plan removes no layer."),
     ({"drop": [0, 1, 2, 3, 4], "keep": []}, "the plan removes every layer."),
-    ({"protected": [0, 3]}, "the plan drops layer 3, which it protects; list it under 'forced' to remove it all the same."),
+    ({"protected": [0, 3]}, "the plan drops layer 3, which it protects; list it under 'forced' to remove it anyway."),
     ({"protected": [0, 9]}, "the plan's 'protected' must be ascending layers between 0 and 4: [0, 9]."),
     ({"forced": [2]}, "the plan forces layer 2, which it does not drop."),
     ({"drop": [2, 3], "keep": [0, 1, 4], "tune": [], "freeze": []}, "the plan's budget is 1 layers, but it drops 2."),

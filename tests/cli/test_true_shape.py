@@ -17,9 +17,7 @@ import numpy as np
 import pytest
 from measured import MEASURED
 from tiny_checkpoint import make_config
-
-from hf_layerprune.families import family_for
-from hf_layerprune.families.tensors import expected_tensors
+from tiny_shapes import tensor_shapes
 
 LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 28, 2048, 6144, 151_936
 ONE_LAYER = 2 * (2 * 2048 * 2048 + 2 * 1024 * 2048 + 3 * HIDDEN * INTERMEDIATE + 2 * HIDDEN + 2 * 128)  # bytes, by hand
@@ -41,7 +39,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "config.json").write_text(json.dumps(config))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape in expected_tensors(family_for(config, "test"), config, "test").items():
+    for name, shape in tensor_shapes(config).items():
         begin, end = end, end + 2 * math.prod(shape)
         header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [begin, end]}
     raw = json.dumps(header).encode()

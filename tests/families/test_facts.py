@@ -8,9 +8,9 @@ import pytest
 from tiny_checkpoint import make_config
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.errors import FamilyError, UsageError
+from hf_layerprune.errors import FamilyError
 from hf_layerprune.families import family_for
-from hf_layerprune.families.facts import model_facts, protected_layers
+from hf_layerprune.families.facts import model_facts
 
 SOURCE = SourceRef("tiny", None, "0" * 64)
 
@@ -58,7 +58,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "width": ({"text_config__hidden_size": "32"}, "'hidden_size' is '32'"),
     "undeclared list": (
         {"text_config__head_counts": [4] * 6},
-        "'text_config.head_counts' has 6 entries, .* hf_layerprune/families/qwen3_vl.py",
+        "'text_config.head_counts' has 6 entries, .* hf_layerprune/families/",
     ),
     "undeclared list deeper": ({"text_config__rope_scaling__factors": [1] * 6}, "'text_config.rope_scaling.factors' has 6 entries"),
     "undeclared list in a list": ({"text_config__blocks": [{"heads": [4] * 6}]}, "'text_config.blocks.0.heads' has 6 entries"),
@@ -81,6 +81,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "layer index text": ({"text_config__mlp_only_layers": ["1"]}, "mlp_only_layers"),
     "layer index twice": ({"text_config__mlp_only_layers": [1, 1]}, "mlp_only_layers"),
     "tap out of range": ({"vision_config__deepstack_visual_indexes": [0, 3]}, r"deepstack_visual_indexes' is \[0, 3\], .* 0 to 2"),
+    "vision depth": ({"vision_config__depth": "3"}, "'vision_config.depth' is '3', expected a whole number of at least 1"),
+    "vision depth 2^62": ({"vision_config__depth": 2**62}, "'vision_config.depth' is 4611.*, expected at most 10,000"),
     "taps absent": ({"vision_config__deepstack_visual_indexes": None}, "deepstack_visual_indexes' is None"),
     "bnb": (
         {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
@@ -89,7 +91,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "gptq": ({"quantization_config": {"quant_method": "gptq", "modules_to_not_convert": ["layers.3"]}}, "'gptq'"),
     "fp8 in the text section": ({"text_config__quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
     "quantized, who knows how": ({"quantization_config": "yes"}, "'yes'"),
-    "other head": ({"architectures": ["Qwen3VLModel"]}, r"\['Qwen3VLModel'\] differ .* hf_layerprune/families/qwen3_vl.py"),
+    "other head": ({"architectures": ["Qwen3VLModel"]}, r"\['Qwen3VLModel'\] differ .* hf_layerprune/families/"),
     "lineage too short": ({"layer_pruning": {"original_layers": [0, 1], "original_depth": 8}}, "original layer of each of the 6 layers"),
     "lineage out of range": ({"layer_pruning": {"original_layers": [0, 1, 2, 3, 4, 8], "original_depth": 8}}, "original layer"),
     "lineage out of order": ({"layer_pruning": {"original_layers": [1, 0, 2, 3, 4, 5], "original_depth": 8}}, "original layer"),
@@ -117,7 +119,7 @@ def test_lineage() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "qwen3_lv"}, "'qwen3_lv' is not declared .nearest: 'qwen3_vl'.* add a Family .* hf_layerprune/families/"),
+        ({"model_type": "qwen3_lv"}, "'qwen3_lv' is not declared. Did you mean 'qwen3_vl'.* add a Family .* hf_layerprune/families/"),
         ({"model_type": "llama"}, "'llama' is not declared"),
         ({"model_type": "x\ny" * 100_000}, "is not declared"),
         ({"model_type": None}, "'model_type' is None"),
@@ -130,29 +132,3 @@ def test_unknown_family(config: dict[str, Any], message: str) -> None:
     with pytest.raises(FamilyError, match=message) as caught:
         family_for(config, "config.json")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
-
-
-PROTECTED = {
-    "default": (0, 1, 2, 11),
-    "none": (),
-    "first": (0,),
-    "first,last": (0, 11),
-    "deepstack": (0, 1, 2),
-    "first, last, 7,9-10": (0, 7, 9, 10, 11),
-    "5,5,4-6": (4, 5, 6),
-    "0-11": tuple(range(12)),
-}
-
-
-@pytest.mark.parametrize(("protect", "layers"), PROTECTED.items(), ids=PROTECTED)
-def test_protected(protect: str, layers: tuple[int, ...]) -> None:
-    assert protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect) == layers
-
-
-@pytest.mark.parametrize(
-    "protect", ["", "first,", "frist", "12", "3-12", "5-3", "-1", "1-2-3", "1.5", "none,first", "²", "9" * 5000, "a\nb"]
-)
-def test_not_protected(protect: str) -> None:
-    with pytest.raises(UsageError, match="layers from 0 to 11") as caught:
-        protected_layers(ModelFacts(SOURCE, "qwen3_vl", 12, 32, 3), protect)
-    assert "\n" not in str(caught.value)

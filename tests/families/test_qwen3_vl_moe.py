@@ -17,47 +17,28 @@ import pytest
 from measured import MEASURED
 from tiny_checkpoint import make_plan, make_tensors, write_weights
 from tiny_moe import config_235b_a22b, moe_checkpoint, moe_config
+from tiny_shapes import tensor_shapes
 
 import hf_layerprune
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import plan_shards
-from hf_layerprune.errors import CheckpointError, FamilyError
-from hf_layerprune.families import family_for
+from hf_layerprune.errors import CheckpointError, FamilyError, ModelError
 from hf_layerprune.families.facts import model_facts
-from hf_layerprune.families.tensors import expected_tensors
+from hf_layerprune.models.loading import check_loads
 
 SOURCE = SourceRef("tiny", None, "0" * 64)
-EXPERTS, RENAMED = "text_config__num_experts", "text_config__num_local_experts"
-
-
-def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    model_facts(config, SOURCE, "dir/config.json")
-    return expected_tensors(family_for(config, "dir/config.json"), config, "dir/config.json")
 
 
 def test_facts() -> None:
     assert model_facts(moe_config(9), SOURCE, "config.json") == ModelFacts(SOURCE, "qwen3_vl_moe", 9, 32, 2, None)
 
 
-def test_a_layer_is_dense_or_has_experts() -> None:
-    names = shapes(moe_config(text_config__mlp_only_layers=[2]))
-    layers = "model.language_model.layers."
-    assert [f"{layers}{layer}.mlp.up_proj.weight" in names for layer in range(4)] == [False, False, True, False]
-    assert [f"{layers}{layer}.mlp.gate.weight" in names for layer in range(4)] == [True, True, False, True]
-    assert names[f"{layers}0.mlp.experts.gate_up_proj"] == (5, 32, 24)
-
-
-@pytest.mark.parametrize("experts", [{EXPERTS: 5}, {EXPERTS: None, RENAMED: 5}, {RENAMED: 5}])
-def test_both_names_of_the_number_of_experts(experts: dict[str, Any]) -> None:
-    assert shapes(moe_config(**experts)) == shapes(moe_config())
-
-
 def test_keys_that_may_be_absent() -> None:
     config = moe_config()
     del config["text_config"]["decoder_sparse_step"], config["text_config"]["mlp_only_layers"]
-    assert shapes(config) == shapes(moe_config())
+    assert model_facts(config, SOURCE, "config.json") == model_facts(moe_config(), SOURCE, "config.json")
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -65,26 +46,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "sparse step 0": ({"text_config__decoder_sparse_step": 0}, "is 0, expected 1"),
     "sparse step true": ({"text_config__decoder_sparse_step": True}, "is True, expected 1"),
     "sparse step null": ({"text_config__decoder_sparse_step": None}, "is None, expected 1"),
-    "no experts": ({EXPERTS: 0}, "'text_config.num_experts' is 0, expected a whole number of at least 1"),
-    "experts absent": ({EXPERTS: None}, "'text_config.num_experts' is None"),
-    "experts by other name": ({EXPERTS: None, RENAMED: "5"}, "'text_config.num_local_experts' is '5'"),
-    "two numbers of experts": (
-        {RENAMED: 7},
-        r"'text_config.num_experts' and 'text_config.num_local_experts' .* differ: \[5, 7\]. Remove one",
-    ),
-    "width of experts": ({"text_config__moe_intermediate_size": None}, "'text_config.moe_intermediate_size' is None"),
     "dense layer out of range": ({"text_config__mlp_only_layers": [1, 6]}, r"mlp_only_layers' is \[1, 6\], expected different layers"),
     "dense layers no list": ({"text_config__mlp_only_layers": 1}, "mlp_only_layers' is 1, expected different layers"),
     "fp8": ({"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["lm_head"]}}, "quantized .*'fp8'"),
-    "undeclared list": ({"text_config__experts_of_layer": [5] * 6}, "experts_of_layer.* hf_layerprune/families/qwen3_vl_moe.py"),
-    "other head": ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "differ .* hf_layerprune/families/qwen3_vl_moe.py"),
+    "undeclared list": ({"text_config__experts_of_layer": [5] * 6}, "experts_of_layer.* hf_layerprune/families/"),
+    "other head": ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "differ .* hf_layerprune/families/"),
 }
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD.values(), ids=BAD)
 def test_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(FamilyError, match=message) as caught:
-        shapes(moe_config(**overrides))
+        model_facts(moe_config(**overrides), SOURCE, "dir/config.json")
     assert str(caught.value).startswith("dir/config.json: ") and "\n" not in str(caught.value)
 
 
@@ -123,24 +96,28 @@ def test_both_layouts_open(tmp_path: Path, order: tuple[int, ...]) -> None:
     assert Checkpoint.open(folder, "tiny").notes == ()
 
 
+def transposed(name: str) -> Callable[[Tensors], object]:
+    return lambda tensors: tensors.update({f"{LAYER}{name}": np.ascontiguousarray(tensors[f"{LAYER}{name}"].swapaxes(-1, -2))})
+
+
 DAMAGED: dict[str, tuple[Callable[[Tensors], object], str]] = {
-    "experts last": (lambda t: exchange(t, 1, 2, 0), r"is BF16 \[32, 24, 5\], config.json asks for \[5, 32, 24\] or \[5, 24, 32\]"),
-    "router transposed": (
-        lambda t: t.update({f"{LAYER}gate.weight": np.ascontiguousarray(t[f"{LAYER}gate.weight"].T)}),
-        r"layers.3.mlp.gate.weight' is BF16 \[32, 5\], config.json asks for \[5, 32\] in",
+    "one layer's experts transposed": (
+        transposed("experts.gate_up_proj"),
+        r"layers.3.mlp.experts.gate_up_proj' is BF16 \[5, 24, 32\], its siblings are BF16 \[5, 32, 24\]",
     ),
+    "router transposed": (transposed("gate.weight"), r"layers.3.mlp.gate.weight' is BF16 \[32, 5\], its siblings are BF16 \[5, 32\]"),
     "an expert less": (
         lambda t: t.update({f"{LAYER}experts.down_proj": t[f"{LAYER}experts.down_proj"][:4]}),
-        r"layers.3.mlp.experts.down_proj' is BF16 \[4, 12, 32\], config.json asks for \[5, 12, 32\] or \[5, 32, 12\]",
+        r"layers.3.mlp.experts.down_proj' is BF16 \[4, 12, 32\], its siblings are BF16 \[5, 12, 32\]",
     ),
-    "no router": (lambda t: t.pop(f"{LAYER}gate.weight"), "layer 3 has 10 tensors, expected 11; missing .*mlp.gate.weight"),
+    "no router": (lambda t: t.pop(f"{LAYER}gate.weight"), "layer 3 has 10 tensors, expected 11 .*; missing .*mlp.gate.weight"),
     "one tensor an expert": (
         lambda t: t.update({f"{LAYER}experts.0.up_proj.weight": t.pop(f"{LAYER}experts.gate_up_proj")[0]}),
-        "layer 3 has 11 tensors, expected 11; missing .*mlp.experts.gate_up_proj",
+        "layer 3 has 11 tensors, expected 11 .*; missing .*mlp.experts.gate_up_proj",
     ),
     "dense on disk": (
         lambda t: t.update({f"{LAYER}{name}.weight": np.zeros((48, 32), np.uint16) for name in ("gate_proj", "up_proj", "down_proj")}),
-        "layer 3 has 14 tensors, expected 11; undeclared .*mlp.down_proj.weight",
+        "layer 3 has 14 tensors, expected 11 .*; unexpected .*mlp.down_proj.weight",
     ),
 }
 
@@ -149,6 +126,22 @@ DAMAGED: dict[str, tuple[Callable[[Tensors], object], str]] = {
 def test_not_what_the_config_says(tmp_path: Path, damage: Callable[[Tensors], object], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         Checkpoint.open(altered(tmp_path / "tiny", damage), "tiny")
+
+
+def test_a_shape_that_all_layers_share_is_judged_where_the_model_loads(tmp_path: Path) -> None:
+    """Experts last: no layer differs from its siblings."""
+    folder = altered(tmp_path / "tiny", lambda tensors: exchange(tensors, 1, 2, 0))
+    assert Checkpoint.open(folder, "tiny").facts.layers == 6
+    with pytest.raises(ModelError, match=r"(mismatch|size|shape)"):
+        check_loads(folder)
+
+
+def test_dense_layers_are_judged_among_themselves(tmp_path: Path) -> None:
+    config = {"text_config__mlp_only_layers": [2, 3, 4]}
+    assert Checkpoint.open(altered(tmp_path / "whole", lambda tensors: None, **config), "tiny").notes == ()
+    damage = transposed("up_proj.weight")
+    with pytest.raises(CheckpointError, match=r"layers.3.mlp.up_proj.weight' is BF16 \[32, 48\], its siblings are BF16 \[48, 32\]"):
+        Checkpoint.open(altered(tmp_path / "damaged", damage, **config), "tiny")
 
 
 LIMIT = 4_000_000_000  # bytes of tensors a shard; a tensor of 3.2 GB and one of 1.6 GB make a layer
@@ -161,8 +154,7 @@ def write_sparse(folder: Path, config: dict[str, Any]) -> int:
     """A checkpoint of true headers and holes for tensors, in layer order as released ones are; returns the number of shards."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     filled = 0
-    tensors = expected_tensors(family_for(config, "test"), config, "test")
-    for name, shape in sorted(tensors.items(), key=lambda item: [part.zfill(5) for part in item[0].split(".")]):
+    for name, shape in sorted(tensor_shapes(config).items(), key=lambda item: [part.zfill(5) for part in item[0].split(".")]):
         if filled + 2 * math.prod(shape) > LIMIT:
             shards.append({})
             filled = 0

@@ -1,4 +1,4 @@
-"""Batches: one user message, the picture first, then the prompt byte for byte, the generation prompt, nothing else."""
+"""Batches: one user message, the image first, then the prompt byte for byte, the generation prompt, nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def processor() -> ProcessorMixin:
     return load_processor(model_path())
 
 
-def picture(width: int = 64, height: int = 64) -> Image.Image:
+def image(width: int = 64, height: int = 64) -> Image.Image:
     return Image.new("RGB", (width, height), (200, 30, 90))
 
 
@@ -37,15 +37,15 @@ def picture(width: int = 64, height: int = 64) -> Image.Image:
 def test_the_whole_text_of_a_sample(processor: ProcessorMixin, question: str) -> None:
     wanted = f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
     assert chat_prompt(processor, question) == wanted
-    batch = encode_questions(processor, picture(), [question], CPU)
+    batch = encode_questions(processor, image(), [question], CPU)
     text = processor.tokenizer.decode(batch.inputs["input_ids"][0], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert text == wanted.replace("<|image_pad|>", "<|image_pad|>" * 16)  # 64 pixels in patches of 8, merged two by two
     assert batch.visual.sum() == 16 and batch.real.all()
 
 
 def test_a_batch_is_its_samples_padded_on_the_right(processor: ProcessorMixin) -> None:
-    batch = encode_questions(processor, picture(), PROMPTS, CPU)
-    alone = [encode_questions(processor, picture(), [question], CPU) for question in PROMPTS]
+    batch = encode_questions(processor, image(), PROMPTS, CPU)
+    alone = [encode_questions(processor, image(), [question], CPU) for question in PROMPTS]
     lengths = [one.real.shape[1] for one in alone]
     assert batch.real.shape == (9, max(lengths)) and len(set(lengths)) > 4
     for number, (one, length) in enumerate(zip(alone, lengths)):
@@ -57,10 +57,10 @@ def test_a_batch_is_its_samples_padded_on_the_right(processor: ProcessorMixin) -
     assert torch.equal(batch.inputs["pixel_values"], whole.repeat(9, 1)) and batch.inputs["image_grid_thw"].tolist() == [[1, 8, 8]] * 9
 
 
-def test_pictures_of_other_shapes(processor: ProcessorMixin) -> None:
+def test_images_of_other_shapes(processor: ProcessorMixin) -> None:
     """The token count follows from the grid, whatever size the processor chooses."""
     for width, height in ((1, 1), (200, 20), (500, 400)):
-        batch = encode_questions(processor, picture(width, height), PROMPTS[:2], CPU)
+        batch = encode_questions(processor, image(width, height), PROMPTS[:2], CPU)
         _, down, across = batch.inputs["image_grid_thw"][0].tolist()
         assert batch.visual.sum(1).tolist() == [down * across // 4] * 2 and down * across >= 4
 
@@ -115,7 +115,7 @@ def test_a_folder_without_a_processor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["NoSuchProcessor", "AutoModel", 5, "os"])
 def test_a_processor_that_is_none(tmp_path: Path, name: object) -> None:
-    """A stranger's file names the class: only transformers' own processors are believed."""
+    """An untrusted file names the class: only transformers' own processors are believed."""
     for file in model_path().glob("*.json"):
         value = json.loads(file.read_bytes())
         (tmp_path / file.name).write_text(json.dumps(value | ({"processor_class": name} if "processor_class" in value else {})))

@@ -130,10 +130,10 @@ def test_cutting_leaves_the_source_whole(tiny: Path) -> None:
     assert shorter.lm_head.weight is shorter.model.language_model.embed_tokens.weight  # tied as before
 
 
-@pytest.mark.parametrize("prefix", ["model.text_model.layers.", "model.language_model.", "model.visual.merger."])
-def test_a_model_that_is_not_built_as_its_family_says(tiny: Path, prefix: str) -> None:
+@pytest.mark.parametrize("module", ["model.text_model.layers", "model.language_model", "model.visual.merger"])
+def test_a_model_that_is_not_built_as_its_family_says(tiny: Path, module: str) -> None:
     with pytest.raises(ModelError, match="Qwen3VLForConditionalGeneration"):
-        decoder_layers(load_model(tiny), replace(FAMILY, layer_prefix=prefix))
+        decoder_layers(load_model(tiny), replace(FAMILY, module=module))
 
 
 def test_a_processor_can_be_sent_to_another_process() -> None:
@@ -144,3 +144,14 @@ def test_a_processor_can_be_sent_to_another_process() -> None:
     texts = [chat_prompt(processor, "What is it?")]
     one, two = (p(text=texts, images=[[image]], return_tensors="pt") for p in (processor, copy))
     assert all(torch.equal(one[key], two[key]) for key in one) and one.keys() == two.keys()
+
+
+def test_all_that_does_not_fit_is_counted_and_some_of_it_named(tiny: Path) -> None:
+    """A layer missing in the middle and a tensor that no module takes: one error says both."""
+    tensors = make_tensors(make_config())
+    for name in [name for name in tensors if ".layers.4." in name]:
+        tensors[name.replace(".layers.4.", ".strayed.4.")] = tensors.pop(name)
+    write_safetensors(tiny / "model.safetensors", tensors)
+    with pytest.raises(ModelError, match=r"missing model\.language_model\.layers\.4\..*\(22 in all\)\. Correct config\.json") as caught:
+        SourceModel(tiny).get("auto")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700

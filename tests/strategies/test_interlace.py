@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selecting import select
 
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies import STRATEGIES
+from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets, more_redundant
 from hf_layerprune.strategies.strategy import NoParameters
-from hf_layerprune.strategies.triplets import drop_by_triplets, greedy_triplets, more_redundant
 
 INTERLACE = STRATEGIES["interlace"]
 
@@ -40,14 +41,14 @@ def by_hand(make_statistics: Any, make_facts: Any) -> Any:
     ],
 )
 def test_algorithm_1_by_hand(by_hand: Any, k: int, drop: tuple[int, ...], tune: tuple[int, ...], freeze: tuple[int, ...]) -> None:
-    selection = INTERLACE.select(by_hand, FREE, k, NoParameters())
+    selection = select(INTERLACE, by_hand, FREE, k, NoParameters())
     assert (selection.drop, selection.tune, selection.freeze) == (drop, tune, freeze)
     assert (selection.relaxed, selection.strict_drop) == (False, ())
     assert selection.scores == pytest.approx(dict(enumerate(LAYER)))
 
 
 def test_beyond_the_triplets_the_best_layers_apart_are_taken_and_said(by_hand: Any) -> None:
-    selection = INTERLACE.select(by_hand, FREE, 4, NoParameters())
+    selection = select(INTERLACE, by_hand, FREE, 4, NoParameters())
     assert (selection.relaxed, selection.strict_drop) == (True, (2, 4, 8))
     best = max(
         (subset for subset in combinations(FREE, 4) if all(b - a > 1 for a, b in pairwise(subset))),
@@ -60,18 +61,18 @@ def test_beyond_the_triplets_the_best_layers_apart_are_taken_and_said(by_hand: A
 
 def test_beyond_what_spacing_allows_is_refused(by_hand: Any) -> None:
     with pytest.raises(StrategyError, match="asks for 6 layers, but at most 5 of the free layers can go with no two of them adjacent"):
-        INTERLACE.select(by_hand, FREE, 6, NoParameters())
+        select(INTERLACE, by_hand, FREE, 6, NoParameters())
 
 
 def test_without_protection_the_triplets_at_both_ends_are_eligible(by_hand: Any) -> None:
     # 9-10-11 and 0-1-2 score 0.99: the deeper first, then the other, as Algorithm 1 is printed.
-    assert INTERLACE.select(by_hand, tuple(range(12)), 1, NoParameters()).drop == (9,)
-    assert INTERLACE.select(by_hand, tuple(range(12)), 2, NoParameters()).drop == (1, 9)
+    assert select(INTERLACE, by_hand, tuple(range(12)), 1, NoParameters()).drop == (9,)
+    assert select(INTERLACE, by_hand, tuple(range(12)), 2, NoParameters()).drop == (1, 9)
 
 
 def test_a_removed_last_layer_has_no_layer_after_it_to_tune(make_statistics: Any, make_facts: Any) -> None:
     statistics = make_statistics(make_facts(layers=4, deepstack=0), token=(0.9, 0.1, 0.1, 0.9), triplet=(0.5, 0.5))
-    selection = INTERLACE.select(statistics, (0, 1, 2, 3), 2, NoParameters())
+    selection = select(INTERLACE, statistics, (0, 1, 2, 3), 2, NoParameters())
     assert (selection.drop, selection.tune, selection.freeze, selection.relaxed) == ((0, 3), (1,), (2,), True)
 
 

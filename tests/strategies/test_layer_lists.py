@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import UsageError
-from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers
+from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers, protected_layers
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,30 @@ def test_formatting_is_the_inverse_of_parsing(layers: set[int]) -> None:
 def test_neighbours_are_written_as_ranges() -> None:
     assert format_layers([9, 3, 4, 5]) == "3-5,9"
     assert format_layers([]) == "none"
+
+
+TWELVE = ModelFacts(SourceRef("tiny", None, "0" * 64), "qwen3_vl", 12, 32, 3)
+PROTECTED = {
+    "default": (0, 1, 2, 11),
+    "none": (),
+    "first": (0,),
+    "first,last": (0, 11),
+    "deepstack": (0, 1, 2),
+    "first, last, 7,9-10": (0, 7, 9, 10, 11),
+    "5,5,4-6": (4, 5, 6),
+    "0-11": tuple(range(12)),
+}
+
+
+@pytest.mark.parametrize(("protect", "layers"), PROTECTED.items(), ids=PROTECTED)
+def test_protected(protect: str, layers: tuple[int, ...]) -> None:
+    assert protected_layers(TWELVE, protect) == layers
+
+
+@pytest.mark.parametrize(
+    "protect", ["", "first,", "frist", "12", "3-12", "5-3", "-1", "1-2-3", "1.5", "none,first", "²", "9" * 5000, "a\nb"]
+)
+def test_not_protected(protect: str) -> None:
+    with pytest.raises(UsageError, match="layers from 0 to 11") as caught:
+        protected_layers(TWELVE, protect)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Strategies of strangers that return nonsense or fail: named with their package, and nothing of it reaches a plan."""
+"""Strategies of other packages that return nonsense or fail: named with their package, and nothing of it reaches a plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Puppet:
     def __init__(self, result: Any) -> None:
         self.result = result
 
-    def select(self, statistics: Any, free: tuple[int, ...], k: int, parameters: Any) -> Any:
+    def select(self, evidence: Any, free: tuple[int, ...], k: int, parameters: Any) -> Any:
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result

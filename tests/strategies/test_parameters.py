@@ -9,7 +9,7 @@ import pytest
 
 from hf_layerprune.errors import StrategyError, UsageError
 from hf_layerprune.strategies import STRATEGIES, parse_parameters
-from hf_layerprune.strategies.mixed import MixedParameters
+from hf_layerprune.strategies.cosine import MixedParameters
 
 
 @dataclass(frozen=True)

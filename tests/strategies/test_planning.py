@@ -121,14 +121,14 @@ def test_layers_by_hand_need_no_method_and_no_statistics(make_facts: Any) -> Non
 @pytest.mark.parametrize(
     ("layers", "protect", "message"),
     [
-        ("0,5", "default", "layer 0 is protected (first). Free layers: 3-14. To remove it all the same, add --force."),
-        ("2", "default", "layer 2 is protected (DeepStack). Free layers: 3-14. To remove it all the same, add --force."),
-        ("15", "first,last", "layer 15 is protected (last). Free layers: 1-14. To remove it all the same, add --force."),
-        ("7", "first,7", "layer 7 is protected (by --protect). Free layers: 1-6,8-15. To remove it all the same, add --force."),
+        ("0,5", "default", "layer 0 is protected (first). Free layers: 3-14. To remove it anyway, add --force."),
+        ("2", "default", "layer 2 is protected (DeepStack). Free layers: 3-14. To remove it anyway, add --force."),
+        ("15", "first,last", "layer 15 is protected (last). Free layers: 1-14. To remove it anyway, add --force."),
+        ("7", "first,7", "layer 7 is protected (by --protect). Free layers: 1-6,8-15. To remove it anyway, add --force."),
         (
             (0, 15),
             "default",
-            "layer 0 is protected (first) and layer 15 is protected (last). Free layers: 3-14. To remove them all the same, add --force.",
+            "layer 0 is protected (first) and layer 15 is protected (last). Free layers: 3-14. To remove them anyway, add --force.",
         ),
     ],
 )

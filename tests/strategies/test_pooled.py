@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from selecting import select
 
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies import STRATEGIES, parse_parameters
-from hf_layerprune.strategies.cka import CkaParameters, adjacent_cka
-from hf_layerprune.strategies.interlace_pooled import InterlacePooledParameters
+from hf_layerprune.strategies.pooled import CkaParameters, InterlacePooledParameters, adjacent_cka
 
 CKA, POOLED = STRATEGIES["cka"], STRATEGIES["interlace-pooled"]
 
@@ -39,7 +39,7 @@ def test_cka_ignores_rotation_scale_and_offset() -> None:
 def test_cka_scores_the_later_layer_of_each_pair(make_statistics: Any, make_facts: Any, side: str) -> None:
     pools = np.random.default_rng(3).normal(size=(9, 6, 4))
     statistics = make_statistics(make_facts(layers=6), **{f"{side}s": pools})
-    selection = CKA.select(statistics, (1, 2, 3, 4), 2, parse_parameters(CKA, {"activations": side}))
+    selection = select(CKA, statistics, (1, 2, 3, 4), 2, parse_parameters(CKA, {"activations": side}))
     expected = {layer: cka_in_feature_space(pools[:, layer - 1], pools[:, layer]) for layer in range(1, 6)}
     assert selection.scores == pytest.approx(expected)
     assert set(selection.drop) == set(sorted((1, 2, 3, 4), key=expected.__getitem__)[-2:])
@@ -47,16 +47,16 @@ def test_cka_scores_the_later_layer_of_each_pair(make_statistics: Any, make_fact
 
 def test_cka_can_never_remove_layer_0(make_statistics: Any, make_facts: Any) -> None:
     statistics = make_statistics(make_facts(layers=6))
-    assert CKA.select(statistics, tuple(range(6)), 5, CkaParameters()).drop == (1, 2, 3, 4, 5)
+    assert select(CKA, statistics, tuple(range(6)), 5, CkaParameters()).drop == (1, 2, 3, 4, 5)
     with pytest.raises(StrategyError, match="asks for 2 layers, but only 1 free layers have a score"):
-        CKA.select(statistics, (0, 1), 2, CkaParameters())
+        select(CKA, statistics, (0, 1), 2, CkaParameters())
 
 
 def test_cka_of_activations_that_never_vary_is_refused(make_statistics: Any, make_facts: Any) -> None:
     pools = np.random.default_rng(4).normal(size=(9, 6, 4))
     pools[:, 3] = 1.0
     with pytest.raises(StrategyError, match="layer 3 has no similarity to its neighbour: its pooled activations are the same"):
-        CKA.select(make_statistics(make_facts(layers=6), outputs=pools), (1, 2, 3, 4), 1, CkaParameters())
+        select(CKA, make_statistics(make_facts(layers=6), outputs=pools), (1, 2, 3, 4), 1, CkaParameters())
 
 
 def rotated(similarity: list[float], length: float = 2.0) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_pooled_interlace_by_hand(make_statistics: Any, make_facts: Any, side: s
     pools = np.stack([rotated(SIMILARITY, length=task + 1) for task in range(9)])
     statistics = make_statistics(make_facts(layers=10), **{f"{side}s": pools})
     parameters, free = parse_parameters(POOLED, {"activations": side}), tuple(range(1, 9))
-    selection = POOLED.select(statistics, free, 2, parameters)
+    selection = select(POOLED, statistics, free, 2, parameters)
     assert selection.scores == pytest.approx(dict(enumerate(SIMILARITY)))
     # R of the triplets from layer 1 on: 0.75, 0.8, 0.8, 0.85, 0.55, 0.35. First 4-5-6, where layer 4 is the more redundant,
     # then 1-2-3, where layer 2 is; layer 6 and layer 3 are the anchors.
@@ -84,18 +84,18 @@ def test_a_triplet_scores_the_mean_of_its_first_two_layers(make_statistics: Any,
     # (0.3 + 0.99) / 2 is more than (0.6 + 0.6) / 2, though the first, the product and the smaller of the two are less.
     pools = np.stack([rotated([0.1, 0.3, 0.99, 0.1, 0.6, 0.6, 0.1])] * 9)
     statistics = make_statistics(make_facts(layers=8), inputs=pools)
-    assert POOLED.select(statistics, tuple(range(1, 7)), 1, InterlacePooledParameters()).drop == (2,)
+    assert select(POOLED, statistics, tuple(range(1, 7)), 1, InterlacePooledParameters()).drop == (2,)
 
 
 def test_each_task_weighs_the_same_in_pooled_interlace(make_statistics: Any, make_facts: Any) -> None:
     pools = np.stack([rotated([0.9 if task < 3 else 0.3] * 3) for task in range(9)])
-    selection = POOLED.select(make_statistics(make_facts(layers=4), inputs=pools), (0, 1, 2), 1, InterlacePooledParameters())
+    selection = select(POOLED, make_statistics(make_facts(layers=4), inputs=pools), (0, 1, 2), 1, InterlacePooledParameters())
     assert selection.scores == pytest.approx(dict.fromkeys(range(3), (3 * 0.9 + 6 * 0.3) / 9))
 
 
 def test_pooled_interlace_relaxes_as_interlace_does(make_statistics: Any, make_facts: Any) -> None:
     pools = np.stack([rotated(SIMILARITY)] * 9)
-    selection = POOLED.select(make_statistics(make_facts(layers=10), inputs=pools), tuple(range(1, 10)), 4, InterlacePooledParameters())
+    selection = select(POOLED, make_statistics(make_facts(layers=10), inputs=pools), tuple(range(1, 10)), 4, InterlacePooledParameters())
     # The triplets 4-5-6, 1-2-3 and 7-8-9 give three. Of four layers apart 1, 3, 5, 7 score 2.5, and 2, 4, 6, 8 only 2.2.
     assert (selection.relaxed, selection.strict_drop) == (True, (2, 4, 7))
     assert selection.drop == (1, 3, 5, 7)
@@ -105,7 +105,7 @@ def test_a_zero_vector_has_no_direction(make_statistics: Any, make_facts: Any) -
     pools = np.stack([rotated(SIMILARITY)] * 9)
     pools[4, 2] = 0.0
     with pytest.raises(StrategyError, match="layer 2 has no similarity to its neighbour: its pooled activations are zero for a task"):
-        POOLED.select(make_statistics(make_facts(layers=10), inputs=pools), (1, 2, 3), 1, InterlacePooledParameters())
+        select(POOLED, make_statistics(make_facts(layers=10), inputs=pools), (1, 2, 3), 1, InterlacePooledParameters())
 
 
 def test_the_paper_leaves_the_side_open_and_the_defaults_differ() -> None:

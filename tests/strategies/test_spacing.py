@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.strategies.spacing import most_spaced, spaced_choice
+from hf_layerprune.strategies.interlace import most_spaced, spaced_choice
 
 # Few distinct values, so that ties are common, next to values whose float sums round (0.1 + 0.2 != 0.3).
 SCORES = st.dictionaries(st.integers(0, 12), st.sampled_from([0.1, 0.2, 0.3, 0.7, 1.0]) | st.floats(-1, 1), max_size=11)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import UsageError
-from hf_layerprune.strategies.strategy import Selection
+from hf_layerprune.strategies.strategy import Evidence, Selection
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class RandomStrategy:
     needs = frozenset[str]()
     parameters = RandomParameters
 
-    def select(self, statistics: LayerStatistics | None, free: tuple[int, ...], k: int, parameters: RandomParameters) -> Selection:
+    def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: RandomParameters) -> Selection:
         """Draw k of the free layers."""
         draw = Random(parameters.seed)
         # Python promises the sequence of random() for a seed across versions, but not that of sample() or shuffle().

@@ -1,0 +1,87 @@
+"""Find things by name: what comes with hf-layerprune, and what other packages register as entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from hf_layerprune.errors import LayerPruneError, UsageError, shown
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
+OURS = "hf-layerprune"  # the package of everything built in
+
+
+def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = repr) -> str:
+    """A question with the known name that is nearest, as `show` writes it, and a space after it; empty if none is near."""
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, list(known), n=1)
+    return f"Did you mean {show(nearest[0])}? " if nearest else ""
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """The rest of an error about an unknown name: the nearest known one if there is one, then all of them, sorted."""
+    names = sorted(known)
+    return f"{did_you_mean(name, names)}Known: {', '.join(names)}."
+
+
+@dataclass(frozen=True)
+class Registry(Generic[T]):
+    """Objects of one kind by name. Entry points are listed without being loaded; one is loaded when it is looked up.
+
+    kind, kinds: what one and several are called in errors; group: of the entry points; ours: the built-in objects by name;
+    problem: says why an object cannot serve under a name, None if it can; error: the class of what is raised.
+    """
+
+    kind: str
+    kinds: str
+    group: str
+    ours: Mapping[str, T]
+    problem: Callable[[object, str], str | None]
+    error: type[LayerPruneError]
+
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
+        return tuple(sorted({*self.ours, *(point.name for point in self._points())}))
+
+    def package_of(self, name: str) -> str:
+        """The package that a name comes from. Loads nothing. UsageError for an unknown name; `error` if two packages claim it."""
+        packages = [OURS] * (name in self.ours) + sorted(_package(point) for point in self._points() if point.name == name)
+        if len(packages) > 1:
+            raise self.error(f"two {self.kinds} are named {name!r}, of the packages {' and '.join(packages)}. Uninstall all but one.")
+        if not packages:
+            raise UsageError(f"no {self.kind} {shown(name)}. {known_names(name, self.names())}")
+        return packages[0]
+
+    def find(self, name: str) -> T:
+        """The object of a name; raises as `package_of` does, and `error` naming the package if it does not load or cannot serve."""
+        package = self.package_of(name)
+        if name in self.ours:
+            return self.ours[name]
+        who = f"{self.kind} {name!r} of package {package!r}"
+        try:
+            found = next(point for point in self._points() if point.name == name).load()
+            problem = self.problem(found, name)
+        except Exception as error:  # another package's module may raise anything
+            raise self.error(f"{who} cannot be loaded: {one_line(error)}. Repair or uninstall the package.") from error
+        if problem:
+            raise self.error(f"{who} is no {self.kind}: {problem}. Repair or uninstall the package.")
+        return cast(T, found)  # checked by `problem`
+
+    def _points(self) -> Iterable[EntryPoint]:
+        from importlib.metadata import entry_points
+
+        return entry_points(group=self.group)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's type and text, on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")[:400]
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "an unknown package"
