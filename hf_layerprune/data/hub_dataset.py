@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder, read_json, write_atomic
-from hf_layerprune.data.hub_errors import dataset_errors, not_kept
 from hf_layerprune.data.kept import kept
 from hf_layerprune.data.parquet_files import INSTALL, ROW_GROUP, open_parquet, parquet
 from hf_layerprune.data.records import JoinedTables, RecordTable
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import DataError
+from hf_layerprune.hub.errors import dataset_errors
 
 FORMAT = 1
 WINDOW = 1000  # records, out of ten row groups at a time, among which the next one is drawn
@@ -87,7 +87,8 @@ def _kept_before(place: Path, draw: _Draw) -> Path:
         record = read_json(path, "record of a draw")
         if draw.wanted.items() <= record.items() or (unnamed.items() <= record.items() and record["commit"] == draw.spec.revision):
             return path.parent
-    raise not_kept(draw.spec.name)
+    remedy = "Draw it once online with the same options and seed, without --local-files-only and HF_HUB_OFFLINE."
+    raise DataError(f"{draw.spec.name} is not in the cache as asked for. {remedy}")
 
 
 def _table(folder: Path, spec: DataSpec) -> RecordTable:

@@ -83,7 +83,7 @@ def only_hub(hub: LoopbackHub, cache: Path) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr("hf_layerprune.checkpoint.remote.WAIT_SECONDS", 0)
+        patch.setattr("hf_layerprune.hub.listing.WAIT_SECONDS", 0)
         utils.disable_progress_bars()
         yield
         utils.enable_progress_bars()

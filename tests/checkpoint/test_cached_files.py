@@ -8,10 +8,10 @@ import pytest
 from loopback_hub import LoopbackHub
 from streaming import publish_anew
 
-from hf_layerprune.checkpoint import cached_files
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.errors import SourceError
+from hf_layerprune.hub import download
 
 WEIGHTS = "model.safetensors"
 DAMAGE = {
@@ -24,7 +24,7 @@ DAMAGE = {
 @pytest.fixture(autouse=True)
 def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where it is remembered what was proved."""
-    monkeypatch.setattr(cached_files, "kept_folder", lambda kind: tmp_path)
+    monkeypatch.setattr(download, "kept_folder", lambda kind: tmp_path)
     return tmp_path
 
 
@@ -87,7 +87,7 @@ def test_a_large_file_is_read_once(own_hub: LoopbackHub, source: Path, kept: Pat
     resolve(model)
     [note] = [path for path in kept.iterdir() if path.is_file()]
     read: list[Path] = []
-    monkeypatch.setattr(cached_files, "hash_file", lambda path: read.append(path) or pytest.fail("read again"))
+    monkeypatch.setattr(download, "record_of", lambda path: read.append(path) or pytest.fail("read again"))
     resolve(model)
     note.unlink()
     with pytest.raises(pytest.fail.Exception, match="read again"):
@@ -95,6 +95,6 @@ def test_a_large_file_is_read_once(own_hub: LoopbackHub, source: Path, kept: Pat
 
 
 def test_where_nothing_can_be_kept(own_hub: LoopbackHub, source: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_files, "kept_folder", lambda kind: kept / "not there")
+    monkeypatch.setattr(download, "kept_folder", lambda kind: kept / "not there")
     model, _ = publish_anew(own_hub, source)
     assert (resolve(model).path / WEIGHTS).is_file()

@@ -274,7 +274,7 @@ FAILURES: dict[str, tuple[str, dict[str, Any], str]] = {
     "no commit": ("Qwen/Tiny-Instruct", {"revision": "0" * 40}, "Qwen/Tiny-Instruct"),
     "forbidden": ("me/forbidden", {"token": TOKEN}, "me/forbidden: the Hub refuses access. Accept the terms at"),
     "busy": ("me/busy", {}, "me/busy: the Hub asks for fewer requests"),
-    "ill": ("me/ill", {}, "me/ill cannot be fetched: the Hub .* does not answer"),
+    "ill": ("me/ill", {}, "me/ill: the Hub answered with error 500"),
     "adapter": ("me/adapter", {}, "is a peft adapter"),
     "pipeline": ("me/pipeline", {}, "is a diffusers pipeline"),
     "pickled": ("me/pickled", {}, "holds no model.safetensors .* must be converted to safetensors first"),

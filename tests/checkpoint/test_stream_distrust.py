@@ -65,7 +65,7 @@ def test_weights_outside_lfs_are_proved_by_their_git_id(
     good = repo.commits[repo.refs["main"]][SHARDS[0]]
     repo.served[SHARDS[0]] = good[:-1] + bytes([good[-1] ^ 1])
     assert remote
-    with pytest.raises(CheckpointError, match=f"{name}/{SHARDS[0]}: fetched with sha256 .*, expected git id {git_id(good)[:12]}"):
+    with pytest.raises(CheckpointError, match=f"{name}/{SHARDS[0]}: fetched .*, expected .* with git id {git_id(good)[:12]}"):
         rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
     repo.served.clear()
     rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
@@ -94,7 +94,7 @@ def test_a_file_of_another_size_than_listed(publish: Any, tmp_path: Path, change
     checkpoint, remote = open_to_stream(name)
     repo.served[SHARDS[1]] = changed(repo.commits[repo.refs["main"]][SHARDS[1]])
     assert remote
-    with pytest.raises(LayerPruneError, match=rf"{name}/{SHARDS[1]}: (is|ends) .* expected [\d,]+ (bytes )?as (the repository )?list"):
+    with pytest.raises(LayerPruneError, match=rf"{name}/{SHARDS[1]}: fetched .*, expected [\d,]+ bytes with sha256 \w+ as"):
         rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
     (staging,) = tmp_path.glob("*.staging")
     assert [path.name for path in staging.rglob("*.safetensors")] == [SHARDS[0]]

@@ -11,8 +11,9 @@ from hub_state import Account
 from loopback_hub import LoopbackHub
 from pushing import CARD, OTHER, REPO, TOKEN, pruned_folder
 
-from hf_layerprune.checkpoint.remote import RemoteRepo
-from hf_layerprune.errors import PublishError, UsageError, reason_without_secrets, redacted
+from hf_layerprune.errors import PublishError, UsageError
+from hf_layerprune.hub.listing import RemoteRepo
+from hf_layerprune.hub.redaction import redacted, redacted_reason
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.push import push
 
@@ -260,7 +261,7 @@ def test_secrets() -> None:
     assert OTHER not in redacted(OTHER)
     for name in ("/src/hf_layerprune/model.safetensors", "python -m hf_layerprune push", "me/hf_models", "hf_models_of_everybody_in_2026"):
         assert redacted(name) == name
-        assert reason_without_secrets(OSError(name), None) == name
+        assert redacted_reason(OSError(name), None) == name
 
 
 def test_no_token_is_in_a_repr() -> None:
