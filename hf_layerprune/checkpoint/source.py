@@ -18,9 +18,9 @@ from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards
-from hf_layerprune.errors import SourceError, shown
+from hf_layerprune.errors import CheckpointError, SourceError, shown
 from hf_layerprune.families.facts import model_facts
-from hf_layerprune.hub.download import Cache, fetch_record
+from hf_layerprune.hub.download import Cache
 from hf_layerprune.hub.listing import RemoteRepo
 
 if TYPE_CHECKING:
@@ -147,4 +147,8 @@ def record_of(model: ResolvedSource | Checkpoint, name: str, limit: int, *, loca
         return local
     if model.commit is None or local_files_only or constants.is_offline_mode():
         return None
-    return fetch_record(RemoteRepo(model.id, model.commit), f"{RECORDS}/{name}", limit)
+    if (file := RemoteRepo(model.id, model.commit).files.get(f"{RECORDS}/{name}")) is None:
+        return None
+    if file.size > limit:
+        raise CheckpointError(f"{file.where}: {file.size:,} bytes is no record; at most {limit:,} are read.")
+    return Cache(model.id).fetch(model.commit, [file.name]) / file.name

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import kept_folder
-from hf_layerprune.errors import CheckpointError, LayerPruneError, SourceError
+from hf_layerprune.errors import LayerPruneError, SourceError
 from hf_layerprune.hub.errors import read_errors
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.hub.prove import git_id, prove, record_of
@@ -23,7 +23,7 @@ READERS = 2
 
 @dataclass(frozen=True)
 class Cache:
-    """A model repository whose files are fetched into the Hub's cache."""
+    """A model repository whose files are fetched into the Hub's cache. SourceError for whatever the Hub refuses."""
 
     repo: str  # OWNER/NAME
     inner: str = ""  # the folder in it that config.json lies in
@@ -31,17 +31,11 @@ class Cache:
     only: bool = False  # fetch nothing
     token: str | bool | None = field(default=None, repr=False)
 
-    @contextmanager
-    def errors(self, revision: str | None) -> Iterator[None]:
-        """Within the block, what the Hub refuses becomes SourceError about this repository."""
-        with read_errors(self.repo, revision, self.token, cache_only=self.only):
-            yield
-
     def commit(self, revision: str | None) -> str:
-        """The commit that a branch, tag or commit names now, or named when the Hub was last asked."""
+        """The commit that a branch, tag or commit names now or, where the Hub cannot be asked, named before."""
         from huggingface_hub import HfApi
 
-        with self.errors(revision):
+        with read_errors(self.repo, revision, self.token, cache_only=self.only):
             return str(HfApi().resolve_revision(self.repo, revision=revision, **self._place).resolved)
 
     def has(self, commit: str, name: str) -> bool:
@@ -55,29 +49,20 @@ class Cache:
 
         A file that is damaged is fetched anew, once. SourceError naming the first that stays damaged.
         """
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import constants, hf_hub_download, snapshot_download
 
-        with self.errors(commit):
+        offline = self.only or constants.is_offline_mode()
+        with read_errors(self.repo, commit, self.token, cache_only=self.only):
             snapshot = snapshot_download(self.repo, revision=commit, allow_patterns=list(map(self._within, patterns)), **self._place)
             folder = Path(snapshot) / self.inner
-            self._prove(folder, commit, patterns)
-            return folder
-
-    def _prove(self, folder: Path, commit: str, patterns: Sequence[str]) -> None:
-        from huggingface_hub import constants, hf_hub_download
-
-        links = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_symlink() and path.is_file()}
-        files = {name: path for name, path in links.items() if any(fnmatch(name, pattern) for pattern in patterns)}
-        with ThreadPoolExecutor(READERS) as readers:
-            good = dict(zip(files, readers.map(_has_its_sum, files.values()), strict=True))
-        offline = self.only or constants.is_offline_mode()
-        for name in (name for name, is_good in good.items() if not is_good):
-            if not offline:
-                hf_hub_download(self.repo, self._within(name), revision=commit, force_download=True, **self._place)
-            if offline or not _has_its_sum(files[name]):
-                remedy = "Run again online" if offline else "The server or the connection is at fault: run again later"
-                where = "/".join(filter(None, (self.repo, self.inner, name)))
-                raise SourceError(f"{where}: what lies in the Hub's cache is not the file that the Hub lists. {remedy}, to fetch it anew.")
+            for name in _damaged(folder, patterns):
+                if not offline:
+                    hf_hub_download(self.repo, self._within(name), revision=commit, force_download=True, **self._place)
+                if offline or not _has_its_sum(folder / name):
+                    remedy = "Run again online" if offline else "The server or the connection is at fault: run again later"
+                    what = f"{self.repo}/{self._within(name)}: what lies in the Hub's cache is not the file that the Hub lists"
+                    raise SourceError(f"{what}. {remedy}, to fetch it anew.")
+        return folder
 
     def _within(self, name: str) -> str:
         return f"{self.inner}/{name}" if self.inner else name
@@ -85,23 +70,6 @@ class Cache:
     @property
     def _place(self) -> dict[str, Any]:
         return {"cache_dir": self.folder, "local_files_only": self.only, "token": self.token}
-
-
-def fetch_record(repo: RemoteRepo, name: str, limit: int) -> Path | None:
-    """A file in the Hub's cache, fetched if it is not there, and proved; None if the repository does not list it.
-
-    CheckpointError if it has more than `limit` bytes, or arrived as another file than is listed.
-    """
-    from huggingface_hub import hf_hub_download
-
-    if (file := repo.files.get(name)) is None:
-        return None
-    if file.size > limit:
-        raise CheckpointError(f"{file.where}: {file.size:,} bytes is no record; at most {limit:,} are read.")
-    with read_errors(repo.id, repo.commit, repo.token):
-        path = Path(hf_hub_download(repo.id, name, subfolder=repo.inner or None, revision=repo.commit, token=repo.token))
-        prove(path, file)
-    return path
 
 
 def fetch_into(folder: Path, repo: RemoteRepo, name: str) -> Path:
@@ -117,6 +85,14 @@ def fetch_into(folder: Path, repo: RemoteRepo, name: str) -> Path:
         arrived = hf_hub_download(repo.id, name, subfolder=repo.inner or None, revision=repo.commit, token=repo.token, local_dir=folder)
         prove(Path(arrived), file)
     return Path(arrived)
+
+
+def _damaged(folder: Path, patterns: Sequence[str]) -> list[str]:
+    """The files of a snapshot that match patterns and have not the sum that they are named by, where the cache consists of links."""
+    links = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_symlink() and path.is_file()}
+    files = {name: path for name, path in links.items() if any(fnmatch(name, pattern) for pattern in patterns)}
+    with ThreadPoolExecutor(READERS) as readers:
+        return [name for name, good in zip(files, readers.map(_has_its_sum, files.values()), strict=True) if not good]
 
 
 def _has_its_sum(link: Path) -> bool:

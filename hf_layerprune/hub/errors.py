@@ -64,7 +64,7 @@ TABLE: Mapping[int | str, tuple[str | None, str | None]] = {
     "LocalTokenNotFoundError": (None, "{repo}: there is no token to push with. {log_in}."),
     "OfflineModeIsEnabled": (CACHE_ONLY, "{repo}: offline mode is on, so nothing can be pushed. Unset HF_HUB_OFFLINE and push again."),
     "LocalEntryNotFoundError": (NO_ANSWER, None),
-    "RevisionResolutionError": (NO_ANSWER, None),
+    "RevisionResolutionError": (NO_ANSWER, SENDING),
     "HTTPError": (FETCHING, "{repo}: the connection to the Hub ({endpoint}) failed ({reason}). {again}"),
     "XetAuthenticationError": (None, "{repo}: the Hub's storage did not accept the token ({reason}). {log_in}. {again}"),
     "OSError": (FETCHING, SENDING),
@@ -126,11 +126,15 @@ def explain(error: BaseException, call: Call) -> str | None:
     """What an error of a call means and what to do, on one line; None where the table does not know it."""
     from huggingface_hub import constants
 
-    if (text := _text(error, call)) is None:
-        return None
+    keys = [*_keys(error)]
+    text = next((text for key in keys if (text := TABLE.get(key, (None, None))[call.push]) is not None), None)
+    if call.dataset and "HfHubHTTPError" not in keys:
+        text = NOT_A_DATASET
+    if text == NO_ANSWER and (call.cache_only or constants.is_offline_mode()):
+        text = CACHE_ONLY
     response, secret = getattr(error, "response", None), current_token(call.token)
     message = redacted(" ".join((getattr(error, "server_message", None) or "").split())[:200], secret)
-    return text.format(
+    return text and text.format(
         repo=call.repo,
         the="the dataset " if call.dataset else "",
         local="file" if call.dataset else "folder",
@@ -152,17 +156,6 @@ def transport_error() -> type[Exception]:
     from huggingface_hub import errors
 
     return next(kind for kind in errors.HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-
-
-def _text(error: BaseException, call: Call) -> str | None:
-    """The row of the table."""
-    from huggingface_hub import constants
-
-    keys = [*_keys(error)]
-    if call.dataset and "HfHubHTTPError" not in keys:
-        return NOT_A_DATASET
-    found = next((text for key in keys if (text := TABLE.get(key, (None, None))[call.push]) is not None), None)
-    return CACHE_ONLY if found == NO_ANSWER and (call.cache_only or constants.is_offline_mode()) else found
 
 
 def _keys(error: BaseException) -> Iterator[int | str]:

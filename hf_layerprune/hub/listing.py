@@ -51,7 +51,6 @@ class RemoteRepo:
         self.id, self.commit, self.inner = id, commit, inner
         self.requests = self.received = 0
         self.token = token
-        self._tags: dict[str, str] = {}  # of each file, as first sent
         self._lock = threading.Lock()
 
     @cached_property
@@ -79,7 +78,7 @@ class RemoteRepo:
         """The bytes of a listed file from `begin` to before `end`; asked for again where the connection drops.
 
         Never reads beyond `end`, whatever the server sends. SourceError when the Hub refuses or is silent, CheckpointError
-        naming the file when what it sends is not what was listed, or sent before.
+        naming the file when what it sends is not what was listed.
         """
         with read_errors(self.id, self.commit, self.token):
             for attempt in range(RETRIES + 1):
@@ -107,7 +106,7 @@ class RemoteRepo:
         ) as response:
             if response.status_code != 416:
                 hub.hf_raise_for_status(response)
-            self._tags[file.name] = _check_answer(file, begin, response, self._tags.get(file.name))
+            _check_answer(file, begin, response)
             for block in response.iter_raw():
                 self._count(0, len(block))
                 yield block[: end - begin]
@@ -121,8 +120,8 @@ class RemoteRepo:
             self.received += received
 
 
-def _check_answer(file: RemoteFile, begin: int, response: Any, known: str | None) -> str:
-    """The ETag of what a server sends; CheckpointError unless it is the listed file, from `begin` on, with the ETag `known` if given.
+def _check_answer(file: RemoteFile, begin: int, response: Any) -> None:
+    """CheckpointError unless a server sends the listed file, from `begin` on.
 
     response: of huggingface_hub's HTTP client, after redirects. What the Hub says of a file in LFS is in its redirect.
     """
@@ -141,13 +140,9 @@ def _check_answer(file: RemoteFile, begin: int, response: Any, known: str | None
     if total != str(file.size):
         found = f"{int(total):,}" if re.fullmatch(r"[0-9]{1,19}", total) else shown(total)
         raise CheckpointError(f"{file.where}: is {found} bytes, expected {file.size:,} as the repository lists it. {START_AGAIN}")
-    linked = next((answer.headers["X-Linked-ETag"] for answer in (*response.history, response) if "X-Linked-ETag" in answer.headers), None)
-    tag: str = (linked or headers.get("ETag") or "").removeprefix("W/").strip('"')
-    if tag != (expected := known or (file.sha256 if linked else None) or tag):
-        raise CheckpointError(
-            f"{file.where}: has the ETag {shown(tag)}, expected {shown(expected)}: it is another file than before. {START_AGAIN}"
-        )
-    return tag
+    tags = [answer.headers["X-Linked-ETag"].strip('"') for answer in (*response.history, response) if "X-Linked-ETag" in answer.headers]
+    if file.sha256 and tags and tags[0] != file.sha256:
+        raise CheckpointError(f"{file.where}: is sent with the ETag {shown(tags[0])}, expected its sha256 {file.sha256}. {START_AGAIN}")
 
 
 def _is_hash(text: object, digits: int) -> bool:

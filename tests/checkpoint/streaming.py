@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import Files, LoopbackHub, Repo
+from hub.loopback import LoopbackHub
+from hub.models import content
+from hub.state import Repo
 from tiny_checkpoint import make_plan
 
 from hf_layerprune.artifacts.manifest import Manifest
@@ -19,16 +20,11 @@ from hf_layerprune.errors import CheckpointError
 
 DROP = (2, 3)
 SHARDS = tuple(f"model-{number:05}-of-00004.safetensors" for number in range(1, 5))
-numbers = count()
 
 
 def publish_anew(hub: LoopbackHub, folder: Path, **faults: Any) -> tuple[str, Repo]:
     """Make a checkpoint a repository of its own, which fails as the keywords say."""
-    name = f"you/model-{next(numbers)}"
-    hub.repos[name] = Repo(**faults)
-    hub.repos[name].push(content(folder))
-    hub.sent.clear()
-    return name, hub.repos[name]
+    return hub.publish(content(folder), **faults)
 
 
 def stream(name: str, output: Path, drop: tuple[int, ...] = DROP, **options: Any) -> Manifest:
@@ -50,10 +46,6 @@ def left(place: Path) -> list[str]:
 
 def records(folder: Path) -> dict[str, bytes]:
     return {name: hashlib.sha256(data).digest() for name, data in content(folder).items()}
-
-
-def content(folder: Path) -> Files:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def interrupted(name: str, repo: Repo, output: Path, at: str = SHARDS[2]) -> Path:

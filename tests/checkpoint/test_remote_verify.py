@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import Files, LoopbackHub, Repo, git_id
+from hub.loopback import LoopbackHub, git_id
+from hub.state import Files
 from tiny_checkpoint import make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -19,7 +19,6 @@ from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, SourceError, UsageError
 
 SHARD = "model-00002-of-00003.safetensors"
-numbers = count()
 
 
 @pytest.fixture
@@ -36,11 +35,7 @@ def files(sharded: Path, tmp_path: Path) -> Files:
 
 
 def publish(hub: LoopbackHub, files: Files, **faults: Any) -> str:
-    name = f"pruned/model-{next(numbers)}"
-    hub.repos[name] = Repo(**faults)
-    hub.repos[name].push(files)
-    hub.sent.clear()
-    return name
+    return hub.publish(files, **faults)[0]
 
 
 def local(place: Path, files: Files) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub.loopback import LoopbackHub, serve
+from hub.state import Files, Repo
 from independent import read_model
-from loopback_hub import Files, LoopbackHub, Repo, serve
 from tiny_checkpoint import make_checkpoint, make_config
 
 from hf_layerprune.checkpoint.index import Checkpoint

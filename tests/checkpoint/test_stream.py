@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub.loopback import LoopbackHub
+from hub.state import Repo
 from independent import pruned, read_model
-from loopback_hub import LoopbackHub, Repo
 from poor_file_system import refusing
 from streaming import DROP, SHARDS, fetched_whole, interrupted, left, publish_anew, records, stream
 from tiny_checkpoint import make_checkpoint, make_plan

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub.loopback import LoopbackHub, git_id
+from hub.state import Repo
 from independent import pruned, read_model, snapshot
-from loopback_hub import LoopbackHub, Repo, git_id
 from streaming import DROP, SHARDS, content, left, publish_anew, stream
 from tiny_checkpoint import make_checkpoint, make_plan
 
@@ -59,7 +60,7 @@ def test_shards_in_a_folder_of_a_subfolder(own_hub: LoopbackHub, tmp_path: Path,
 def test_weights_outside_lfs_are_proved_by_their_git_id(
     publish: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopback_hub.is_lfs", lambda path: False)
+    monkeypatch.setattr("hub.loopback.is_lfs", lambda path: False)
     name, repo = publish()
     checkpoint, remote = open_to_stream(name)
     good = repo.commits[repo.refs["main"]][SHARDS[0]]

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hub_models import CARDS, PRUNED, SOURCE, WEIGHTS, content, put, with_weights, write
-from hub_state import Fault
-from loopback_hub import Files, LoopbackHub
+from hub.loopback import LoopbackHub
+from hub.models import CARDS, PRUNED, SOURCE, WEIGHTS, content, put, with_weights, write
+from hub.state import Fault, Files
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint

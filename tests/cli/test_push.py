@@ -8,32 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_state import Fault
-from loopback_hub import LoopbackHub
+from hub.loopback import LoopbackHub
+from hub.pushing import OTHER, REPO, TOKEN, emptied, local_files, pruned_folder, same_model
+from hub.state import Fault
 from publishing.test_push_faults import FAULTS
-from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, pushing_hub, same_model
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
 
-@pytest.fixture(scope="module")
-def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(module_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+def hub(account_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    module_hub.repos.clear()
-    module_hub.faults.clear()
-    module_hub.objects.clear()
-    return module_hub
+    return emptied(account_hub)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_models import SOURCE, WEIGHTS, content, put
+from hub.loopback import LoopbackHub
+from hub.models import SOURCE, WEIGHTS, content, put
 from independent import pruned as pruned_tensors
 from independent import read_model
-from loopback_hub import LoopbackHub
 from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.mini import model_path

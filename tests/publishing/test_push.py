@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import LoopbackHub, Repo
-from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, same_model
+from hub.loopback import LoopbackHub
+from hub.pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, same_model
+from hub.state import Repo
 
 from hf_layerprune import LayerPruner
 from hf_layerprune.checkpoint.remote_verify import verify_remote

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hub_state import Fault
-from loopback_hub import LoopbackHub
-from pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, whole
+from hub.loopback import LoopbackHub
+from hub.pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, whole
+from hub.state import Fault
 
 from hf_layerprune.errors import PublishError
 from hf_layerprune.hub.session import time_limits

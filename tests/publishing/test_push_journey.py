@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from card_commands import command
-from hub_state import Account
+from hub.loopback import LoopbackHub, serve
+from hub.pushing import TOKEN, local_files
+from hub.state import Account, Repo
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from loopback_hub import LoopbackHub, Repo, serve
-from pushing import TOKEN, local_files
 
 import hf_layerprune
 from hf_layerprune.artifacts.eval_report import EvalReport

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub
-from pushing import REPO, TOKEN, pruned_folder
+from hub.loopback import LoopbackHub
+from hub.pushing import REPO, TOKEN, pruned_folder
 
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.publishing.card import write_card
