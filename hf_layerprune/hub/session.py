@@ -19,6 +19,7 @@ CONNECT_SECONDS, ANSWER_SECONDS, SEND_SECONDS = 30.0, 120.0, 600.0
 
 
 def connect(token: str | bool | None) -> HfApi:
+    """The Hub's interface, under this package's name."""
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name="hf-layerprune", library_version=version("hf-layerprune"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hub.loopback import LoopbackHub, serve
+from hub.models import content
 from hub.state import Files, Repo
 from independent import read_model
 from tiny_checkpoint import make_checkpoint, make_config
@@ -205,10 +206,6 @@ def client(hub: LoopbackHub, home: Path) -> Iterator[Client]:
     yield opened
     opened.close()
     assert TOKEN not in opened.output
-
-
-def content(folder: Path) -> Files:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_download_and_offline(hub: LoopbackHub, home: Path, client: Client, files: Files) -> None:

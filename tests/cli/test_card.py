@@ -17,7 +17,7 @@ import click
 import pytest
 from card_commands import commands
 from hub.loopback import LoopbackHub, serve
-from hub.pushing import local_files
+from hub.models import content
 from hub.state import Repo
 
 import hf_layerprune
@@ -100,7 +100,7 @@ def hub() -> Iterator[LoopbackHub]:
     """mini as a model of somebody's, and two datasets of pictures."""
     pytest.importorskip("datasets")
     with serve() as hub:
-        hub.repos[SOURCE] = Repo.of(local_files(model_path()))
+        hub.repos[SOURCE] = Repo.of(content(model_path()))
         hub.datasets[QUESTIONS] = Repo.of({"train.parquet": records("evaluate", 12)})
         hub.datasets[LESSONS] = Repo.of({"train.parquet": records("heal", 16)})
         yield hub

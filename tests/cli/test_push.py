@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from hub.loopback import LoopbackHub
-from hub.pushing import OTHER, REPO, TOKEN, emptied, local_files, pruned_folder, same_model
+from hub.models import content
+from hub.pushing import OTHER, REPO, TOKEN, emptied, pruned_folder, same_model
 from hub.state import Fault
 from publishing.test_push_faults import FAULTS
 
@@ -158,7 +159,7 @@ def test_interrupted(hub: LoopbackHub, folder: Path, process: Callable[..., subp
     again = process()
     assert again.communicate(timeout=300) and again.returncode == 0
     assert not kept & {*hub.puts} and len(hub.repos[REPO].summaries) == 1
-    assert local_files(folder).items() <= hub.repos[REPO].files().items()
+    assert content(folder).items() <= hub.repos[REPO].files().items()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -182,4 +183,4 @@ def test_an_interrupted_pull_request_is_named(
     again = process("--revision", "refs/pr/1")
     again.communicate(timeout=300)
     assert again.returncode == 0 and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
-    assert local_files(folder).items() <= hub.repos[REPO].files("refs/pr/1").items()
+    assert content(folder).items() <= hub.repos[REPO].files("refs/pr/1").items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hub.loopback import LoopbackHub
-from hub.state import Files
+from hub.models import content
 from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -35,15 +35,11 @@ def pruned_folder(place: Path, *, drop: tuple[int, ...] = (2,), card: str = CARD
     return place / "tiny-5L"
 
 
-def local_files(folder: Path) -> Files:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def same_model(hub: LoopbackHub, folder: Path, repo: str = REPO, ref: str = "main") -> bool:
     """Whether all files of the folder but its card, and nothing but a card and its record besides, are on the Hub."""
-    there = {name: content for name, content in hub.repos[repo].files(ref).items() if name not in (".gitattributes", "README.md")}
+    there = {name: data for name, data in hub.repos[repo].files(ref).items() if name not in (".gitattributes", "README.md")}
     there.pop("layerprune/card.json", None)
-    return there == {name: content for name, content in local_files(folder).items() if name != "README.md"}
+    return there == {name: data for name, data in content(folder).items() if name != "README.md"}
 
 
 def whole(hub: LoopbackHub, folder: Path) -> bool:
