@@ -116,7 +116,7 @@ class Handler(Writing, BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if self.fails() or self.moved():
             return
-        if (match := re.fullmatch(API, path)) and match[2] not in self.server.others:
+        if (match := re.fullmatch(API, path)) and (match[1] == "models" or match[2] not in self.server.others):
             self.describe(match[1], match[2], match[3], unquote(match[4] or "main"), unquote(match[5] or ""))
         elif match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file("datasets" if match[1] else "models", match[2], unquote(match[3]), unquote(match[4]))
