@@ -78,7 +78,7 @@ def test_a_slow_server_is_waited_for(opened: Open) -> None:
 def test_a_silent_server_is_given_up(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     with pytest.raises(SourceError, match=r"fetching it failed: .*Run again"):
-        opened(slow=1.0).read(WEIGHTS, 0, 1000)
+        opened(slow=20.0).read(WEIGHTS, 0, 1000)
 
 
 @pytest.mark.parametrize("changed", [{"size": -1}, {"size": "9"}, {"path": "a/../b"}, {"oid": "../x"}])
