@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from hub.loopback import LoopbackHub, only_hub, serve
+from hub.state import Account
 
 # The files that take longest begin first, so that no core waits for another at the end.
 LONGEST = ("test_notebook", "test_killed", "test_card", "test_evaluate", "test_heal", "test_push_journey", "test_true_shape", "test_zero3")
@@ -25,3 +29,24 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module")
+def own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """A Hub that huggingface_hub in this process takes for the only one, with an empty cache."""
+    with serve() as hub, only_hub(hub, tmp_path_factory.mktemp("cache")):
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def account_hub(own_hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    """The same, where two people have accounts; no token is at hand, and nothing waits or draws figures."""
+    from hub.pushing import OTHER, TOKEN
+
+    with pytest.MonkeyPatch.context() as patch:
+        own_hub.accounts = {TOKEN: Account("me", orgs=("team",)), OTHER: Account("you")}
+        patch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path_factory.mktemp("home") / "no-token"))
+        patch.delenv("HF_TOKEN", raising=False)
+        patch.setattr("hf_layerprune.publishing.card.draw_figures", lambda facts: {})
+        yield own_hub

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 CONFIG = "config.json"
 README = "README.md"
 RECORDS = "layerprune"  # the folder of our records
@@ -18,3 +20,14 @@ PRUNED_EVALUATION = "pruned-eval.json"  # of the pruned model before it was fine
 LICENSE = "license.json"  # the license as a person named it
 LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
 LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
+
+
+def safe_name(name: object) -> bool:
+    """Whether a relative path stays inside its folder on every system: no `..`, no root, no backslash, drive or control character."""
+    if not isinstance(name, str) or len(name) > 1024 or re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", name):
+        return False
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # bytes of a file name that are no UTF-8
+        return False
+    return all(part not in ("", ".", "..") for part in name.split("/"))

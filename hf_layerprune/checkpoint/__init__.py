@@ -6,8 +6,7 @@
     verify.verify         a pruned checkpoint, and its source if at hand -> the differences
 
 The same of a repository on the Hub, whose weights stay there: remote_shards.open_without_weights, remote_verify.verify_remote,
-and stream, which brings them to `rewrite` one file at a time; below these remote, remote_files, remote_records, hub_errors;
-cached_files proves what a download left in the Hub's cache.
+and stream, which brings them to `rewrite` one file at a time. What is asked of the Hub is asked by the room `hub`.
 
 Below all: header, shards, completeness (what is believed of a stranger's files), config, layout, copying, page_cache (what is
 written), output_place, staging, exchange, lock (how it appears), remedies, fingerprint, side_files, provenance, recognise, folder.

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.folder import safe_name as safe_name
 from hf_layerprune.artifacts.jsonfile import parse_json
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
-
-
-def safe_name(name: object) -> bool:
-    """Whether a relative path stays inside its folder on every system: no `..`, no root, no backslash, drive or control character."""
-    if not isinstance(name, str) or len(name) > 1024 or re.search(r"[\x00-\x1f\x7f\\]|^[A-Za-z]:", name):
-        return False
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:  # bytes of a file name that are no UTF-8
-        return False
-    return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def refuse_twins(names: Iterable[str], where: str) -> None:

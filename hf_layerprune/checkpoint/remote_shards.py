@@ -13,11 +13,10 @@ from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.checkpoint.fingerprint import SAMPLE_BYTES, Bytes, Ranges, sampled_ranges
 from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, parse_header
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.remote import RemoteRepo
-from hf_layerprune.checkpoint.remote_files import RemoteFile
 from hf_layerprune.checkpoint.shards import TOO_MANY_HEADERS, CheckHeader, is_whole
 from hf_layerprune.checkpoint.source import DESCRIPTION, ResolvedSource, resolve
 from hf_layerprune.errors import CheckpointError, UsageError
+from hf_layerprune.hub.listing import RemoteFile, RemoteRepo
 
 FIRST_BYTES = 192 << 10  # most headers and the first block behind them: one request instead of three
 THREADS = 8
@@ -79,29 +78,24 @@ class _Beginning:
         self.file = file
         self._repo = repo
         self._take_room = take_room
-        self._held = bytearray()
+        self._held = b""
         self._at = 0
 
     def read(self, count: int) -> bytes:
         """The next bytes, fewer where the file ends."""
-        end = min(self.file.size, self._at + count)
+        begin, end = self._at, min(self.file.size, self._at + count)
         if end > len(self._held):
-            self._extend(min(self.file.size, max(FIRST_BYTES, end + SAMPLE_BYTES)))
-        found = bytes(self._held[self._at : end])
+            self._held += self._fetch(len(self._held), min(self.file.size, max(FIRST_BYTES, end + SAMPLE_BYTES)))
         self._at = end
-        return found
+        return self._held[begin:end]
 
-    def part(self, begin: int, end: int) -> Bytes:
+    def part(self, begin: int, end: int) -> bytes:
         """Any bytes; those that are not held are asked for, and not kept."""
-        if end <= len(self._held):
-            return bytes(self._held[begin:end])
-        self._take_room(self.file.name, end - begin)
-        return b"".join(self._repo.read(self.file.name, begin, end))
+        return self._held[begin:end] if end <= len(self._held) else self._fetch(begin, end)
 
-    def _extend(self, end: int) -> None:
-        self._take_room(self.file.name, end - len(self._held))
-        for block in self._repo.read(self.file.name, len(self._held), end):
-            self._held += block
+    def _fetch(self, begin: int, end: int) -> bytes:
+        self._take_room(self.file.name, end - begin)
+        return self._repo.read(self.file.name, begin, end)
 
 
 def moved(header: Header, file: Path) -> Header:
@@ -111,12 +105,12 @@ def moved(header: Header, file: Path) -> Header:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read over the network: the small files, how many weight files' headers, bytes of both, requests for ranges."""
+    """What was read over the network to open a checkpoint."""
 
-    files: tuple[str, ...]
-    headers: int
-    bytes: int
-    requests: int
+    files: tuple[str, ...]  # small files that were fetched
+    headers: int  # number of weight files whose headers were read
+    bytes: int  # of both
+    requests: int  # for ranges
 
 
 def open_without_weights(source: str, *, subfolder: str | None = None, **place: Any) -> tuple[Checkpoint, Reading | None]:
@@ -125,14 +119,13 @@ def open_without_weights(source: str, *, subfolder: str | None = None, **place: 
     A folder, and a repository whose weights lie in the cache, are opened there. Arguments and errors are those of `resolve`.
     """
     found = resolve(source, subfolder=subfolder, weights=False, small=DESCRIPTION, **place)
-    if found.commit is None or is_whole(found.path):
+    if found.repo is None or is_whole(found.path):
         return Checkpoint.open(found.path, found.id, found.commit), None
     if place.get("local_files_only"):
         resolve(source, subfolder=subfolder, **place)  # raises: the cache lacks the weights
-    repo = RemoteRepo(found.id, found.commit, token=place.get("token"), inner=subfolder or "")
-    checkpoint = open_remote(repo, found)
+    checkpoint = open_remote(found.repo, found)
     fetched = sum((found.path / name).stat().st_size for name in found.fetched)
-    return checkpoint, Reading(found.fetched, len(checkpoint.shards), fetched + repo.received, repo.requests)
+    return checkpoint, Reading(found.fetched, len(checkpoint.shards), fetched + found.repo.received, found.repo.requests)
 
 
 def open_remote(repo: RemoteRepo, found: ResolvedSource) -> Checkpoint:
@@ -148,11 +141,10 @@ def open_to_stream(
     No repository where the weights lie in the cache already. UsageError for a folder, which needs no streaming.
     """
     found = resolve(source, weights=False, check=check, **place)
-    if found.commit is None:
+    if found.repo is None:
         raise UsageError(f"--stream is for a Hub id, and {source} is on this disk: leave it out.")
     if is_whole(found.path):
         return Checkpoint.open(found.path, found.id, found.commit), None
     if place.get("local_files_only"):
         raise UsageError(f"--stream fetches weights and --local-files-only forbids it; the cache lacks those of {source}. Leave one out.")
-    repo = RemoteRepo(found.id, found.commit, token=place.get("token"), inner=place.get("subfolder") or "")
-    return open_remote(repo, found), repo
+    return open_remote(found.repo, found), found.repo

@@ -5,25 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hf_layerprune.artifacts.folder import CONFIG
+from hf_layerprune.artifacts.folder import CONFIG, RECORDS, safe_name
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
-from hf_layerprune.checkpoint.cached_files import prove_cached
 from hf_layerprune.checkpoint.config import read_config
-from hf_layerprune.checkpoint.folder import safe_name
-from hf_layerprune.checkpoint.hub_errors import hub_errors
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards
-from hf_layerprune.errors import SourceError, shown
+from hf_layerprune.errors import CheckpointError, SourceError, shown
 from hf_layerprune.families.facts import model_facts
+from hf_layerprune.hub.download import Cache
+from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from hf_layerprune.checkpoint.index import Checkpoint
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LICENSE*", "NOTICE*")
 WEIGHT_FILES = ("model*.safetensors",)
@@ -32,16 +34,18 @@ DESCRIPTION = (CONFIG, INDEX, "adapter_config.json", "model_index.json", "datase
 
 MAX_NEIGHBOURS = 1000  # folders that a mistyped name is compared with
 
+Check = Callable[[ModelFacts], object]
+
 
 @dataclass(frozen=True)
 class ResolvedSource:
-    """A checkpoint folder and the name it goes by. id: Hub id, `mini`, or the folder's name; commit: of the Hub, or None;
-    fetched: the files of DESCRIPTION that were not in the cache before."""
+    """A checkpoint folder and the name it goes by."""
 
-    id: str
+    id: str  # Hub id, `mini`, or the folder's name
     path: Path
-    commit: str | None
-    fetched: tuple[str, ...] = ()
+    commit: str | None  # of the Hub
+    fetched: tuple[str, ...] = ()  # the files of DESCRIPTION that were not in the cache before
+    repo: RemoteRepo | None = None  # the same files on the Hub
 
 
 def resolve(
@@ -54,7 +58,7 @@ def resolve(
     subfolder: str | None = None,
     weights: bool = True,
     small: Sequence[str] = SMALL_FILES,
-    check: Callable[[ModelFacts], object] = lambda facts: None,
+    check: Check = lambda facts: None,
 ) -> ResolvedSource:
     """Find `source`: a folder if one exists, else the word `mini`, else an id on the Hub.
 
@@ -70,7 +74,6 @@ def resolve(
     if subfolder is not None and not safe_name(subfolder):
         raise SourceError(f"subfolder {shown(subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
     folder, inner = Path(source), subfolder or ""
-    place = {"cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     if not source:
         raise SourceError("the source is empty. Pass a folder, mini or a Hub id (owner/name).")
     if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
@@ -83,7 +86,7 @@ def resolve(
     elif kind:
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
     elif is_hub_id(source):
-        found = _from_hub(source, revision, inner, (tuple(small), weights), place, check)
+        found = _from_hub(Cache(source, inner, cache_dir, local_files_only, token), revision, small, weights, check)
     else:
         raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). {_nearest(folder)}")
     if _kind(found.path) != stat.S_IFDIR:
@@ -119,37 +122,32 @@ def _mini(inner: str) -> ResolvedSource:
     return ResolvedSource("mini", model_path() / inner, None)
 
 
-def _from_hub(
-    repo: str,
-    revision: str | None,
-    inner: str,
-    wanted: tuple[tuple[str, ...], bool],
-    place: Mapping[str, Any],
-    check: Callable[[ModelFacts], object],
-) -> ResolvedSource:
-    """Fetch a snapshot: the small files first, and the weights only once they have shown that it can be pruned."""
-    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+def _from_hub(cache: Cache, revision: str | None, small: Sequence[str], weights: bool, check: Check) -> ResolvedSource:
+    """Fetch one commit: the small files first, and the weights only once they have shown that it can be pruned."""
+    commit = cache.commit(revision)
+    known = [name for name in DESCRIPTION if cache.has(commit, name)]
+    path = cache.fetch(commit, small)
+    if path.is_dir():
+        refuse_foreign(path, os.listdir(path), weights=False)
+        check(model_facts(read_config(path), SourceRef(cache.repo, commit, ""), f"{cache.repo}/{CONFIG}"))
+        path = cache.fetch(commit, WEIGHT_FILES) if weights else path
+    fetched = tuple(name for name in DESCRIPTION if name not in known and (path / name).is_file())
+    return ResolvedSource(cache.repo, path, commit, fetched, RemoteRepo(cache.repo, commit, token=cache.token, inner=cache.inner))
 
-    small, weights = wanted
-    offline = place["local_files_only"] or constants.is_offline_mode()
 
-    def within(name: str) -> str:
-        return f"{inner}/{name}" if inner else name
+def record_of(model: ResolvedSource | Checkpoint, name: str, limit: int, *, local_files_only: bool = False) -> Path | None:
+    """A record published with a model; that of a Hub id is fetched if the cache lacks it. None where there is none.
 
-    def anew(name: str) -> None:
-        hf_hub_download(repo, within(name), revision=commit, force_download=True, **place)
+    SourceError if the Hub does not give it, CheckpointError if it has more than `limit` bytes.
+    """
+    from huggingface_hub import constants
 
-    def fetch(patterns: tuple[str, ...]) -> Path:
-        fetched = Path(snapshot_download(repo, revision=commit, allow_patterns=list(map(within, patterns)), **place)) / inner
-        prove_cached(fetched, patterns, f"{repo}/{inner}".rstrip("/"), None if offline else anew)
-        return fetched
-
-    with hub_errors(repo, revision, place["local_files_only"], place["token"]):
-        commit = HfApi().resolve_revision(repo, revision=revision, **place).resolved
-        known = [name for name in DESCRIPTION if try_to_load_from_cache(repo, within(name), place["cache_dir"], commit)]
-        path = fetch(small)
-        if path.is_dir():
-            refuse_foreign(path, os.listdir(path), weights=False)
-            check(model_facts(read_config(path), SourceRef(repo, commit, ""), f"{repo}/{CONFIG}"))
-            path = fetch(WEIGHT_FILES) if weights else path
-    return ResolvedSource(repo, path, commit, tuple(name for name in DESCRIPTION if name not in known and (path / name).is_file()))
+    if (local := model.path / RECORDS / name).is_file():
+        return local
+    if model.commit is None or local_files_only or constants.is_offline_mode():
+        return None
+    if (file := RemoteRepo(model.id, model.commit).files.get(f"{RECORDS}/{name}")) is None:
+        return None
+    if file.size > limit:
+        raise CheckpointError(f"{file.where}: {file.size:,} bytes is no record; at most {limit:,} are read.")
+    return Cache(model.id).fetch(model.commit, [file.name]) / file.name

@@ -13,15 +13,15 @@ from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.copying import HashedFile, Progress, hash_file, write_file, write_shard
+from hf_layerprune.checkpoint.copying import Progress, hash_file, write_file, write_shard
 from hf_layerprune.checkpoint.header import Header, read_header
 from hf_layerprune.checkpoint.layout import NewShard
 from hf_layerprune.checkpoint.remedies import told_as
-from hf_layerprune.checkpoint.remote import RemoteRepo
-from hf_layerprune.checkpoint.remote_files import is_listed
 from hf_layerprune.checkpoint.remote_shards import moved
 from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
+from hf_layerprune.hub.download import fetch_into
+from hf_layerprune.hub.listing import RemoteRepo
 
 HELD = ".fetched"  # in the staging folder: the source shard at hand, and the records of the shards that are written
 
@@ -82,16 +82,17 @@ class ShardStream:
             if progress:
                 progress(sum(span.nbytes for span in shard.tensors.values()))
             return done
-        fetched, origin = path.parent / HELD / "shard.safetensors", self._origin(shard)
+        held, origin = path.parent / HELD / "shard", self._origin(shard)
         try:
-            with told_as(fetched, self._repo.where(origin)):
-                self._fetch(origin, fetched)
+            with told_as(held, self._repo.id):
+                fetched = self._fetch(origin, held)
                 at_hand = replace(shard, tensors={name: replace(span, file=fetched) for name, span in shard.tensors.items()})
                 record = write_shard(path, at_hand, progress)
                 if self._verify:
                     _compare(path, at_hand)
         finally:
-            fetched.unlink(missing_ok=True)
+            if held.exists():
+                shutil.rmtree(held)
         _keep_record(path.parent, shard.name, record)
         return record
 
@@ -104,19 +105,12 @@ class ShardStream:
         (name,) = {self._places[span.file] for span in shard.tensors.values()}
         return name
 
-    def _fetch(self, name: str, path: Path) -> None:
-        listed = self._repo.files[name]
-        with HashedFile(path) as file:
-            for piece in self._repo.read(name, 0, listed.size):
-                file.write(piece)
-        if not is_listed(path, file.record, listed):
-            expected = f"sha256 {listed.sha256[:12]}" if listed.sha256 else f"git id {listed.blob[:12]}"
-            raise CheckpointError(
-                f"{listed.where}: fetched with sha256 {file.record.sha256[:12]}, expected {expected} as the repository lists it. "
-                "It was removed; run the same command again."
-            )
+    def _fetch(self, name: str, folder: Path) -> Path:
+        path = fetch_into(folder, self._repo, name)
         if moved(read_header(path), Path()) != moved(self._shards[name], Path()):
-            raise CheckpointError(f"{listed.where}: its header is another one than was read before. It was removed; start again.")
+            where = self._repo.where(name)
+            raise CheckpointError(f"{where}: its header is another one than was read before. It was removed; start again.")
+        return path
 
 
 def _record(staging: Path, name: str) -> FileRecord | None:

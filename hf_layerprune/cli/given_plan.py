@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +16,15 @@ from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.checkpoint.provenance import ancestors_of
-from hf_layerprune.checkpoint.remote import RemoteRepo
-from hf_layerprune.checkpoint.remote_files import AGAIN
-from hf_layerprune.checkpoint.remote_records import record_of
+from hf_layerprune.checkpoint.shards import MAX_INDEX_BYTES
 from hf_layerprune.checkpoint.side_files import is_of_the_model, is_weights, list_side_files
-from hf_layerprune.checkpoint.source import ResolvedSource, resolve
-from hf_layerprune.checkpoint.verify import described
+from hf_layerprune.checkpoint.source import ResolvedSource, record_of, resolve
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.journey import statistics_record
 from hf_layerprune.cli.source import at_revision, on_the_hub
-from hf_layerprune.errors import ArtifactError, CheckpointError, SourceError, UsageError, shown
+from hf_layerprune.errors import ArtifactError, CheckpointError, SourceError, UsageError
+from hf_layerprune.hub.listing import RemoteRepo
+from hf_layerprune.hub.prove import differences, listed_record
 
 ADAPTER = "adapter_config.json"  # makes transformers load other weights than those beside it
 PLAN_ALONE = "Do not use it; to build from its plan without a proof, pass its layerprune/plan.json as a file."
@@ -86,59 +84,39 @@ def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_o
     if found.commit is None:
         side_files, weights = list_side_files(found.path)
         here = [*weights, *(path.as_posix() for path in side_files)]
-        _refuse_difference(manifest, here, lambda file: hash_file(regular_file(found.path, file, PLAN_ALONE)), name)
+        sizes = {file: (found.path / file).stat().st_size for file in here}
+        _refuse_difference(manifest, sizes, lambda file: hash_file(regular_file(found.path, file, PLAN_ALONE)), name)
         return True
     repo = RemoteRepo(found.id, found.commit)
     if (listed := _listed(repo, local_files_only)) is None:
         return False
-    _refuse_difference(manifest, listed, lambda file: _published(repo, file), name)
+    _refuse_difference(manifest, listed, lambda file: listed_record(repo, file, MAX_INDEX_BYTES), name)
     return True
 
 
-def _listed(repo: RemoteRepo, local_files_only: bool) -> Iterable[str] | None:
-    """The names that the repository lists; None where there is no network, or it is not to be used."""
+def _listed(repo: RemoteRepo, local_files_only: bool) -> dict[str, int] | None:
+    """The files that the repository lists, and their sizes; None where there is no network, or it is not to be used."""
     from huggingface_hub import constants
 
     if local_files_only or constants.is_offline_mode():
         return None
     try:
-        return repo.files.keys()
+        return {name: file.size for name, file in repo.files.items()}
     except SourceError as error:
         if error.__cause__ is None or hasattr(error.__cause__, "response"):  # the Hub answered, and refused
             raise
         return None
 
 
-def _refuse_difference(manifest: Manifest, there: Iterable[str], record: Callable[[str], FileRecord], name: str) -> None:
-    names = {file for file in there if _is_loaded(file)}
-    for file in sorted(names | {file for file in manifest.files if _is_loaded(file)}):
-        if file not in manifest.files:
-            difference = "is not in its manifest"
-        elif file not in names:
-            difference = "is missing, though its manifest has it"
-        elif (found := record(file)) != manifest.files[file]:
-            difference = f"is {described(found)}, expected {described(manifest.files[file])} as its manifest says"
-        else:
-            continue
-        raise CheckpointError(f"{name}: {shown(file)} {difference}, so it is not what its plan makes. {PLAN_ALONE}")
+def _refuse_difference(manifest: Manifest, there: Mapping[str, int], record: Callable[[str], FileRecord], name: str) -> None:
+    expected = {file: wanted for file, wanted in manifest.files.items() if _is_loaded(file)}
+    sizes = {file: size for file, size in there.items() if _is_loaded(file)}
+    if difference := next(differences(expected, sizes, record), None):
+        raise CheckpointError(f"{name}: {difference}, so it is not what its plan makes. {PLAN_ALONE}")
 
 
 def _is_loaded(file: str) -> bool:
     return file == ADAPTER or (is_weights(file) and is_of_the_model(file))
-
-
-def _published(repo: RemoteRepo, name: str) -> FileRecord:
-    """A file as the repository lists it; of one outside LFS, such as the index, git lists another sum, and its bytes are read."""
-    file = repo.files[name]
-    if file.sha256:
-        return FileRecord(file.size, file.sha256)
-    digest, blob = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    for block in repo.read(name, 0, file.size):
-        digest.update(block)
-        blob.update(block)
-    if blob.hexdigest() != file.blob:
-        raise CheckpointError(f"{file.where}: was sent as another file than the repository lists. {AGAIN}")
-    return FileRecord(file.size, digest.hexdigest())
 
 
 def _statistics(found: ResolvedSource, plan: PruningPlan, local_files_only: bool) -> dict[str, bytes]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.manifest import Manifest
     from hf_layerprune.artifacts.model_facts import ModelFacts
     from hf_layerprune.artifacts.plan import PruningPlan
-    from hf_layerprune.checkpoint.remote import RemoteRepo
+    from hf_layerprune.hub.listing import RemoteRepo
 
 DEFAULT_METHOD = "mixed"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.folder import STATISTICS
 from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, LayerStatistics
-from hf_layerprune.checkpoint.remote_records import record_of
+from hf_layerprune.checkpoint.source import record_of
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.options import quoted
 from hf_layerprune.cli.report import model_line

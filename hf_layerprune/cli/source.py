@@ -18,8 +18,8 @@ from hf_layerprune.errors import SourceError, UsageError, shown
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
     from hf_layerprune.checkpoint.index import Checkpoint
-    from hf_layerprune.checkpoint.remote import RemoteRepo
     from hf_layerprune.checkpoint.remote_shards import Reading
+    from hf_layerprune.hub.listing import RemoteRepo
 
 Found = TypeVar("Found")
 Check = Callable[["ModelFacts"], object]

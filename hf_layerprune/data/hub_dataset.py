@@ -14,11 +14,11 @@ from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import dump_json, kept_folder, read_json, write_atomic
 from hf_layerprune.data.dataset_tables import file_digest, import_datasets, open_rows, tables_of, write_rows
-from hf_layerprune.data.hub_errors import dataset_errors, not_kept
 from hf_layerprune.data.records import JoinedTables, RecordTable, part_of
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError
+from hf_layerprune.hub.errors import dataset_errors
 
 FORMAT = 2
 DRAW = "draw.json"  # what was drawn, beside the files of rows
@@ -90,7 +90,8 @@ def _drawn_before(place: Path, draw: _Draw) -> Path:
         record = read_json(path, "record of a draw")
         if draw.wanted.items() <= record.items() and draw.spec.revision in (record["revision"], record["commit"]):
             return path.parent
-    raise not_kept(draw.spec.name)
+    remedy = "Draw it once online with the same options and seed, without --local-files-only and HF_HUB_OFFLINE."
+    raise DataError(f"{draw.spec.name} is not in the cache as asked for. {remedy}")
 
 
 def _table(folder: Path, spec: DataSpec) -> RecordTable:

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.folder import README
-from hf_layerprune.checkpoint.hub_errors import transport_error
-from hf_layerprune.checkpoint.remote import RemoteRepo
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import is_of_the_model
 from hf_layerprune.errors import PublishError, shown
+from hf_layerprune.hub.errors import push_errors, transport_error
+from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.publishing.contents import Item
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.preflight import Request
-from hf_layerprune.publishing.refusals import push_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -118,9 +117,8 @@ def _difference(repo: RemoteRepo, items: Sequence[Item], gone: Sequence[str]) ->
         if file is None:
             return f"{shown(item.name)} is missing"
         if not item.is_at(file):
-            listed = f"sha256 {file.sha256[:12]}" if file.sha256 else f"git id {file.blob[:12]}"
             sent = f"{item.record.bytes:,} bytes with sha256 {item.record.sha256[:12]}"
-            return f"{shown(item.name)} is listed with {file.size:,} bytes and {listed}, expected {sent}"
+            return f"{shown(item.name)} is listed with {file.size:,} bytes and {file.sum}, expected {sent}"
     return next((f"{shown(name)} is still there" for name in gone if name in repo.files), None)
 
 

@@ -28,8 +28,9 @@ from hf_layerprune.artifacts.folder import (
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
-from hf_layerprune.checkpoint.remote_files import RemoteFile, is_listed
 from hf_layerprune.errors import LayerPruneError, PublishError
+from hf_layerprune.hub.listing import RemoteFile
+from hf_layerprune.hub.prove import is_listed
 
 # Records, statistics and figures. Answers (answers.jsonl) quote the questions of whoever evaluated, and stay where they are.
 RECORD_SUFFIXES = (".json", ".png", ".safetensors")
@@ -61,13 +62,8 @@ class Item:
         if file is None or file.size != self.record.bytes:
             return False
         if isinstance(self.content, Path):  # git's id is that of the file as it is now, which may have changed since it was recorded
-            return is_listed(self.content, self.record, file) and (file.sha256 is not None or hash_file(self.content) == self.record)
-        return file.sha256 == self.record.sha256 if file.sha256 else blob_id(self.content) == file.blob
-
-
-def blob_id(content: bytes) -> str:
-    """The id that git gives a file of this content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+            return is_listed(self.content, file, self.record) and (file.sha256 is not None or hash_file(self.content) == self.record)
+        return is_listed(self.content, file, self.record)
 
 
 def record_files(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:

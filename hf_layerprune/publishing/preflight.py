@@ -10,9 +10,9 @@ from typing import Unpack
 from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
+from hf_layerprune.hub.errors import AGAIN
 from hf_layerprune.publishing.card import CardFacts, card_facts
 from hf_layerprune.publishing.facts import Named
-from hf_layerprune.publishing.refusals import AGAIN
 
 
 @dataclass(frozen=True)

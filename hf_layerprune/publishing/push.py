@@ -12,14 +12,15 @@ from typing import Unpack
 from hf_layerprune.artifacts.folder import README
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.errors import shown
+from hf_layerprune.hub.errors import push_errors
+from hf_layerprune.hub.session import check_token, connect, time_limits
 from hf_layerprune.publishing.commit import Changes, Commit, changes, going_on, publish
 from hf_layerprune.publishing.contents import items_of, record_files
 from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.facts import Named
 from hf_layerprune.publishing.figures import figures_note
-from hf_layerprune.publishing.hub import Target, check_metadata, check_token, connect, create, find_target, time_limits
+from hf_layerprune.publishing.hub import Target, check_metadata, create, find_target
 from hf_layerprune.publishing.preflight import Request, prove, publishable
-from hf_layerprune.publishing.refusals import push_errors
 from hf_layerprune.publishing.remote_card import LocalCard, card_items
 
 
@@ -63,7 +64,8 @@ def push(
     records, left = record_files(folder)
     api = connect(token)
     with push_errors(repo_id, token), time_limits():
-        check_token(api, request)
+        hint = "" if create_pr else ", or propose the change to its owner with --create-pr"
+        check_token(api, request.repo, proposes=request.to_pull_request, hint=hint)
         target = find_target(api, request)
         with LocalCard(folder, request.repo, **named) as card:
             others = items_of(folder, facts.manifest, records, card.place)

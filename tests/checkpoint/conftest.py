@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub, only_hub, serve
 from tiny_checkpoint import make_checkpoint, write_safetensors
 
 from hf_layerprune.checkpoint.exchange import exchange
@@ -50,13 +49,6 @@ def exchanging(tmp_path: Path) -> None:
         folder.rmdir()
     if not possible:
         pytest.skip("this system cannot exchange names")
-
-
-@pytest.fixture(scope="module")
-def own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    """A Hub that huggingface_hub in this process takes for the only one, with an empty cache."""
-    with serve() as hub, only_hub(hub, tmp_path_factory.mktemp("cache")):
-        yield hub
 
 
 @pytest.fixture

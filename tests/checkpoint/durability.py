@@ -24,9 +24,8 @@ def check_durable(output: Path, work: Callable[[], object]) -> str:
         for owner, name in ((os, "rename"), (staging, "exchange")):
             _record(patch, steps, owner, name, lambda one, other: f"{one} {other}")
         work()
-    [turn] = [at for at, (name, _) in enumerate(steps) if name in ("rename", "exchange")]
-    stage, named = steps[turn][1].split(" ")
-    assert named == str(output)
+    [turn] = [at for at, (name, where) in enumerate(steps) if name in ("rename", "exchange") and where.endswith(f" {output}")]
+    stage = steps[turn][1].split(" ")[0]
     for path in [output, *output.rglob("*")]:
         name = str(path).replace(str(output), stage, 1)
         done = [step for step, where in steps[:turn] if where == name]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import Files, LoopbackHub, Repo, git_id
+from hub.loopback import LoopbackHub, git_id
+from hub.state import Files
 from tiny_checkpoint import make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -19,7 +19,6 @@ from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, SourceError, UsageError
 
 SHARD = "model-00002-of-00003.safetensors"
-numbers = count()
 
 
 @pytest.fixture
@@ -36,11 +35,7 @@ def files(sharded: Path, tmp_path: Path) -> Files:
 
 
 def publish(hub: LoopbackHub, files: Files, **faults: Any) -> str:
-    name = f"pruned/model-{next(numbers)}"
-    hub.repos[name] = Repo(**faults)
-    hub.repos[name].push(files)
-    hub.sent.clear()
-    return name
+    return hub.publish(files, **faults)[0]
 
 
 def local(place: Path, files: Files) -> tuple[str, ...]:
@@ -120,14 +115,15 @@ def test_a_missing_shard_is_named(own_hub: LoopbackHub, files: Files) -> None:
 
 def test_a_server_that_sends_other_small_files_than_it_lists(own_hub: LoopbackHub, files: Files) -> None:
     name = publish(own_hub, files, served={"LICENSE": flipped(files["LICENSE"])})
-    listed = git_id(files["LICENSE"])[:12]
-    assert verify_remote(name).differences == (f"'LICENSE' was fetched as another file than the repository lists, git id {listed}",)
+    (found,) = verify_remote(name).differences
+    assert found.startswith(f"'LICENSE' cannot be compared: {name}/LICENSE: fetched 11 bytes with sha256 ")
+    assert f"expected 11 bytes with git id {git_id(files['LICENSE'])[:12]} as the repository lists it" in found
 
 
 def test_a_huge_small_file_is_not_fetched(own_hub: LoopbackHub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_layerprune.checkpoint.remote_verify.MAX_FETCHED_BYTES", 10)
     found = verify_remote(publish(own_hub, files)).differences
-    assert "'LICENSE' is 11 bytes and not in LFS: more than is fetched to compare it" in found
+    assert any(line.startswith("'LICENSE' cannot be compared: ") and "11 bytes, at most 10 are read" in line for line in found)
     assert "LICENSE" not in {path for path, _, _ in own_hub.sent}
 
 

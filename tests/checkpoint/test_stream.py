@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub.loopback import LoopbackHub
+from hub.state import Repo
 from independent import pruned, read_model
-from loopback_hub import LoopbackHub, Repo
 from poor_file_system import refusing
 from streaming import DROP, SHARDS, fetched_whole, interrupted, left, publish_anew, records, stream
 from tiny_checkpoint import make_checkpoint, make_plan
@@ -64,7 +65,7 @@ def test_one_source_shard_lies_on_the_disk_at_a_time(own_hub: LoopbackHub, publi
 
     def look(path: str, ranges: str) -> None:
         """Before a shard is sent: what lies there already."""
-        if path in sizes and ranges == f"bytes=0-{sizes[path] - 1}":
+        if path in sizes and not ranges:
             seen.append(sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()))
 
     name, _ = publish(on_file=look)
@@ -108,7 +109,7 @@ def run_killed(hub: LoopbackHub, repo: Repo, name: str, output: Path, home: Path
     process = subprocess.Popen([sys.executable, "-c", KILLED, name, str(output)], env=environment, stderr=subprocess.DEVNULL)
 
     def kill(path: str, ranges: str) -> None:
-        if path == victim and ranges.startswith("bytes=0-") and ranges != "bytes=0-1023":
+        if path == victim and not ranges:
             process.send_signal(signal.SIGKILL)
             process.wait()
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub.loopback import LoopbackHub, git_id
+from hub.state import Repo
 from independent import pruned, read_model, snapshot
-from loopback_hub import LoopbackHub, Repo, git_id
 from streaming import DROP, SHARDS, content, left, publish_anew, stream
 from tiny_checkpoint import make_checkpoint, make_plan
 
@@ -59,13 +60,13 @@ def test_shards_in_a_folder_of_a_subfolder(own_hub: LoopbackHub, tmp_path: Path,
 def test_weights_outside_lfs_are_proved_by_their_git_id(
     publish: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loopback_hub.is_lfs", lambda path: False)
+    monkeypatch.setattr("hub.loopback.is_lfs", lambda path: False)
     name, repo = publish()
     checkpoint, remote = open_to_stream(name)
     good = repo.commits[repo.refs["main"]][SHARDS[0]]
     repo.served[SHARDS[0]] = good[:-1] + bytes([good[-1] ^ 1])
     assert remote
-    with pytest.raises(CheckpointError, match=f"{name}/{SHARDS[0]}: fetched with sha256 .*, expected git id {git_id(good)[:12]}"):
+    with pytest.raises(CheckpointError, match=f"{name}/{SHARDS[0]}: fetched .*, expected .* with git id {git_id(good)[:12]}"):
         rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
     repo.served.clear()
     rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
@@ -94,7 +95,7 @@ def test_a_file_of_another_size_than_listed(publish: Any, tmp_path: Path, change
     checkpoint, remote = open_to_stream(name)
     repo.served[SHARDS[1]] = changed(repo.commits[repo.refs["main"]][SHARDS[1]])
     assert remote
-    with pytest.raises(LayerPruneError, match=rf"{name}/{SHARDS[1]}: (is|ends) .* expected [\d,]+ (bytes )?as (the repository )?list"):
+    with pytest.raises(LayerPruneError, match=rf"{name}/{SHARDS[1]}: fetched .*, expected [\d,]+ bytes with sha256 \w+ as"):
         rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
     (staging,) = tmp_path.glob("*.staging")
     assert [path.name for path in staging.rglob("*.safetensors")] == [SHARDS[0]]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from durability import check_durable
+from hub.loopback import LoopbackHub
 from independent import pruned, read_model
 from killing import die_at, in_a_fork
-from loopback_hub import LoopbackHub
 from streaming import DROP, fetched_whole, left, publish_anew
 from test_faults import Fault
 from tiny_checkpoint import make_checkpoint, make_plan

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_models import PRUNED, SOURCE, content, put
-from loopback_hub import Files, LoopbackHub, only_hub, serve
+from hub.loopback import LoopbackHub, only_hub, serve
+from hub.models import PRUNED, SOURCE, content, put
+from hub.state import Files
 
 import hf_layerprune
 from hf_layerprune import LayerPruner

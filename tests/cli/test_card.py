@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
 import os
@@ -13,14 +12,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import pytest
 from card_commands import commands
-from data.dataset_hub import DatasetHub, DatasetRepo, serve_datasets
-from loopback_hub import Handler, LoopbackHub, Repo, serve
-from pushing import local_files
+from hub.loopback import LoopbackHub, serve
+from hub.models import content
+from hub.state import Repo
 
 import hf_layerprune
 from hf_layerprune.cli.main import cli
@@ -110,16 +108,14 @@ main()
 
 
 @pytest.fixture
-def hub() -> Iterator[tuple[LoopbackHub, DatasetHub]]:
-    """mini as a model of somebody's, and two datasets of pictures, under one address as on the Hub."""
+def hub() -> Iterator[LoopbackHub]:
+    """mini as a model of somebody's, and two datasets of pictures."""
     pytest.importorskip("datasets")
-    with serve_datasets() as datasets, serve() as models:
-        models.repos[SOURCE] = Repo()
-        models.repos[SOURCE].push(local_files(model_path()))
-        datasets.repos[QUESTIONS] = DatasetRepo({"train.parquet": records("evaluate", 12)})
-        datasets.repos[LESSONS] = DatasetRepo({"train.parquet": records("heal", 16)})
-        models.RequestHandlerClass = relaying(datasets.url)
-        yield models, datasets
+    with serve() as hub:
+        hub.repos[SOURCE] = Repo.of(content(model_path()))
+        hub.datasets[QUESTIONS] = Repo.of({"train.parquet": records("evaluate", 12)})
+        hub.datasets[LESSONS] = Repo.of({"train.parquet": records("heal", 16)})
+        yield hub
 
 
 def records(split: Any, count: int) -> bytes:
@@ -137,34 +133,11 @@ def records(split: Any, count: int) -> bytes:
     return target.getvalue()
 
 
-def relaying(datasets: str) -> type[Handler]:
-    """A handler of the Hub of models that hands on what is asked about datasets."""
-
-    class Both(Handler):
-        def do_GET(self) -> None:
-            if not self.path.startswith(("/api/datasets/", "/datasets/")):
-                return super().do_POST() if self.command == "POST" else super().do_GET()
-            there = http.client.HTTPConnection(urlsplit(datasets).netloc)
-            there.request(self.command, self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)), dict(self.headers))
-            answer = there.getresponse()
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(answer.read())
-            return None
-
-        do_HEAD = do_POST = do_GET
-
-    return Both
-
-
-def test_the_commands_of_a_card_make_the_same_model_and_report_again(hub: tuple[LoopbackHub, DatasetHub], tmp_path: Path) -> None:
+def test_the_commands_of_a_card_make_the_same_model_and_report_again(hub: LoopbackHub, tmp_path: Path) -> None:
     """A healed model of a source on the Hub, healed and asked with datasets of the Hub; then by somebody else, when all have changed."""
-    models, datasets = hub
-    commit = models.repos[SOURCE].refs["main"]
+    commit = hub.repos[SOURCE].refs["main"]
     first, second = tmp_path / "first", tmp_path / "second"
-    network = {"HF_ENDPOINT": models.url, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+    network = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHON"))}
     package = str(Path(hf_layerprune.__file__).parents[1])
 
@@ -182,10 +155,10 @@ def test_the_commands_of_a_card_make_the_same_model_and_report_again(hub: tuple[
     run(first, *f"evaluate healed --against {SOURCE} {tasks}".split())
     run(first, "card", "healed")
     card = (first / "healed" / "README.md").read_text()
-    questions, lessons = datasets.repos[QUESTIONS].commit, datasets.repos[LESSONS].commit
+    questions, lessons = hub.datasets[QUESTIONS].refs["main"], hub.datasets[LESSONS].refs["main"]
     assert f"datasets:\n- {LESSONS}\n" in card and f"type: {QUESTIONS}\n" in card and f"revision: {questions}\n" in card
 
-    models.repos[SOURCE].push({"README.md": b"moved"})
+    hub.repos[SOURCE].push({"README.md": b"moved"})
     shutil.copytree(first / "healed" / "layerprune", second / "layerprune", ignore=shutil.ignore_patterns("*.jsonl", "*.png"))
     printed = [shlex.split(line)[1:] for line in commands(card)]
     assert [command for command, *_ in printed] == ["plan", "apply", "heal", "verify", "evaluate"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hub_models import SOURCE, WEIGHTS
-from loopback_hub import LoopbackHub
+from hub.loopback import LoopbackHub
+from hub.models import SOURCE, WEIGHTS
 
 Run = Any
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loopback_hub import LoopbackHub, Repo, serve
+from hub.loopback import LoopbackHub, serve
+from hub.state import Repo
 
 from hf_layerprune.mini import model_path
 

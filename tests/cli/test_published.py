@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hub_models import CARDS, PRUNED, SOURCE, WEIGHTS, content, put, with_weights, write
-from hub_state import Fault
-from loopback_hub import Files, LoopbackHub
+from hub.loopback import LoopbackHub
+from hub.models import CARDS, PRUNED, SOURCE, WEIGHTS, content, put, with_weights, write
+from hub.state import Fault, Files
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -89,8 +89,8 @@ def test_an_honest_manifest_beside_other_weights(
     done = run_here("apply", "mini", model, "-o", "again")
     said = {
         WEIGHTS: f"'{WEIGHTS}' is {len(changed):,} bytes with sha256 {hashlib.sha256(changed).hexdigest()[:12]}, expected ",
-        None: f"'{WEIGHTS}' is missing, though its manifest has it",
-    }.get(name, f"'{name}' is not in its manifest")
+        None: f"'{WEIGHTS}' is missing, so it is not what its plan makes",
+    }.get(name, f"'{name}' is not in the manifest")
     foreign = local and name == "adapter_config.json"  # which is no model of ours to begin with
     assert done.returncode == 1 and not list(here.iterdir()) and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {model}") and ("adapter" if foreign else said) in done.stderr and "proved" not in done.stdout
@@ -110,7 +110,7 @@ def test_an_honest_manifest_beside_another_index(hub: LoopbackHub, here: Path, r
         write(Path(model), {**files, index: files[index].replace(b'"weight_map"', b'"weight_mop"')})
     done = run_here("apply", "mini", model, "-o", "again")
     assert done.returncode == 1 and not (here / "again").exists()
-    assert re.match(rf"error: {model}.*: '{index}' is .* bytes with sha256 \w{{12}}, expected .* as its manifest says", done.stderr)
+    assert re.match(rf"error: {model}.*: '{index}' is .* bytes with sha256 \w{{12}}, expected .*, so it is not what", done.stderr)
 
 
 @pytest.mark.parametrize("how", ["--local-files-only", "HF_HUB_OFFLINE", "no network"])

@@ -8,32 +8,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_state import Fault
-from loopback_hub import LoopbackHub
+from hub.loopback import LoopbackHub
+from hub.models import content
+from hub.pushing import OTHER, REPO, TOKEN, emptied, pruned_folder, same_model
+from hub.state import Fault
 from publishing.test_push_faults import FAULTS
-from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, pushing_hub, same_model
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
 
-@pytest.fixture(scope="module")
-def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(module_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+def hub(account_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    module_hub.repos.clear()
-    module_hub.faults.clear()
-    module_hub.objects.clear()
-    return module_hub
+    return emptied(account_hub)
 
 
 @pytest.fixture
@@ -167,7 +159,7 @@ def test_interrupted(hub: LoopbackHub, folder: Path, process: Callable[..., subp
     again = process()
     assert again.communicate(timeout=300) and again.returncode == 0
     assert not kept & {*hub.puts} and len(hub.repos[REPO].summaries) == 1
-    assert local_files(folder).items() <= hub.repos[REPO].files().items()
+    assert content(folder).items() <= hub.repos[REPO].files().items()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -194,4 +186,4 @@ def test_an_interrupted_pull_request_is_named_or_pointed_out(
     again = process("--revision", "refs/pr/1")
     again.communicate(timeout=300)
     assert again.returncode == 0 and [*hub.repos[REPO].refs] == ["main", "refs/pr/1"]
-    assert local_files(folder).items() <= hub.repos[REPO].files("refs/pr/1").items()
+    assert content(folder).items() <= hub.repos[REPO].files("refs/pr/1").items()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_models import SOURCE, WEIGHTS, content, put
+from hub.loopback import LoopbackHub
+from hub.models import SOURCE, WEIGHTS, content, put
 from independent import pruned as pruned_tensors
 from independent import read_model
-from loopback_hub import LoopbackHub
 from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.mini import model_path
@@ -56,8 +56,11 @@ def test_an_interrupted_stream_goes_on(
     second, asked = "model-00002-of-00003.safetensors", Counter[str]()
     process = subprocess.Popen(command, cwd=here, env=environment | network, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    def whole(path: str) -> tuple[str, str]:
+        return "", f"bytes=0-{len(files[path]) - 1}"
+
     def interrupt(path: str, ranges: str) -> None:
-        asked[path] += ranges == f"bytes=0-{len(files[path]) - 1}"
+        asked[path] += ranges in whole(path)
         if path == second and asked[path] == 2:  # the first time for its header, for it is small
             process.send_signal(number)
             process.wait()
@@ -70,7 +73,7 @@ def test_an_interrupted_stream_goes_on(
     (staging,) = here.glob(".layerprune-*.staging")
     assert [path.name for path in staging.glob("*.safetensors")] == ["model-00001-of-00003.safetensors"] and not (here / "out").exists()
     asked.clear()
-    hub.repos["me/three"].on_file = lambda path, ranges: asked.update([path] if ranges == f"bytes=0-{len(files[path]) - 1}" else [])
+    hub.repos["me/three"].on_file = lambda path, ranges: asked.update([path] if ranges in whole(path) else [])
     done = subprocess.run(command, cwd=here, env=environment | network, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert [asked[f"model-0000{shard}-of-00003.safetensors"] for shard in (1, 2, 3)] == [1, 2, 2]  # once for each header

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data.dataset_hub import DatasetHub, DatasetRepo, serve_datasets
+from hub.loopback import LoopbackHub, serve
+from hub.state import Repo
 from PIL import Image
 
 from hf_layerprune.data.hub_dataset import _even, _quotas
@@ -90,23 +91,23 @@ def table(numbers: range) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[DatasetHub]:
+def hub() -> Iterator[LoopbackHub]:
     parts = {"one/train-0.parquet": table(range(40)), "two/train-0.parquet": table(range(100, 110))}
     pictures = {f"train/{number}.png": png(number) for number in range(4)}
     lines = [{"file_name": f"{number}.png", "n": number} for number in range(4)]
-    with serve_datasets() as hub:
-        hub.repos["me/set"] = DatasetRepo({"README.md": CARD.encode(), **parts})
-        hub.repos["me/stated"] = DatasetRepo({"README.md": STATED.encode(), **parts})
-        hub.repos["me/lines"] = DatasetRepo(
+    with serve() as hub:
+        hub.datasets["me/set"] = Repo.of({"README.md": CARD.encode(), **parts})
+        hub.datasets["me/stated"] = Repo.of({"README.md": STATED.encode(), **parts})
+        hub.datasets["me/lines"] = Repo.of(
             {"train.jsonl": b"\n".join(json.dumps({"n": n, "image": f"{n}.png"}).encode() for n in range(7))}
         )
-        hub.repos["me/pictures"] = DatasetRepo({"train/metadata.jsonl": "\n".join(map(json.dumps, lines)).encode(), **pictures})
-        hub.repos["me/gated"] = DatasetRepo({}, token="hf_secret123", gated=True)
-        hub.repos["me/private"] = DatasetRepo({"train.jsonl": b'{"n": 5}'}, token="hf_secret123")
-        hub.repos["me/refusing"] = DatasetRepo({}, status=403)
-        hub.repos["me/down"] = DatasetRepo({}, status=500)
-        hub.repos["me/script"] = DatasetRepo({"script.py": b"raise SystemExit('it ran')"})
-        hub.repos["me/empty"] = DatasetRepo({"README.md": b""})
+        hub.datasets["me/pictures"] = Repo.of({"train/metadata.jsonl": "\n".join(map(json.dumps, lines)).encode(), **pictures})
+        hub.datasets["me/gated"] = Repo.of({}, token="hf_secret123", gated=True)
+        hub.datasets["me/private"] = Repo.of({"train.jsonl": b'{"n": 5}'}, token="hf_secret123")
+        hub.datasets["me/refusing"] = Repo.of({}, status=403)
+        hub.datasets["me/down"] = Repo.of({}, status=500)
+        hub.datasets["me/script"] = Repo.of({"script.py": b"raise SystemExit('it ran')"})
+        hub.datasets["me/empty"] = Repo.of({"README.md": b""})
         yield hub
 
 
@@ -116,7 +117,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ask(hub: DatasetHub, home: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+def ask(hub: LoopbackHub, home: Path) -> Iterator[Callable[..., dict[str, Any]]]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     child = subprocess.Popen(
@@ -142,20 +143,20 @@ def ask(hub: DatasetHub, home: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 Ask = Callable[..., dict[str, Any]]
 
 
-def test_all_records_with_their_pictures_at_one_commit(ask: Ask, hub: DatasetHub) -> None:
+def test_all_records_with_their_pictures_at_one_commit(ask: Ask, hub: LoopbackHub) -> None:
     found = ask("me/set")
     expected = {number: hashlib.sha256(png(number)).hexdigest() for number in (*range(40), *range(100, 110))}
     assert {row["n"]: row["image"] for row in found["rows"]} == expected and len(found["rows"]) == 50
-    assert found["revision"] == hub.repos["me/set"].commit and found["folder"] is None
+    assert found["revision"] == hub.datasets["me/set"].commit and found["folder"] is None
     assert found["origin"] == "me/set, all subsets, train"
 
 
-def test_drawn_once_then_read_from_the_cache(ask: Ask, hub: DatasetHub) -> None:
+def test_drawn_once_then_read_from_the_cache(ask: Ask, hub: LoopbackHub) -> None:
     first = ask("me/set,subset=one,count=6", seed=1)
     hub.requests.clear()
     second = ask("me/set,subset=one,count=6,weight=2", seed=1)  # a weight changes nothing that is drawn
     assert second["rows"] == first["rows"] and second["digest"] == first["digest"] and not second["said"]
-    assert [line.split("?")[0] for line in hub.requests] == ["GET /api/datasets/me/set"]
+    assert [line.split("?")[0] for line in hub.requests] == ["/api/datasets/me/set"]
     assert len({row["n"] for row in first["rows"]} & set(range(40))) == 6 and first["said"] == ["me/set, one: drawing 6 records"]
     other = ask("me/set,subset=one,count=6", seed=2)
     assert other["rows"] != first["rows"] and other["digest"] != first["digest"]
@@ -165,8 +166,8 @@ def test_drawn_once_then_read_from_the_cache(ask: Ask, hub: DatasetHub) -> None:
     assert said.startswith("DataError: me/set is not in the cache as asked for") and not hub.requests
 
 
-def test_the_commit_that_was_drawn_is_found_offline_by_its_name(ask: Ask, hub: DatasetHub) -> None:
-    commit = hub.repos["me/set"].commit
+def test_the_commit_that_was_drawn_is_found_offline_by_its_name(ask: Ask, hub: LoopbackHub) -> None:
+    commit = hub.datasets["me/set"].refs["main"]
     drawn = ask("me/set,subset=two,count=3", seed=4)
     hub.requests.clear()
     found = ask(f"me/set,subset=two,count=3,revision={commit}", seed=4, local_files_only=True)
@@ -175,12 +176,12 @@ def test_the_commit_that_was_drawn_is_found_offline_by_its_name(ask: Ask, hub: D
         assert "not in the cache as asked for" in ask(f"me/set,subset=two,count=3,revision={other}", seed=4, local_files_only=True)["error"]
 
 
-def test_a_new_commit_is_drawn_anew(ask: Ask, hub: DatasetHub) -> None:
+def test_a_new_commit_is_drawn_anew(ask: Ask, hub: LoopbackHub) -> None:
     before = ask("me/lines")
-    repo = hub.repos["me/lines"]
-    hub.repos["me/lines"] = DatasetRepo({"train.jsonl": repo.files["train.jsonl"] + b'\n{"n": 7, "image": "7.png"}'})
+    repo = hub.datasets["me/lines"]
+    hub.datasets["me/lines"] = Repo.of({"train.jsonl": repo.files()["train.jsonl"] + b'\n{"n": 7, "image": "7.png"}'})
     after = ask("me/lines")
-    hub.repos["me/lines"] = repo
+    hub.datasets["me/lines"] = repo
     assert (len(before["rows"]), len(after["rows"])) == (7, 8) and before["revision"] != after["revision"]
 
 
@@ -197,12 +198,12 @@ def test_subsets_in_proportion_to_their_size_where_it_is_stated(ask: Ask) -> Non
     assert "does not state how many records" in ask("me/set", share="0.1")["error"]
 
 
-def test_an_interrupted_draw_goes_on_with_the_subsets_that_are_missing(ask: Ask, hub: DatasetHub) -> None:
+def test_an_interrupted_draw_goes_on_with_the_subsets_that_are_missing(ask: Ask, hub: LoopbackHub) -> None:
     """With seed 8 subset two comes first; one cannot be fetched at first."""
-    hub.repos["me/stated"].broken = "one/train-0.parquet"
+    hub.datasets["me/stated"].broken = "one/train-0.parquet"
     broken = ask("me/stated", seed=8)["error"]
     assert broken.startswith("DataError: me/stated: ") and "\n" not in broken
-    hub.repos["me/stated"].broken = None
+    hub.datasets["me/stated"].broken = None
     found = ask("me/stated", seed=8)
     assert found["said"] == ["me/stated, one: drawing all records"] and len(found["rows"]) == 50
 

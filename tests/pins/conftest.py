@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_state import Account
+from hub.loopback import LoopbackHub, only_hub, serve
+from hub.state import Account
 from huggingface_hub import constants
 from huggingface_hub.utils import _cache_assets
-from loopback_hub import LoopbackHub, only_hub, serve
 from pins.commands import Done, Pinned, differences, run
 from pins.static_checkpoint import write_dense
 

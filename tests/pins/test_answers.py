@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import LoopbackHub
+from hub.loopback import LoopbackHub
 from pins.commands import Done, Pinned, run, snapshot
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub_state import Repo
-from loopback_hub import LoopbackHub
+from hub.loopback import LoopbackHub
+from hub.state import Repo
 from PIL import Image
 from pins.commands import CONVERT, check_refused, run, snapshot
 from pins.static_checkpoint import WEIGHTS

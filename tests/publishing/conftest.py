@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from loopback_hub import LoopbackHub
-from pushing import REPO, TOKEN, pruned_folder, pushing_hub
+from hub.loopback import LoopbackHub
+from hub.pushing import REPO, TOKEN, emptied, pruned_folder
 
 from hf_layerprune.publishing.card import CardFacts, card_facts
 from hf_layerprune.publishing.push import Pushed, push
@@ -49,22 +49,14 @@ def facts(write_cards: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def module_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
-    with pushing_hub(tmp_path_factory.mktemp("cache")) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pruned_folder(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def hub(module_hub: LoopbackHub) -> LoopbackHub:
+def hub(account_hub: LoopbackHub) -> LoopbackHub:
     """A Hub that holds nothing yet and was asked for nothing."""
-    for held in (module_hub.repos, module_hub.objects, module_hub.puts, module_hub.faults, module_hub.requests):
-        held.clear()  # type: ignore[attr-defined]
-    return module_hub
+    return emptied(account_hub)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from card_commands import command
-from hub_writing import objections
+from hub.loopback import only_hub, serve
+from hub.writing import objections
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loopback_hub import only_hub, serve
 from markdown_it import MarkdownIt
 
 from hf_layerprune.artifacts.eval_report import Tally

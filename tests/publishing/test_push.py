@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_hub import LoopbackHub, Repo
-from pushing import OTHER, REPO, TOKEN, local_files, pruned_folder, same_model
+from hub.loopback import LoopbackHub
+from hub.models import content
+from hub.pushing import OTHER, REPO, TOKEN, pruned_folder, same_model
+from hub.state import Repo
 
 from hf_layerprune import LayerPruner
 from hf_layerprune.checkpoint.remote_verify import verify_remote
@@ -48,7 +50,7 @@ def edit(repo: Repo, ref: str, name: str, change: Callable[[str], str]) -> None:
 
 
 def test_all_that_belongs_goes_and_nothing_else(hub: LoopbackHub, folder: Path, pushed: Push, said: list[str]) -> None:
-    before = local_files(folder)
+    before = content(folder)
     (folder / "layerprune" / "answers.jsonl").write_text('{"question": "?"}')
     (folder / "layerprune" / ".partial").write_text("")
     (folder / ".cache").mkdir()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_state import Fault
-from loopback_hub import LoopbackHub
-from pushing import AGAIN, REPO, TOKEN, pruned_folder
+from hub.loopback import LoopbackHub
+from hub.pushing import AGAIN, REPO, TOKEN, pruned_folder
+from hub.state import Fault
 
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.push import Pushed, push

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from card_commands import command
-from hub_state import Account
+from hub.loopback import LoopbackHub, serve
+from hub.models import content
+from hub.pushing import TOKEN
+from hub.state import Account, Repo
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
-from loopback_hub import LoopbackHub, Repo, serve
-from pushing import TOKEN, local_files
 
 import hf_layerprune
 from hf_layerprune.artifacts.eval_report import EvalReport
@@ -44,7 +45,7 @@ def hub() -> Iterator[LoopbackHub]:
     with serve() as server:
         server.accounts = {TOKEN: Account("me")}
         server.repos[SOURCE] = Repo()
-        server.repos[SOURCE].push(local_files(model_path()))
+        server.repos[SOURCE].push(content(model_path()))
         yield server
 
 
@@ -94,7 +95,7 @@ def test_journey(hub: LoopbackHub, python: Command, tmp_path: Path) -> None:
     there = hub.repos[HEALED].files()
     answers = ("layerprune/answers.jsonl", "layerprune/answers-against.jsonl")
     theirs_alone = {**dict.fromkeys(answers, b""), "README.md": b""}  # the pushed card names the repository in its quick start
-    assert {**there, **local_files(tmp_path / "healed"), **theirs_alone} == {**there, **theirs_alone}
+    assert {**there, **content(tmp_path / "healed"), **theirs_alone} == {**there, **theirs_alone}
     assert {f"layerprune/{name}.json" for name in ("plan", "manifest", "source", "healing", "eval", "card")} <= there.keys()
     assert not there.keys() & {*answers}
     card = there["README.md"].decode()
@@ -119,7 +120,7 @@ def test_journey(hub: LoopbackHub, python: Command, tmp_path: Path) -> None:
     said = [run(line.removeprefix("hf-layerprune ")) for line in printed]
     assert f"proved  its weight files have the sha256 of those of {SHORT} @ " in said[1]
     assert (tmp_path / "plan.json").read_bytes() == published["layerprune/plan.json"]
-    assert local_files(tmp_path / "again").items() <= published.items()
+    assert content(tmp_path / "again").items() <= published.items()
     shutil.rmtree(tmp_path / "short")  # the other card's commands make it again
     assert command(card, "apply") == f"hf-layerprune apply {SOURCE} --revision {commit} {HEALED} -o ./short"
     assert f"proved  it has the fingerprint of what was healed into {HEALED} @ " in run(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_state import Fault
-from loopback_hub import LoopbackHub
-from pushing import AGAIN, LISTED, REPO, TOKEN, same_model, whole
+from hub.loopback import LoopbackHub
+from hub.pushing import AGAIN, LISTED, REPO, TOKEN, same_model, whole
+from hub.state import Fault
 
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.push import Pushed, push

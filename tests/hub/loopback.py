@@ -1,6 +1,6 @@
 """A Hub on 127.0.0.1 for the real client: the few endpoints that a download needs, and the ways in which a Hub can fail.
 
-What a push needs besides is in `hub_writing`."""
+What a push needs besides is in `writing`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from hub_state import Account, Fault, Files, Repo
-from hub_writing import Writing
+from hub.state import Account, Fault, Files, Repo
+from hub.writing import Writing
 
 
 class LoopbackHub(ThreadingHTTPServer):
@@ -26,17 +29,19 @@ class LoopbackHub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.repos: dict[str, Repo] = {}
+        self.repos: dict[str, Repo] = {}  # of models
+        self.datasets: dict[str, Repo] = {}
         self.requests: list[str] = []  # paths
         self.sent: list[tuple[str, str, int]] = []  # path in the repository, range asked for, bytes, of every file's content
         self.accounts: dict[str, Account] = {}  # by token
-        self.others: dict[str, str] = {}  # dataset or space, by name
+        self.others: dict[str, str] = {}  # "dataset" or "space", by name, of which nothing but the name is there
         self.renamed: dict[str, str] = {}  # the name that a repository has, by the one it had
         self.objects: Files = {}  # in LFS, by sha256
         self.parts: dict[str, dict[int, bytes]] = {}
         self.puts: list[str] = []  # objects and parts that were sent
         self.faults: list[Fault] = []
         self.part_size = self.wrong_tags = self.flips = 0  # of multipart uploads; how many answers or stored files are wrong
+        self._numbers = count()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up, as one does that has read enough, is nothing to report."""
@@ -48,6 +53,14 @@ class LoopbackHub(ThreadingHTTPServer):
         self.repos[name] = Repo()
         self.repos[name].push({".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
         return self.repos[name]
+
+    def publish(self, files: Files, **faults: Any) -> tuple[str, Repo]:
+        """A new model repository that holds these files and fails as the keywords say, and its name."""
+        name = f"you/model-{next(self._numbers)}"
+        self.repos[name] = Repo(**faults)
+        self.repos[name].push(files)
+        self.sent.clear()
+        return name, self.repos[name]
 
     def mode(self, path: str) -> str:
         return "lfs" if is_lfs(path) else "regular"
@@ -83,10 +96,14 @@ def only_hub(hub: LoopbackHub, cache: Path) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr("hf_layerprune.checkpoint.remote.WAIT_SECONDS", 0)
+        patch.setattr("hf_layerprune.hub.listing.WAIT_SECONDS", 0)
+        patch.setattr("huggingface_hub.file_download.time", SimpleNamespace(sleep=lambda seconds: None))
         utils.disable_progress_bars()
         yield
         utils.enable_progress_bars()
+
+
+API = r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.+))?)?"
 
 
 class Handler(Writing, BaseHTTPRequestHandler):
@@ -99,18 +116,18 @@ class Handler(Writing, BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if self.fails() or self.moved():
             return
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.+))?)?", path):
-            self._api(match[1], match[2], unquote(match[3] or "main"), unquote(match[4] or ""))
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(match[1], unquote(match[2]), unquote(match[3]))
+        if (match := re.fullmatch(API, path)) and (match[1] == "models" or match[2] not in self.server.others):
+            self.describe(match[1], match[2], match[3], unquote(match[4] or "main"), unquote(match[5] or ""))
+        elif match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            self._file("datasets" if match[1] else "models", match[2], unquote(match[3]), unquote(match[4]))
         else:
             self.read_more(path)
 
     do_HEAD = do_GET
 
-    def _repo(self, name: str) -> Repo | None:
+    def _repo(self, kind: str, name: str) -> Repo | None:
         """The repository, if this client may see it; otherwise the answer has been sent."""
-        repo = self.server.repos.get(name)
+        repo = (self.server.datasets if kind == "datasets" else self.server.repos).get(name)
         allowed = repo is not None and repo.token in (None, (self.headers.get("Authorization") or "").removeprefix("Bearer "))
         if repo is None or not allowed:
             code = "GatedRepo" if repo and repo.gated else "RepoNotFound"
@@ -121,35 +138,50 @@ class Handler(Writing, BaseHTTPRequestHandler):
             return repo
         return None
 
-    def _api(self, name: str, what: str | None, revision: str, folder: str) -> None:
-        if (repo := self._repo(name)) is None:
+    def describe(self, kind: str, name: str, what: str | None, revision: str, below: str) -> None:
+        """What a repository is, or what lies at one of its commits. kind: models or datasets; below: the folder that is listed."""
+        if (repo := self._repo(kind, name)) is None:
             return
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
             self._send(404, b'{"error": "no"}', {"X-Error-Code": "RevisionNotFound"})
             return
         files = repo.commits[commit]
-        if what == "tree":
-            entries = [listed(path, content) for path, content in files.items() if path.startswith(folder)]
-            self._send(200, json.dumps(entries).encode())
+        if what == "paths-info":
+            self._paths(files)
+        elif what == "tree":
+            self._tree(files, below)
             if repo.on_tree:
                 repo.on_tree()
         else:
-            info = {
-                "id": name,
-                "modelId": name,
-                "sha": commit,
-                "private": repo.private,
-                "siblings": [{"rfilename": path} for path in files],
-            }
-            self._send(200, json.dumps(info).encode())
+            siblings = [{"rfilename": path} for path in files]
+            self.answer({"id": name, "modelId": name, "sha": commit, "private": repo.private, "siblings": siblings})
 
-    def _file(self, name: str, revision: str, path: str) -> None:
-        if (repo := self._repo(name)) is None:
+    def _tree(self, files: Files, below: str) -> None:
+        inside = {path: content for path, content in files.items() if path.startswith(f"{below}/" if below else "")}
+        if below and not inside:
+            self._send(404, b'{"error": "no"}', {"X-Error-Code": "EntryNotFound"})
+            return
+        depth = below.count("/") + 2 if below else 1
+        entries = [listed(path, content) for path, content in inside.items()]
+        entries += [a_folder(path) for path in folders(inside) if path.count("/") >= depth - 1]
+        if parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower() != "true":
+            entries = [entry for entry in entries if str(entry["path"]).count("/") == depth - 1]
+        self._send(200, json.dumps(entries).encode())
+
+    def _paths(self, files: Files) -> None:
+        """Those of the paths that were asked for which exist."""
+        body = self.body()
+        asked = json.loads(body) if body.startswith(b"{") else parse_qs(body.decode())
+        found = [listed(path, files[path]) for path in asked["paths"] if path in files]
+        self.answer(found + [a_folder(path) for path in asked["paths"] if path in folders(files)])
+
+    def _file(self, kind: str, name: str, revision: str, path: str) -> None:
+        if (repo := self._repo(kind, name)) is None:
             return
         commit = repo.refs.get(revision, revision)
         content = repo.commits.get(commit, {}).get(path)
-        if content is None:
+        if content is None or path == repo.broken:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         elif repo.refusals:
             status, headers = repo.refusals.pop(0)
@@ -218,3 +250,13 @@ def listed(path: str, content: bytes) -> dict[str, object]:
     if is_lfs(path):
         entry |= {"oid": git_id(b"pointer"), "lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 7}}
     return entry
+
+
+def folders(files: Files) -> set[str]:
+    """The folders that files lie in, at any depth."""
+    return {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
+
+
+def a_folder(path: str) -> dict[str, object]:
+    """An entry of the tree."""
+    return {"type": "directory", "path": path, "size": 0, "oid": git_id(path.encode())}

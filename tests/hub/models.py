@@ -6,11 +6,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from loopback_hub import Files, LoopbackHub, Repo
+from hub.loopback import LoopbackHub
+from hub.state import Files, Repo
 
 SOURCE, PRUNED = "Qwen/Tiny-VL", "me/tiny-13L"
 WEIGHTS = "model.safetensors"
-CARDS = Path(__file__).parents[1] / "cards"
+CARDS = Path(__file__).parents[2] / "cards"
 
 
 def content(folder: Path) -> Files:

@@ -11,30 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub_state import Account, Repo
+from hub.state import Account, Repo
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler as Server
 
-    from loopback_hub import LoopbackHub
+    from hub.loopback import LoopbackHub
 else:
     Server = object
 
 REPO = r"([^/]+/[^/]+)"
 TASKS = ("image-text-to-text", "text-generation", "visual-question-answering", "image-to-text")
-LICENCES = {
-    "apache-2.0",
-    "mit",
-    "other",
-    "unknown",
-    "bsd-3-clause",
-    "gpl-3.0",
-    "openrail",
-    "cc-by-4.0",
-    "cc-by-nc-4.0",
-    "llama3.1",
-    "gemma",
-}
+LICENCES = {*"apache-2.0 mit other unknown bsd-3-clause gpl-3.0 openrail cc-by-4.0 cc-by-nc-4.0 llama3.1 gemma".split()}
 
 
 def objections(metadata: dict[str, Any]) -> Iterator[str]:
@@ -90,6 +78,8 @@ class Writing(Server):
             self._create(json.loads(self.body()))
         elif path == "/api/validate-yaml":
             self._validate(json.loads(self.body())["content"])
+        elif match := re.fullmatch(r"/api/(datasets|models)/([^/]+/[^/]+)/paths-info/([^/]+)", path):
+            self.describe(match[1], match[2], "paths-info", match[3], "")
         elif match := re.fullmatch(rf"/api/models/{REPO}/(preupload|commit)/(.+)", path):
             self._writable(match[1], self._preupload if match[2] == "preupload" else self._commit, match[3])
         elif match := re.fullmatch(rf"/{REPO}\.git/info/lfs/objects/batch", path):
@@ -300,4 +290,7 @@ class Writing(Server):
             files[value["path"]] = content[:-1] + bytes([content[-1] ^ 1]) if flipped else content
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        raise NotImplementedError
+
+    def describe(self, kind: str, name: str, what: str | None, revision: str, below: str) -> None:
         raise NotImplementedError

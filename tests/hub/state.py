@@ -13,28 +13,32 @@ Files = dict[str, bytes]
 
 @dataclass
 class Repo:
-    """commits: files by commit; refs: branch to commit; token: who may read, None for everybody. How it fails: status: answered to
-    every request about the repository instead of a file; drop_at: the first `drops` answers with a weight file end after so many
-    bytes; refusals: status and headers of the next answers about a file; served: what is sent in place of what is listed;
-    ignore_range: every file is sent whole; new_etags: no two answers have the same; slow: seconds before each file;
-    on_file: called with the path and the range of every file that is about to be sent."""
+    """A repository, and how it fails."""
 
     commits: dict[str, Files] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-    token: str | None = None
-    gated: bool = False
-    status: int = 200
-    drop_at: int | None = None
-    drops: int = 0
-    on_tree: Callable[[], object] | None = None
-    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    served: Files = field(default_factory=dict)
-    ignore_range: bool = False
-    new_etags: bool = False
-    slow: float = 0.0
-    on_file: Callable[[str, str], object] | None = None
+    refs: dict[str, str] = field(default_factory=dict)  # branch to commit
     private: bool = False
     summaries: list[str] = field(default_factory=list)  # of the commits that a client made
+    token: str | None = None  # who may read; None: everybody
+    gated: bool = False
+    status: int = 200  # what every request about it is answered with, but for its files
+    broken: str | None = None  # a file that is listed, and cannot be fetched
+    served: Files = field(default_factory=dict)  # what is sent in place of what is listed
+    drop_at: int | None = None  # the first `drops` answers with a weight file end after so many bytes
+    drops: int = 0
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status and headers of the next answers about a file
+    ignore_range: bool = False  # every file is sent whole
+    new_etags: bool = False  # no two answers have the same
+    slow: float = 0.0  # seconds before each file
+    on_tree: Callable[[], object] | None = None  # called after it was listed
+    on_file: Callable[[str, str], object] | None = None  # called with the path and the range of every file that is about to be sent
+
+    @classmethod
+    def of(cls, files: Files, **faults: Any) -> Repo:
+        """A repository with one commit."""
+        repo = cls(**faults)
+        repo.push(files)
+        return repo
 
     def push(self, files: Files) -> str:
         commit = hashlib.sha1(json.dumps({name: content.hex() for name, content in files.items()}).encode()).hexdigest()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
-import pytest
-from hub_state import Account, Files
-from loopback_hub import LoopbackHub, only_hub, serve
+from hub.loopback import LoopbackHub
+from hub.models import content
 from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -23,16 +19,11 @@ COMMIT, LISTED = "POST .*/commit/", "GET .*/tree/"
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n"
 
 
-@contextmanager
-def pushing_hub(cache: Path) -> Iterator[LoopbackHub]:
-    """A Hub that this process takes for the only one; nothing draws figures or waits before it tries again."""
-    with serve() as hub, only_hub(hub, cache), pytest.MonkeyPatch.context() as patch:
-        hub.accounts = {TOKEN: Account("me", orgs=("team",)), OTHER: Account("you")}
-        patch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
-        patch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(cache / "no-token"))
-        patch.delenv("HF_TOKEN", raising=False)
-        patch.setattr("hf_layerprune.publishing.card.draw_figures", lambda facts: {})
-        yield hub
+def emptied(hub: LoopbackHub) -> LoopbackHub:
+    """The Hub, which holds nothing any more and was asked for nothing."""
+    for held in (hub.repos, hub.objects, hub.puts, hub.faults, hub.requests):
+        held.clear()  # type: ignore[attr-defined]
+    return hub
 
 
 def pruned_folder(place: Path, *, drop: tuple[int, ...] = (2,), card: str = CARD, shards: int = 3) -> Path:
@@ -44,15 +35,11 @@ def pruned_folder(place: Path, *, drop: tuple[int, ...] = (2,), card: str = CARD
     return place / "tiny-5L"
 
 
-def local_files(folder: Path) -> Files:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def same_model(hub: LoopbackHub, folder: Path, repo: str = REPO, ref: str = "main") -> bool:
     """Whether all files of the folder but its card, and nothing but a card and its record besides, are on the Hub."""
-    there = {name: content for name, content in hub.repos[repo].files(ref).items() if name not in (".gitattributes", "README.md")}
+    there = {name: data for name, data in hub.repos[repo].files(ref).items() if name not in (".gitattributes", "README.md")}
     there.pop("layerprune/card.json", None)
-    return there == {name: content for name, content in local_files(folder).items() if name != "README.md"}
+    return there == {name: data for name, data in content(folder).items() if name != "README.md"}
 
 
 def whole(hub: LoopbackHub, folder: Path) -> bool:
