@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+from hf_layerprune.artifacts.eval_report import EvalReport, TaskRecord
+from hf_layerprune.artifacts.scores import Row, Tally
 from hf_layerprune.artifacts.significance import SIGNIFICANT
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.inert import code, name
@@ -23,7 +24,7 @@ def headline(facts: CardFacts) -> list[str]:
     report = facts.evaluation
     if report is None:
         return ["**Its quality was not measured.**"]
-    rows = [report.row(str(task["name"])) for task in report.tasks]
+    rows = [report.row(task.name) for task in report.tasks]
     return [f"Accuracy in % ± one standard error, {against(facts, report)}: " + "; ".join(map(_in_short, rows)) + "."]
 
 
@@ -63,17 +64,17 @@ def quality_lines(facts: CardFacts) -> list[str]:
 
 
 def _intro(facts: CardFacts, report: EvalReport) -> list[str]:
-    place = report.environment.get("model", {})
-    setting = f"{name(place.get('dtype', 'unknown type'))} on {name(place.get('device', 'unknown device'))}"
-    versions = ", ".join(f"{key} {name(place[key])}" for key in ("hf-layerprune", "torch", "transformers") if key in place)
+    place = report.model.environment
+    setting = f"{name(place.dtype)} on {name(place.device)}"
+    versions = f"hf-layerprune {name(place.hf_layerprune)}, torch {name(place.torch)}, transformers {name(place.transformers)}"
     who = "of both models to the same" if report.against else "to"
     return [f"Greedy answers {who} held-out samples, in {setting} ({versions}):", "", *map(_asked, report.tasks)]
 
 
-def _asked(task: Mapping[str, Any]) -> str:
-    found = {"origin": task.get("origin"), "revision": task.get("revision"), "seed": task.get("seed"), "sha256": task.get("digest")}
+def _asked(task: TaskRecord) -> str:
+    found = {"origin": task.origin, "revision": task.revision, "seed": task.seed, "sha256": task.digest}
     rest = ", ".join(f"{key} {code(value)}" for key, value in found.items() if value is not None)
-    return f"- {task['samples']:,} of {code(task['name'])}: {rest}"
+    return f"- {task.samples:,} of {code(task.name)}: {rest}"
 
 
 def _table(facts: CardFacts, report: EvalReport) -> Iterator[str]:
@@ -114,9 +115,9 @@ def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
             yield f"Not significant does not mean equal: as few as {least:,} samples show large differences only."
     else:
         yield "The source was **not measured** in this evaluation, so what the pruning cost is not known."
-    for row in (report.row(str(task["name"])) for task in report.tasks):
-        if row.bad:
-            yield f"{row.bad:,} records of {code(row.task)} could not be used and count for no model."
+    for row in (report.row(task.name) for task in report.tasks):
+        if row.unusable:
+            yield f"{row.unusable:,} records of {code(row.task)} could not be used and count for no model."
         if row.model.truncated:
             yield f"{row.model.truncated:,} of this model's answers to {code(row.task)} were truncated at the limit of tokens."
         if row.other and row.other.truncated:
@@ -131,7 +132,7 @@ def _notes(facts: CardFacts, report: EvalReport) -> Iterator[str]:
 
 def _edge(report: EvalReport) -> str:
     tallies = [tally for row in report.rows for tally in (row.model, row.other) if tally and tally.samples]
-    if not any(tally.correct in (0, tally.samples) for tally in tallies):
+    if not any(tally.spread[0] != "±" for tally in tallies):
         return ""
     return " Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead."
 
