@@ -55,6 +55,8 @@ class AnswerStore:
         self._key, self._places = key, frozenset(places)
         self._file: IO[bytes] | None = None
         self._synced = 0.0
+        self.answers: dict[Place, Answer] = {}
+        self.environment: Environment | None = None
         self._read()
 
     @property
@@ -109,8 +111,7 @@ class AnswerStore:
             self._file = None
 
     def _read(self) -> None:
-        self.answers: dict[Place, Answer] = {}
-        self.environment: Environment | None = None
+        self.answers, self.environment = {}, None
         try:
             if not self.path.is_file() or self.path.stat().st_size > MAX_ANSWERS_BYTES:
                 return
