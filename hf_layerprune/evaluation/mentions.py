@@ -49,7 +49,7 @@ _MARKUP = (
     (re.compile(r"\\f?boxed\s*\{([^{}]*)\}"), r"\nThe answer is: \1\n"),
     (re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE), r"\nThe answer is: \1\n"),
     (re.compile(r"<\|begin_of_box\|>([^<]*)<\|end_of_box\|>"), r"\nThe answer is: \1\n"),
-    (re.compile(r"[*`$\"\u201c\u201d\u201e\u00ab\u00bb]|(?<!\w)_+|_+(?!\w)|\\[()\[\]]"), ""),
+    (re.compile(r"[*`$\"\u201c\u201d\u201e\u00ab\u00bb]|(?<!\w)_{1,3}|_{1,3}(?!\w)|\\[()\[\]]"), ""),
     (re.compile(r"[\u2018\u2019]"), "'"),
     (re.compile(r"(?<!\w)'|'(?!\w)"), ""),
     (re.compile(r"^[ \t]*(?:[#>\u2022-]+[ \t]+)+", re.MULTILINE), ""),

@@ -105,6 +105,6 @@ def _unless_hedged(text: str, found: Sequence[Mention], mention: Mention) -> int
                 return None
         elif other.start >= end:
             between = text[end : other.start]
-            new_clause = _BREAK.fullmatch(between) and re.match(rf"\s*{VERB}", text[other.end :])
+            new_clause = _BREAK.fullmatch(between) and re.match(rf"\s*{VERB}", text[other.end : other.end + 40])
             return None if len(between) < 80 and _HEDGE.fullmatch(between) and not new_clause else mention.option
     return mention.option
