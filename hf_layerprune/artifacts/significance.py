@@ -1,4 +1,4 @@
-"""How sure a score is, and a difference between two models that answered the same samples. Standard library only."""
+"""How sure a score is, and a difference between two models that answered the same samples."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+import numpy as np
+
 SIGNIFICANT = 0.05
+FLIPS, EXACT_FLIPS = 20_000, 12
 _Z = NormalDist().inv_cdf(0.975)
 
 
-def binomial_error(correct: int, samples: int) -> float:
-    """The standard error of a share of correct answers, sqrt(p (1 - p) / n), as a share; 0 samples have none and give nan."""
+def standard_error(total: float, squares: float, samples: int) -> float:
+    """Of a mean over samples, sqrt((mean square - mean^2) / n): of scores, or of differences of two models' scores.
+
+    total, squares: the sums of the values and of their squares. nan without samples.
+    """
     if samples == 0:
         return math.nan
-    share = correct / samples
-    return math.sqrt(share * (1 - share) / samples)
+    mean = total / samples
+    return math.sqrt(max(squares / samples - mean * mean, 0.0) / samples)
 
 
 def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
@@ -32,14 +38,6 @@ def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
     return (0.0 if correct == 0 else low), (1.0 if correct == samples else high)
 
 
-def paired_error(gained: int, lost: int, samples: int) -> float:
-    """The standard error of the mean over samples of a difference that is 1 (gained), -1 (lost) or 0, as a share."""
-    if samples == 0:
-        return math.nan
-    mean = (gained - lost) / samples
-    return math.sqrt(max((gained + lost) / samples - mean * mean, 0.0) / samples)
-
-
 def mcnemar(gained: int, lost: int) -> float:
     """The exact two-sided McNemar test: the chance that `gained + lost` fair coins fall at least as unevenly as here.
 
@@ -53,6 +51,25 @@ def mcnemar(gained: int, lost: int) -> float:
         term = term * (trials - heads) // (heads + 1)
         tail += term
     return min(1.0, 2 * tail / (1 << trials))
+
+
+def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
+    """The two-sided sign-flip test of paired differences: how often their sum is as far from 0 when each sign is a fair coin's.
+
+    differences: a sample's score by this model minus that by the other. Exact, over all signs, for up to 12 differences that are not
+    0; else over FLIPS draws of a generator seeded with `seed`, the observed signs counted as one. Of differences of 1 and -1 it is the
+    McNemar test.
+    """
+    values = np.array([value for value in differences if value])
+    if not len(values):
+        return 1.0
+    observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()  # sums in another order differ by rounding
+    if len(values) <= EXACT_FLIPS:
+        signs = 1 - 2 * (np.arange(1 << len(values))[:, None] >> np.arange(len(values)) & 1)
+        return float(np.mean(np.abs(signs @ values) >= observed))
+    random = np.random.default_rng(seed)
+    draws = (1 - 2 * random.integers(0, 2, size=(FLIPS // 100, len(values)), dtype=np.int8) for _ in range(100))
+    return (1 + sum(int(np.sum(np.abs(signs @ values) >= observed)) for signs in draws)) / (1 + FLIPS)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""`hf-layerprune evaluate`: how many questions a model answers rightly, and how many fewer than another one."""
+"""`hf-layerprune evaluate`: the accuracy of a model, alone or compared with another one on the same samples."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hf_layerprune.cli.console import Console, reporting
 
 
 @click.command(
-    short_help="Measure what a model answers rightly, and what pruning cost.",
+    short_help="Measure a model's accuracy, and what pruning cost.",
     epilog=options.examples(
         "hf-layerprune evaluate ./mini-mixed-13L --against mini",
         "hf-layerprune evaluate ./qwen-28L --against Qwen/Qwen3-VL-4B-Instruct --tasks questions.jsonl",
     ),
 )
 @click.argument("source")
-@click.option("--against", metavar="SOURCE", help="Ask another model the same samples and compare: a folder, mini, ID or ID@REVISION.")
+@click.option("--against", metavar="SOURCE", help="Compare with another model on the same samples: a folder, mini, ID or ID@REVISION.")
 @options.evaluating
 @options.output("eval.json and the answers", "DIR", default="layerprune/ in a folder that we made, else ./<name>-eval")
 @options.overwrite
@@ -34,7 +34,7 @@ def evaluate(
     overwrite: bool,
     lookup: dict[str, Any],
 ) -> None:
-    """Ask SOURCE held-out questions, greedily, and score its answers; every answer is kept, so one can read what went wrong."""
+    """Generate greedy answers to held-out questions with SOURCE and score them; every answer is kept, to read what went wrong."""
     from hf_layerprune.cli.asking import ask
     from hf_layerprune.cli.score_table import note_lines, score_lines
 
@@ -43,5 +43,5 @@ def evaluate(
         console.say(line)
     console.say(f"answers {options.quoted(done.folder / 'answers.jsonl')}")
     if done.reused:
-        console.say("        stood there already; nothing was changed")
+        console.say("        were there already; nothing was changed")
     console.result({"output": str(done.folder), "reused": done.reused, **done.report.to_dict()})

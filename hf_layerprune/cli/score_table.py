@@ -1,4 +1,4 @@
-"""The scores of an evaluation as a table of 80 columns, readable without colours, and what a person must know beside it."""
+"""The scores of an evaluation as a table of 80 columns, readable without colours, and notes under it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+    from hf_layerprune.artifacts.eval_report import EvalReport
+    from hf_layerprune.artifacts.scores import Row, Tally
 
 ASCII = {"±": "+-", "≥": ">=", "≤": "<="}
 NAME, SCORE, CHANGE = 15, 13, 19  # columns, each with a space; 19 more for the verdict make 80
@@ -24,16 +25,17 @@ def score_lines(report: EvalReport) -> list[str]:
 
 
 def note_lines(report: EvalReport) -> list[str]:
-    """How many samples, how they were asked, what was skipped or truncated, and what the p values are."""
-    whole = [report.row(task["name"]) for task in report.tasks]
+    """How many samples, how the answers were generated, what was skipped or truncated, and what the p values are."""
+    whole = [report.row(task.name) for task in report.tasks]
     counts = " + ".join(f"{row.model.samples} of {row.task}" for row in whole)
-    place = report.environment.get("model", {})
-    how = f"greedy, {place.get('dtype', '?')} on {place.get('device', '?')}, in {report.seconds:.0f} s"
+    place = report.model.environment
+    how = f"greedy, {place.dtype} on {place.device}, in {report.seconds:.0f} s"
     lines = [f"samples {counts}", f"        {how}; {_shown('±')} one standard error"]
     if any(sign != "±" for sign in _signs(report)):
         lines.append(f"        {_shown('≥')}, {_shown('≤')} the bound of the 95 % Wilson interval, at 100 and at 0 %")
     if report.against is not None:
-        lines.append("p       exact McNemar on the same samples; a difference is one below 0.05 after")
+        test = "exact McNemar" if all(row.binary for row in report.rows) else "exact McNemar, or sign flips,"
+        lines.append(f"p       {test} on the same samples; a difference is one below 0.05 after")
         lines.append(f"        Holm's correction over {_family(report)}")
     for row in whole:
         lines += _warnings(report, row)
@@ -76,12 +78,12 @@ def _family(report: EvalReport) -> str:
 def _warnings(report: EvalReport, row: Row) -> list[str]:
     models = [(report.model.id, row.model)] + ([(report.against.id, row.other)] if report.against and row.other else [])
     lines = [
-        f"truncated {tally.truncated} of {tally.samples} answers of {name} to {row.task}: they did not end within --max-new-tokens"
+        f"note    {tally.truncated} of {tally.samples} answers of {name} to {row.task} are truncated: raise --max-new-tokens"
         for name, tally in models
         if tally.truncated
     ]
-    if row.bad:
-        lines.append(f"skipped {row.bad} of {row.bad + row.model.samples} records of {row.task}:")
+    if row.unusable:
+        lines.append(f"skipped {row.unusable} of {row.unusable + row.model.samples} records of {row.task}, which are unusable:")
         lines += [f"  {reason}" for reason in report.skipped[:5]]
     return lines
 

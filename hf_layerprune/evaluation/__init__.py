@@ -1,1 +1,1 @@
-"""Evaluation: put questions to a checkpoint, score its answers, and compare them with another checkpoint's."""
+"""Evaluate a checkpoint: generate answers to held-out questions, score them, and compare with another checkpoint."""

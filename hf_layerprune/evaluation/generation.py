@@ -1,4 +1,4 @@
-"""Ask a model a batch of questions, greedily, such that no answer depends on which others were asked beside it."""
+"""Greedy answers to a batch of questions, such that none depends on which others are in the batch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ TIE_EPSILONS = 256
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory with its processor. ends: the tokens that end an answer; pad: what fills the places behind it; opened: the tag
-    of a thought that the chat template opens for the answer, "" if it opens none."""
+    """A model in memory with its processor.
+
+    ends: the tokens that end an answer
+    pad: the token that fills the places behind it
+    opened: the tag of a thought that the chat template opens for the answer; "" if it opens none
+    """
 
     model: PreTrainedModel
     processor: ProcessorMixin
@@ -37,7 +41,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Question:
-    """A picture, what is asked of it, and how many tokens the answer may have."""
+    """A question about an image. label: what to call it in messages."""
 
     label: str
     image: Image.Image
@@ -46,8 +50,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Generated:
-    """An answer. text: begins with the tag of the thought if the chat template opened one; tokens: how many were generated, the end
-    token not counted; truncated: whether the budget ended it, not the model, or it is a thought that does not end."""
+    """An answer.
+
+    text: begins with the tag of the thought if the chat template opened one
+    tokens: how many were generated, without the end token
+    truncated: whether the budget ended it, not the model, or it is a thought that does not end
+    """
 
     text: str
     tokens: int
@@ -70,9 +78,9 @@ def ready(model: PreTrainedModel, processor: Any) -> LoadedModel:
 def generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -> list[Generated]:
     """The greedy answers to a batch of questions, of at most `budget` tokens each.
 
-    In fp32 a question of which two tokens were within rounding of each other is asked again alone, so that the answers are those of
-    one question at a time whatever the batch; in other precisions such ties are common, and left to the batch. BadRecord if
-    the model's image processor refuses the picture of a batch of one, or its ValueError for a larger one.
+    In fp32 a question of which two tokens were within rounding of each other is answered again alone, so that the answers are those
+    of one question at a time whatever the batch; in other precisions such ties are common, and left to the batch. BadRecord if the
+    model's image processor refuses an image, or a question holds the image token.
     """
     answers, close = _generate(loaded, questions, budget)
     if len(questions) > 1 and loaded.model.dtype == torch.float32:
@@ -111,7 +119,7 @@ def _generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -
     device = next(loaded.model.parameters()).device
     images, prompts = [one.image for one in questions], [one.prompt for one in questions]
     if marked := [one for one in questions if getattr(loaded.processor, image_tokens(loaded.processor).token) in one.prompt]:
-        raise BadRecord(f"{marked[0].label}: the question holds the token that stands for a picture")
+        raise BadRecord(f"{marked[0].label}: the question holds the token that stands for an image")
     try:
         batch = encode_for_answers(loaded.processor, images, prompts, device)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
@@ -169,6 +177,6 @@ def _check_length(loaded: LoadedModel, label: str, length: int) -> None:
     most = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(most, int) and length > most:
         raise EvaluationError(
-            f"{label}: picture, question and answer come to {length:,} tokens, more than the {most:,} places that the model has. "
-            "Use smaller pictures or a smaller --max-new-tokens."
+            f"{label}: image, question and answer come to {length:,} tokens, more than the {most:,} places that the model has. "
+            "Use smaller images or a smaller --max-new-tokens."
         )

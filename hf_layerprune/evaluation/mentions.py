@@ -24,7 +24,7 @@ _LABEL = re.compile(  # nouns that a letter belongs to
 )
 _WRONG = r"(?:wrong|incorrect|false|excluded|eliminated|ruled out|out\b|impossible|unlikely|invalid|implausible|inaccurate|irrelevant)"
 _NEGATED_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|no|without|except|excluding|unlike|cannot|than|instead of|anything but|all but"
+    r"(?:\b(?:not|never|neither|nor|no|without|except|excluding|unlike|cannot|rather than|other than|instead of|anything but|all but"
     r"|rul(?:e|es|ed|ing) out|exclud(?:e|es|ed)|eliminat(?:e|es|ed|ing)|reject(?:s|ed|ing)?|discard(?:s|ed|ing)?|doubt"
     r"|(?:wrong|incorrect|false) (?:answer|option|choice)s? (?:is|are))|n't)"
     r"(?:\s+(?:be|been|an?|the|any|one|it|of|as|in|only|just|options?|choices?|answers?|letters?|either|really|necessarily|actually|likely"
@@ -49,11 +49,12 @@ _MARKUP = (
     (re.compile(r"\\f?boxed\s*\{([^{}]*)\}"), r"\nThe answer is: \1\n"),
     (re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE), r"\nThe answer is: \1\n"),
     (re.compile(r"<\|begin_of_box\|>([^<]*)<\|end_of_box\|>"), r"\nThe answer is: \1\n"),
-    (re.compile(r"[*`$\"\u201c\u201d\u201e\u00ab\u00bb]|(?<!\w)_+|_+(?!\w)|\\[()\[\]]"), ""),
+    (re.compile(r"[*`$\"\u201c\u201d\u201e\u00ab\u00bb]|(?<!\w)_{1,3}|_{1,3}(?!\w)|\\[()\[\]]"), ""),
     (re.compile(r"[\u2018\u2019]"), "'"),
     (re.compile(r"(?<!\w)'|'(?!\w)"), ""),
     (re.compile(r"^[ \t]*(?:[#>\u2022-]+[ \t]+)+", re.MULTILINE), ""),
 )
+NEAR = 60  # mentions to either side of one that may overlap it
 _BRACKETS = str.maketrans("\u3010\u3011\u300c\u300d\u3014\u3015{}", "()()()()")
 
 
@@ -117,15 +118,18 @@ def _by_text(text: str, choices: Sequence[str]) -> list[Mention]:
             after = r"(?!\w)(?![.,:/]\d)" + (r"(?!\s?%)" if last.isdigit() else "")
             pattern = before + r"\s+".join(map(re.escape, words)) + after
             found += [Mention(option, *one.span(), letter=False) for one in re.finditer(pattern, text, re.IGNORECASE)]
-    return [one for one in found if not _is_part(one, found)]
+    found.sort(key=lambda one: one.start)
+    return [one for place, one in enumerate(found) if not _is_part(one, found, place)]
 
 
-def _is_part(mention: Mention, others: Sequence[Mention]) -> bool:
-    def within(one: Mention, other: Mention) -> bool:
-        return other.start <= one.start and one.end <= other.end and one.end - one.start < other.end - other.start
+def _is_part(mention: Mention, found: Sequence[Mention], place: int) -> bool:
+    near = found[max(0, place - NEAR) : place + NEAR]
+    wholes = [other for other in near if _within(mention, other)]
+    return any(len({one.option for one in near if _within(one, whole)}) == 1 for whole in wholes)
 
-    wholes = [other for other in others if within(mention, other)]
-    return any(len({one.option for one in others if within(one, whole)}) == 1 for whole in wholes)
+
+def _within(one: Mention, other: Mention) -> bool:
+    return other.start <= one.start and one.end <= other.end and one.end - one.start < other.end - other.start
 
 
 def _by_letter(text: str, choices: Sequence[str]) -> Iterator[Mention]:
@@ -155,7 +159,7 @@ def _by_letter(text: str, choices: Sequence[str]) -> Iterator[Mention]:
 
 def _is_letter(text: str, match: re.Match[str], group: int, kind: str, known: str) -> bool:
     """Whether a letter that stands in a text is one of an option: no article, pronoun, abbreviation or label of something."""
-    letter, start, rest = match[group], match.start(group), text[match.end(group) :]
+    letter, start, rest = match[group], match.start(group), text[match.end(group) : match.end(group) + 40]
     if kind in ("bracketed", "first", "said"):
         return True
     if kind == "bare":

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 from PIL import Image
 
+from hf_layerprune.artifacts.eval_report import TaskRecord
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
 from hf_layerprune.evaluation.samples import Sample
 from hf_layerprune.mini.generator import GENERATOR_VERSION, MINI_PIXELS, draw_example
 
 MINI_TASKS: Mapping[str, Domain] = MappingProxyType({"mini-math": "math", "mini-general": "nonmath"})
 MINI_SAMPLES = 500  # a domain: a hundred of each of five math subtasks, 125 of each of four others
-MINI_TOKENS = 48  # the longest right answer has 33 tokens
+MINI_TOKENS = 48  # the longest correct answer has fewer
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MiniTask:
     seed: int = 0
     max_new_tokens: int = MINI_TOKENS
     scorer: str = "exact"
-    bad: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    unusable: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def domain(self) -> Domain:
@@ -54,8 +54,8 @@ class MiniTask:
         ]
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
-    def describe(self) -> dict[str, Any]:
-        return {"spec": self.name, "origin": "mini, held-out draws", "revision": None, "seed": self.seed, "records": self.count}
+    def record(self) -> TaskRecord:
+        return TaskRecord(self.name, self.digest, self.count, 0, self.name, "mini, held-out draws", None, self.seed, self.count)
 
     def image(self, index: int) -> Image.Image:
         name, number = self._place(index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hf_layerprune.evaluation.mentions import VERB, Mention, cleared, mentions, place_of
+from hf_layerprune.evaluation.mentions import NEAR, VERB, Mention, cleared, mentions, place_of
 from hf_layerprune.evaluation.normalise import normalised
 
 _FILLER = (
@@ -14,11 +14,12 @@ _FILLER = (
 )
 _STATED = re.compile(
     r"\b(?:(?:answer|ans|option|choice|solution)\b[^.;:!?\n]{0,40}?(?:\b(?:is|are|be|was)\b(?!n't|\s+not\b)|[:=]|->)|(?:answer|ans)\b\.?"
-    r"|(?:final|correct)\s*:|(?:choose|chose|pick|picked|select|selected|go(?:ing)? with|opt for|settle on|conclude)\b"
+    r"|(?:final|correct)\s*:|(?:choose|chose|pick|picked|select|selected|go(?:ing)? with|opt for|settle on|conclude|leaves|leaving)\b"
     rf"|(?:i|i'd|would|will|i'll) (?:say|guess)\b){_FILLER}",
     re.IGNORECASE,
 )
-_CORRECTED = re.compile(rf"\b(?:so|hence|therefore|thus|actually|correction|i mean|wait|no|instead)\b[,:]?{_FILLER}", re.IGNORECASE)
+_CORRECTED = re.compile(rf"\b(?:actually|correction|i mean|wait|no|instead|but (?:it|that|i think))\b[,:]?{_FILLER}", re.IGNORECASE)
+_CONCLUDED = re.compile(rf"\b(?:so|hence|therefore|thus)\b[,:]?{_FILLER}", re.IGNORECASE)
 _CONFIRMED = re.compile(
     rf"\s*(?:{VERB}\s*(?:be\s+)?(?:\w+ly\s+)?(?:the\s+|my\s+)?(?:correct|right(?! of| side|-)|true|best|answer|most \w+)|[:-]\s*correct)\b",
     re.IGNORECASE,
@@ -78,9 +79,9 @@ def _whole(text: str, choices: Sequence[str]) -> int | None:
 
 def _is_stated(text: str, found: Sequence[Mention], place: int) -> bool:
     mention = found[place]
-    start = max([mention.start - 100, 0, *(one.end for one in found[:place] if one.end <= mention.start)])
+    start = max([mention.start - 100, 0, *(one.end for one in found[max(0, place - NEAR) : place] if one.end <= mention.start)])
     before = text[start : mention.start]
-    if _STATED.search(before) or (mention.letter and _CORRECTED.search(before)):
+    if _STATED.search(before) or _CORRECTED.search(before) or (mention.letter and _CONCLUDED.search(before)):
         return True
     return mention.letter and _CONFIRMED.match(text[mention.end : mention.end + 60]) is not None
 
@@ -104,6 +105,6 @@ def _unless_hedged(text: str, found: Sequence[Mention], mention: Mention) -> int
                 return None
         elif other.start >= end:
             between = text[end : other.start]
-            new_clause = _BREAK.fullmatch(between) and re.match(rf"\s*{VERB}", text[other.end :])
+            new_clause = _BREAK.fullmatch(between) and re.match(rf"\s*{VERB}", text[other.end : other.end + 40])
             return None if len(between) < 80 and _HEDGE.fullmatch(between) and not new_clause else mention.option
     return mention.option

@@ -1,4 +1,4 @@
-"""Where an evaluation is written, and what may stand there already."""
+"""Where an evaluation is written, and what may be there already."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ FILES = (EVALUATION, ANSWERS, OTHER_ANSWERS)
 
 
 def default_output(checkpoint: Checkpoint) -> Path:
-    """`layerprune/` in a folder that we made; `./<name>-eval` for any other model: a stranger's, mini, or one in the Hub's cache."""
+    """`layerprune/` in a folder that we made; `./<name>-eval` for any other model: an untrusted one, mini, or one in the Hub's cache."""
     return checkpoint.path / RECORDS if is_ours(checkpoint) else Path(f"{Path(checkpoint.id).name or 'model'}-eval")
 
 
 def is_ours(checkpoint: Checkpoint) -> bool:
-    """Whether a rewrite of ours made the folder of a checkpoint here: it was not downloaded, and its records are no link elsewhere."""
+    """Whether hf-layerprune wrote the folder of a checkpoint here: it was not downloaded, and its records are not a link elsewhere."""
     records, path = checkpoint.path / RECORDS, checkpoint.path.resolve()
     cached = any(folder.parent.name == "snapshots" for folder in (path, *path.parents))
     return checkpoint.commit is None and not cached and not records.is_symlink() and (records / MANIFEST).is_file()
 
 
 def finished(output: Path, key: str) -> EvalReport | None:
-    """The report that stands there, if it is of this key and its files of answers are whole."""
+    """The report that is there, if it is of this key and its files of answers are whole."""
     with suppress(ArtifactError, OSError):
         report = EvalReport.load(output / EVALUATION)
-        if report.key == key and all(_digest(output / name) == digest for name, digest in report.answers.items()):
+        files = zip((ANSWERS, OTHER_ANSWERS), report.models)
+        if report.key == key and all(_digest(output / name) == model.answers for name, model in files):
             return report
     return None
 
@@ -57,7 +58,7 @@ def check_evaluation_output(output: Path, checkpoint: Checkpoint, overwrite: boo
         raise EvaluationError(f"{output} is not writable. Choose another place with -o.")
     for name in FILES:
         if os.path.lexists(output / name) and (not (output / name).is_file() or (output / name).is_symlink()):
-            raise EvaluationError(f"{output / name} is no regular file. Remove it, or choose another place with -o.")
+            raise EvaluationError(f"{output / name} is not a regular file. Remove it, or choose another place with -o.")
     if (output / EVALUATION).exists() and not overwrite:
         raise EvaluationError(
             f"{output / EVALUATION} exists, of other models, samples or settings. Choose another place with -o, or add --overwrite."

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint, alone or against another one on the same samples, and write what was found."""
+"""Evaluate a checkpoint, alone or against another one on the same samples, and write the report and the answers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport
+from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport, EvaluatedModel, TaskSettings
 from hf_layerprune.artifacts.folder import ANSWERS, OTHER_ANSWERS
 from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.data.limits import parse_max_bad
 from hf_layerprune.errors import EvaluationError, UsageError
-from hf_layerprune.evaluation.answers import Answer, AnswerFile, Place, answers_content, read_answers
-from hf_layerprune.evaluation.bad import check_bad, check_finished
-from hf_layerprune.evaluation.counting import rows, skipped
+from hf_layerprune.evaluation.answers import AnswerStore, answer_lines
+from hf_layerprune.evaluation.comparison import check_finished, check_usable, rows, score, skipped
 from hf_layerprune.evaluation.outputs import check_evaluation_output, default_output, finished, held, write_evaluation
 from hf_layerprune.evaluation.samples import Task
+from hf_layerprune.evaluation.scoring import SCORERS_VERSION
 from hf_layerprune.evaluation.subject import Subject
 from hf_layerprune.evaluation.tasks import TaskOptions, open_tasks
 
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A report and the folder that it was written to; reused: it stood there already and nothing was changed."""
+    """A report and the folder that it was written to. reused: it was there already, and nothing was changed."""
 
     report: EvalReport
     folder: Path
@@ -39,8 +39,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run, which decides no answer in fp32. batch: None for one that suits the model's width; keep: the folder where answers
-    are kept between runs."""
+    """How to run, which decides no answer in fp32.
+
+    batch: the most samples at once; None for what suits the model's width
+    max_bad: the share of a task's records that may be unusable
+    keep: the folder where answers are kept between runs; None for one in the cache
+    overwrite: whether to replace another evaluation
+    progress, say: called with done and total samples, and with a line for the user
+    """
 
     batch: int | None = None
     max_bad: str = "1%"
@@ -67,11 +73,13 @@ def evaluate_checkpoint(
     options: TaskOptions = TaskOptions(),  # noqa: B008  # frozen
     run: RunOptions = RunOptions(),
 ) -> Evaluation:
-    """Ask a checkpoint the samples of `tasks`, and `against` the same ones, and write eval.json with the answers to `output`.
+    """Evaluate a checkpoint on the samples of `tasks`, and `against` on the same ones, and write eval.json and the answers to `output`.
 
     tasks: `mini-math`, `mini-general`, or data specs of records with question, image and answer; both tasks of mini by default
-    where it is the first ancestor. output: by default `layerprune/` in a folder that we made, else ./<name>-eval. What was answered
-    before, by this model with these tasks and settings, is not asked again, whatever it was compared with.
+        for mini and models pruned from it
+    output: by default `layerprune/` in a folder that hf-layerprune wrote, else ./<name>-eval
+
+    What this model answered before, with these tasks and settings, is not generated again, whatever it was compared with.
     Raises UsageError, DataError, ModelError, EvaluationError or CheckpointError.
     """
     other = against if against is None or isinstance(against, Checkpoint) else _opened(str(against))
@@ -127,104 +135,95 @@ def evaluate_model(
 
 @dataclass
 class _Job:
-    """The questions, and the one or two models to be asked."""
+    """The tasks, and the one or two models to evaluate on them."""
 
     tasks: tuple[Task, ...]
     subjects: Sequence[Subject]
     run: RunOptions
-    asked: Mapping[str, Any]  # of the tasks
-    environments: dict[str, dict[str, Any]] = field(default_factory=dict)  # by fingerprint of the model
+    asked: TaskSettings
 
     @property
     def key(self) -> str:
         """Of everything that decides the report's scores."""
-        return digest_of([EVAL_FORMAT, [self._key_of(subject) for subject in self.subjects]])
+        return digest_of([EVAL_FORMAT, SCORERS_VERSION, [self._key_of(subject) for subject in self.subjects]])
 
     def report(self) -> tuple[EvalReport, dict[str, bytes]]:
-        """Ask, and count; the report and the files of answers beside it."""
+        """Generate and score; the report and the files of answers beside it."""
         started = time.monotonic()
-        answers = [self._answers(subject) for subject in self.subjects]
+        stores = [self._answered(subject) for subject in self.subjects]
+        answers = [store.answers for store in stores]
         for task in self.tasks:
             for given in answers:
-                check_bad(task, given, parse_max_bad(self.run.max_bad))
-        names = (ANSWERS, OTHER_ANSWERS)
-        files = {name: self._content(subject, given) for name, subject, given in zip(names, self.subjects, answers)}
+                check_usable(task, given.values(), parse_max_bad(self.run.max_bad))
+        contents = [self._content(subject, store) for subject, store in zip(self.subjects, stores)]
+        models = [self._evaluated(*each) for each in zip(self.subjects, stores, contents)]
         report = EvalReport(
             key=self.key,
-            model=self.subjects[0].source,
-            against=self.subjects[1].source if len(self.subjects) > 1 else None,
-            settings={**{name: subject.settings for name, subject in zip(("model", "against"), self.subjects)}, "tasks": dict(self.asked)},
-            tasks=tuple(_described(task) for task in self.tasks),
+            model=models[0],
+            against=models[1] if len(models) > 1 else None,
+            asked=self.asked,
+            tasks=tuple(task.record() for task in self.tasks),
             rows=rows(self.tasks, *answers),
             skipped=skipped(self.tasks, *answers),
-            answers={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-            environment={name: self._environment(subject) for name, subject in zip(("model", "against"), self.subjects)},
             seconds=round(time.monotonic() - started, 1),
         )
-        return report, files
+        return report, dict(zip((ANSWERS, OTHER_ANSWERS), contents))
 
     def _key_of(self, subject: Subject) -> str:
-        return digest_of([subject.settings, [[task.name, task.digest] for task in self.tasks]])
+        settings = asdict(subject.settings)
+        return digest_of([subject.source.fingerprint, settings, [[task.name, task.digest] for task in self.tasks]])
 
-    def _answers(self, subject: Subject) -> dict[Place, Answer]:
-        """All answers of a model: those that are kept somewhere, and the others now."""
-        key = self._key_of(subject)
-        file = AnswerFile((self.run.keep or kept_folder("answers")) / f"{key[:32]}.jsonl", key, self._header(subject))
-        if self._is_whole(kept := self._kept(file, subject)):
-            return kept
-        with file.held() as appender:
-            kept = self._kept(file, subject)  # another run may have finished it meanwhile
-            return kept if self._is_whole(kept) else self._ask(subject, kept, appender)
+    def _answered(self, subject: Subject) -> AnswerStore:
+        """All answers of a model: those that are kept, and the missing ones now."""
+        places = [(task.name, sample.index) for task in self.tasks for sample in task.samples]
+        store = AnswerStore(self.run.keep or kept_folder("answers"), self._key_of(subject), places)
+        if not store.complete:
+            with store.held():
+                if not store.complete:  # another run may have finished it meanwhile
+                    self._answer(subject, store, len(places))
+        return store
 
-    def _ask(self, subject: Subject, known: dict[Place, Answer], appender: Any) -> dict[Place, Answer]:
-        from hf_layerprune.evaluation.answering import Interview, Limits
+    def _answer(self, subject: Subject, store: AnswerStore, total: int) -> None:
+        from hf_layerprune.evaluation.answering import Answering, Limits
         from hf_layerprune.evaluation.subject import environment
 
-        if known:
-            self.run.say(f"going on with an interrupted evaluation of {subject.source.id}: {len(known)} of {self._total} are answered")
+        if known := len(store.answers):
+            self.run.say(f"going on with an interrupted evaluation of {subject.source.id}: {known} of {total} are answered")
         loaded = subject.load()
         limits = Limits(self.run.batch or subject.batch, parse_max_bad(self.run.max_bad))
-        made_in = self.environments[subject.source.fingerprint] = environment(loaded, limits.batch)
-        appender.begin(known, made_in)
-        interview = Interview(loaded, self.tasks, limits, known, self.run.say, appender.add)
-        before = self.subjects.index(subject) * self._total
-        done = 0
+        made_in = environment(loaded, limits.batch)
+        store.begin(made_in)
+        answering = Answering(loaded, store, limits, self.run.say)
+        done = self.subjects.index(subject) * total
 
         def progress(count: int) -> None:
             nonlocal done
             done += count
-            self.run.progress(before + done, len(self.subjects) * self._total)
+            self.run.progress(done, len(self.subjects) * total)
 
-        interview.run(progress)
-        made_in["batch"] = interview.batch
-        return interview.answers
+        answering.run(self.tasks, progress)
+        store.environment = replace(made_in, batch=answering.batch)
 
-    def _kept(self, file: AnswerFile, subject: Subject) -> dict[Place, Answer]:
-        """What this model answered before, from the folder of answers alone: a file beside a model may be anybody's."""
-        wanted = {(task.name, sample.index) for task in self.tasks for sample in task.samples}
-        found, there = read_answers(file.path, file.key)
-        if there and found:
-            self.environments.setdefault(subject.source.fingerprint, there)
-        return {place: answer for place, answer in found.items() if place in wanted}
+    def _evaluated(self, subject: Subject, store: AnswerStore, content: bytes) -> EvaluatedModel:
+        assert store.environment is not None  # a complete store has one
+        return EvaluatedModel(subject.source, subject.settings, store.environment, hashlib.sha256(content).hexdigest())
 
-    def _environment(self, subject: Subject) -> dict[str, Any]:
-        return self.environments.get(subject.source.fingerprint, {})
-
-    def _is_whole(self, answers: Mapping[Place, Answer]) -> bool:
-        return len(answers) == self._total
-
-    @property
-    def _total(self) -> int:
-        return sum(len(task.samples) for task in self.tasks)
-
-    def _header(self, subject: Subject) -> dict[str, Any]:
-        model = {"id": subject.source.id, "commit": subject.source.commit, "fingerprint": subject.source.fingerprint}
-        return {"model": model, "settings": subject.settings, "tasks": [_described(task) for task in self.tasks]}
-
-    def _content(self, subject: Subject, answers: Mapping[Place, Answer]) -> bytes:
-        """The whole file in the order of the samples, whatever order they were asked in."""
-        order = [answers[task.name, sample.index] for task in self.tasks for sample in task.samples]
-        return answers_content(self._key_of(subject), {**self._header(subject), "environment": self._environment(subject)}, order)
+    def _content(self, subject: Subject, store: AnswerStore) -> bytes:
+        """The file of answers with their samples and scores, in the order of the samples."""
+        header = {
+            "key": self._key_of(subject),
+            "model": asdict(subject.source),
+            "settings": asdict(subject.settings),
+            "environment": store.environment and asdict(store.environment),
+            "tasks": [asdict(task.record()) for task in self.tasks],
+        }
+        lines = []
+        for task in self.tasks:
+            for sample in task.samples:
+                answer = store.answers[task.name, sample.index]
+                asked = {"label": sample.label, "subtask": sample.subtask, "scorer": sample.scorer, "question": sample.prompt}
+                lines.append({**asdict(answer), **asked, "expected": sample.answers, "score": score(sample, answer)})
+        return answer_lines(header, lines)
 
 
 def _opened(source: str) -> Checkpoint:
@@ -234,10 +233,6 @@ def _opened(source: str) -> Checkpoint:
 
 def _check_tasks(tasks: Sequence[Task], run: RunOptions) -> None:
     for task in tasks:
-        check_bad(task, {}, parse_max_bad(run.max_bad))
+        check_usable(task, (), parse_max_bad(run.max_bad))
         if not task.samples:
-            raise EvaluationError(f"{task.name}: no sample in it. Give records with question, image and answer.")
-
-
-def _described(task: Task) -> dict[str, Any]:
-    return {"name": task.name, "digest": task.digest, "samples": len(task.samples), "bad": len(task.bad), **task.describe()}
+            raise EvaluationError(f"{task.name}: no samples. Give records with question, image and answer.")

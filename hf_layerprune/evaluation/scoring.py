@@ -16,10 +16,11 @@ from hf_layerprune.evaluation.mentions import place_of
 from hf_layerprune.evaluation.multiple_choice import chosen
 from hf_layerprune.evaluation.normalise import normalised
 
+SCORERS_VERSION = 2  # raise it where a scorer decides otherwise than before: finished evaluations are of another key then
 TOLERANCE = Decimal("0.05")  # ChartQA's
 THOUGHT_TAG = re.compile(r"[<\u25c1](/?)think(?:ing)?[>\u25b7]")  # as Qwen3-VL and others write it, or as Kimi-VL does
 
-Scorer = Callable[[str, Sequence[str], Sequence[str]], bool]
+Scorer = Callable[[str, Sequence[str], Sequence[str]], float]  # of answer, accepted answers and choices: a score in [0, 1]
 
 
 def final_answer(text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A model that is evaluated: what decides its answers, known from its files alone, and how it gets into memory."""
+"""A model to evaluate: what decides its answers, known from its files alone, and how to load it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.eval_report import Environment, ModelSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -43,26 +44,28 @@ class Subject:
         return self.checkpoint.source
 
     @cached_property
-    def settings(self) -> dict[str, Any]:
-        """What decides the answers to a question besides it: every file of the model, how it is run, as asked for, and by what."""
+    def settings(self) -> ModelSettings:
+        """What decides its answers besides the samples: every file of the model, how it is run, and with what."""
         side = hashlib.sha256()
         for path in self.checkpoint.side_files:
             if path.suffix in TEXT_SUFFIXES:
                 side.update(f"{path.as_posix()}\0{_digest(self.checkpoint.path / path)}\0".encode())
-        asked = {"device": self.device, "dtype": self.dtype, **{key: value and str(value) for key, value in self.loading.items()}}
-        return {
-            "fingerprint": self.source.fingerprint,
-            "weights": tensor_digest(self.checkpoint.tensors),
-            "side_files": side.hexdigest(),
-            "asked": asked,
-            "decoding": "greedy",
-            "torch": version("torch"),
-            "transformers": version("transformers"),
-        }
+        placed, attention = (self.loading.get(name) for name in ("device_map", "attn_implementation"))
+        return ModelSettings(
+            weights=tensor_digest(self.checkpoint.tensors),
+            side_files=side.hexdigest(),
+            device=self.device,
+            dtype=self.dtype,
+            device_map=None if placed is None else str(placed),
+            attn_implementation=None if attention is None else str(attention),
+            decoding="greedy",
+            torch=version("torch"),
+            transformers=version("transformers"),
+        )
 
     @property
     def batch(self) -> int:
-        """How many questions to ask at once unless told: a power of two, up to 64, fewer for wide models."""
+        """The most samples at once unless told: a power of two, up to 64, fewer for wide models."""
         most = max(1, min(MOST_AT_ONCE, WIDTH_AT_ONCE // self.checkpoint.facts.hidden_size))
         return 1 << (most.bit_length() - 1)
 
@@ -77,22 +80,24 @@ class Subject:
         return ready(model, processor)
 
 
-def environment(loaded: LoadedModel, batch: int) -> dict[str, Any]:
-    """Where and with what answers were made."""
+def environment(loaded: LoadedModel, batch: int) -> Environment:
+    """Where and with what answers are generated."""
     import torch
 
     device = next(loaded.model.parameters()).device
     config: Any = loaded.model.config
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "attention": str(config._attn_implementation),
-        "threads": torch.get_num_threads(),
-        "batch": batch,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        **{name: version(name) for name in ("hf-layerprune", "torch", "transformers")},
-    }
+    return Environment(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        dtype=str(loaded.model.dtype).removeprefix("torch."),
+        attention=str(config._attn_implementation),
+        threads=torch.get_num_threads(),
+        batch=batch,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        hf_layerprune=version("hf-layerprune"),
+        torch=version("torch"),
+        transformers=version("transformers"),
+    )
 
 
 def _digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A task from somebody's records: a JSONL or Parquet file, a folder of them, or a dataset on the Hub."""
+"""A task from records: a JSONL or Parquet file, a folder of them, or a dataset on the Hub."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
+from hf_layerprune.artifacts.eval_report import TaskRecord
 from hf_layerprune.data.image_files import BadRecord, picture
 from hf_layerprune.data.tables import Record, RecordTable
 from hf_layerprune.errors import DataError, shown
@@ -26,8 +26,12 @@ MAX_CHOICES = 26
 
 @dataclass(frozen=True)
 class TableTask:
-    """All records of a table. scorer: for records that name none, None for `choice` where there are choices, else `exact`; spec:
-    what names the table for others, as DataSpec.parse takes it."""
+    """All records of a table.
+
+    scorer: for records that name none; None for `choice` where there are choices, else `exact`
+    max_new_tokens: None for those of the scorer
+    spec: what names the table for others, as DataSpec.parse takes it
+    """
 
     name: str
     table: RecordTable
@@ -41,13 +45,13 @@ class TableTask:
         return self._read[0]
 
     @property
-    def bad(self) -> Mapping[int, tuple[str, str]]:
+    def unusable(self) -> Mapping[int, tuple[str, str]]:
         return self._read[1]
 
     @cached_property
     def _read(self) -> tuple[tuple[Sample, ...], dict[int, tuple[str, str]]]:
         samples: list[Sample] = []
-        bad: dict[int, tuple[str, str]] = {}
+        unusable: dict[int, tuple[str, str]] = {}
         for index in range(len(self.table)):
             subtask = ""
             try:
@@ -55,12 +59,12 @@ class TableTask:
                 subtask = _subtask(record, self.name)
                 samples.append(_sample(index, record, subtask, self.scorer, self.max_new_tokens))
             except BadRecord as error:
-                bad[index] = (subtask, str(error))
-        return tuple(samples), bad
+                unusable[index] = (subtask, str(error))
+        return tuple(samples), unusable
 
     @cached_property
     def digest(self) -> str:
-        """Over the records, the pictures that they name by path, and what the task adds to them."""
+        """Over the records, the images that they name by path, and what the task adds to them."""
         whole = hashlib.sha256(repr([1, self.table.digest, self.scorer, self.max_new_tokens]).encode())
         for sample in self.samples:
             record = self.table.record(sample.index)
@@ -68,9 +72,10 @@ class TableTask:
                 whole.update(f"{sample.index} {_file_digest(path)}\0".encode())
         return whole.hexdigest()
 
-    def describe(self) -> dict[str, Any]:
-        found = {"spec": self.spec, "origin": self.table.origin, "revision": self.table.revision, "seed": self.seed}
-        return {**found, "records": len(self.table), "scorer": self.scorer}
+    def record(self) -> TaskRecord:
+        counts = len(self.samples), len(self.unusable)
+        table = self.table
+        return TaskRecord(self.name, self.digest, *counts, self.spec, table.origin, table.revision, self.seed, len(table))
 
     def image(self, index: int) -> Image.Image:
         record = self.table.record(index)
@@ -111,7 +116,7 @@ def _answers(record: Record, choices: Sequence[str]) -> tuple[str, ...]:
     value = record.fields["answer"]
     if choices and type(value) is int:
         if not 0 <= value < len(choices):
-            raise BadRecord(f"{record.label}: answer {value} is none of {len(choices)} choices, counted from 0")
+            raise BadRecord(f"{record.label}: answer {value} is not one of {len(choices)} choices, counted from 0")
         return (choices[value],)
     return _texts(record, "answer")
 
@@ -133,7 +138,7 @@ def _texts(record: Record, name: str) -> tuple[str, ...]:
 
 
 def _path(record: Record) -> Path | None:
-    """Where a picture lies that the record names by its path; that it may be read is checked by `picture`."""
+    """Where an image lies that the record names by its path; that it may be read is checked by `picture`."""
     value = record.fields["image"]
     if isinstance(value, Mapping):
         value = None if value.get("bytes") else value.get("path")

@@ -1,12 +1,13 @@
-"""From the names that a person gives to tasks."""
+"""Tasks by the names that a person gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from hf_layerprune.artifacts.eval_report import TaskSettings
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -27,8 +28,13 @@ MAX_TOKENS = 1 << 16
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a person asks of tasks. samples: of a mini domain or of a table, None for 500 and for all; scorer, max_new_tokens: None
-    for those of the task; seed: of what is drawn; allow_fewer: go on where there are fewer than `samples`."""
+    """Options of tasks.
+
+    samples: of a mini domain or of a table; None for 500 and for all
+    allow_fewer: go on where there are fewer than `samples`
+    scorer, max_new_tokens: None for those of the task
+    seed: of what is drawn
+    """
 
     samples: int | None = None
     allow_fewer: bool = False
@@ -46,9 +52,9 @@ class TaskOptions:
             find_scorer(self.scorer)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What decides the samples and their scores, as it was asked for, for the report: with it the same ones are asked again."""
-        return {name: getattr(self, name) for name in ("samples", "allow_fewer", "scorer", "max_new_tokens", "seed")}
+    def asked(self) -> TaskSettings:
+        """What decides the samples and their scores, for the report."""
+        return TaskSettings(self.samples, self.allow_fewer, self.scorer, self.max_new_tokens, self.seed)
 
 
 def open_tasks(names: Sequence[str], checkpoint: Checkpoint, options: TaskOptions, say: Callable[[str], None]) -> tuple[Task, ...]:
@@ -95,12 +101,12 @@ def _open(name: str, options: TaskOptions, say: Callable[[str], None]) -> Task:
 
 
 def _table(spec: DataSpec, options: TaskOptions, say: Callable[[str], None]) -> RecordTable:
-    """The table, cut down to `samples`: of a Hub dataset no more than those are fetched."""
-    opening = {"seed": options.seed, "local_files_only": options.local_files_only, "say": say}
+    """The table, of `samples` records: of a Hub dataset no more than those are fetched."""
+    open_it = partial(open_table, seed=options.seed, local_files_only=options.local_files_only, say=say)
     wanted = options.samples
     if wanted and spec.count is None and not Path(spec.name).exists() and not options.allow_fewer:
-        return open_table(replace(spec, count=wanted), **opening)  # type: ignore[arg-type]
-    table = open_table(spec, **opening)  # type: ignore[arg-type]
+        return open_it(replace(spec, count=wanted))
+    table = open_it(spec)
     if wanted is None or wanted == len(table):
         return table
     if wanted < len(table):

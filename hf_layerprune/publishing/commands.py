@@ -148,9 +148,9 @@ def _verify(facts: CardFacts, folders: list[str]) -> list[str]:
 def _evaluate(facts: CardFacts, folders: list[str]) -> list[str]:
     report = facts.evaluation
     assert report is not None
-    against = [] if report.against is None else [f"--against {_other(facts, report.against, folders)}"]
-    tasks = [f"--tasks {argument(task.get('spec') or task['name'])}" for task in report.tasks]
-    bad = [(report.row(str(task["name"])).bad, task["samples"] + task["bad"]) for task in report.tasks]
+    against = [] if report.against is None else [f"--against {_other(facts, report.against.source, folders)}"]
+    tasks = [f"--tasks {argument(task.spec)}" for task in report.tasks]
+    bad = [(report.row(task.name).unusable, task.samples + task.unusable) for task in report.tasks]
     return [f"hf-layerprune evaluate {place(folders[-1])}", *against, *tasks, *_asked(report), *_max_bad(bad)]
 
 
@@ -167,19 +167,12 @@ def _other(facts: CardFacts, other: SourceRef, folders: list[str]) -> str:
 
 
 def _asked(report: EvalReport) -> list[str]:
-    """What decides the samples and their scores beside the tasks, as it was asked for; older reports do not say all of it."""
-    asked = report.settings.get("tasks") or {name: _shared(report, key) for name, key in (("samples", "records"), ("seed", "seed"))}
-    found = {"dtype": report.settings.get("model", {}).get("asked", {}).get("dtype", "auto"), **asked}
-    names = ("samples", "scorer", "max_new_tokens", "seed", "dtype")
-    given = [(name, found[name]) for name in names if found.get(name) not in (None, "auto")]
-    fewer = ["--allow-fewer"] if found.get("allow_fewer") is True else []
+    """What decides the samples and their scores beside the tasks, as it was asked for."""
+    asked = report.asked
+    found = {"samples": asked.samples, "scorer": asked.scorer, "max_new_tokens": asked.max_new_tokens, "seed": asked.seed}
+    given = [(name, value) for name, value in (found | {"dtype": report.model.settings.dtype}).items() if value not in (None, "auto")]
+    fewer = ["--allow-fewer"] if asked.allow_fewer else []
     return [*(f"--{name.replace('_', '-')} {argument(value)}" for name, value in given), *fewer]
-
-
-def _shared(report: EvalReport, key: str) -> Any:
-    """What all tasks say of something, None where they differ."""
-    values = {task.get(key) for task in report.tasks}
-    return values.pop() if len(values) == 1 else None
 
 
 def _max_bad(counts: Iterable[tuple[int, int]]) -> list[str]:
@@ -194,7 +187,7 @@ def local_names(facts: CardFacts) -> Iterator[str]:
     sources = [source for healing in healings for source in healing.data.sources]
     yield from (source.origin for source in sources if not hub_dataset(vars(source)) and source.spec.split(",")[0] != "mini")
     if report := facts.evaluation:
-        yield from (task["name"] for task in report.tasks if not hub_dataset(task) and not str(task["name"]).startswith("mini-"))
+        yield from (task.name for task in report.tasks if not hub_dataset(vars(task)) and not task.name.startswith("mini-"))
         other = report.against
         ours = {stage.source.fingerprint for stage in facts.stages}
         if other and other.fingerprint not in ours and other.id != "mini" and not is_hub_id(other.id):

@@ -68,7 +68,7 @@ def _differs(ours: HealingRecord, theirs: HealingRecord) -> str | None:
 
 
 def _samples(report: EvalReport) -> list[tuple[Any, ...]]:
-    return [(task.get("name"), task.get("digest"), task.get("samples")) for task in report.tasks]
+    return [(task.name, task.digest, task.samples) for task in report.tasks]
 
 
 def _asked_otherwise(ours: EvalReport, theirs: EvalReport) -> str | None:
@@ -79,6 +79,6 @@ def _asked_otherwise(ours: EvalReport, theirs: EvalReport) -> str | None:
 
 def _settings(report: EvalReport) -> dict[str, Any]:
     """What decides the answers and their scores; what an older report does not say was as it is by default."""
-    tasks, model = report.settings.get("tasks") or {}, report.settings.get("model", {})
-    dtype = report.environment.get("model", {}).get("dtype")
-    return {"scorer": tasks.get("scorer"), "max_new_tokens": tasks.get("max_new_tokens"), "dtype": dtype, "decoding": model.get("decoding")}
+    asked, model = report.asked, report.model
+    found = {"scorer": asked.scorer, "max_new_tokens": asked.max_new_tokens}
+    return {**found, "dtype": model.environment.dtype, "decoding": model.settings.decoding}

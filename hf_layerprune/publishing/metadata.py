@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_layerprune.artifacts.eval_report import EvalReport, Row
+from hf_layerprune.artifacts.eval_report import EvalReport, TaskRecord
+from hf_layerprune.artifacts.scores import Row
 from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
 
@@ -41,7 +42,7 @@ def model_index(model: str, report: EvalReport) -> list[dict[str, Any]]:
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    tasks = {str(task["name"]): task for task in report.tasks}
+    tasks = {task.name: task for task in report.tasks}
     rows = [report.row(name) for name in tasks]
     results = [
         EvalResult(
@@ -62,12 +63,12 @@ def _value(row: Row) -> float:
     return round(row.model.accuracy, 2)
 
 
-def _dataset(task: Mapping[str, Any]) -> dict[str, Any]:
+def _dataset(task: TaskRecord) -> dict[str, Any]:
     """A dataset's id on the Hub, with subset, split and commit, where it has one; else the task's name."""
-    spec = hub_dataset(task)
-    revision = plain(task["revision"]) if task.get("revision") else None
+    spec = hub_dataset(vars(task))
+    revision = plain(task.revision) if task.revision else None
     if spec is None:
-        return {"dataset_type": plain(task["name"]), "dataset_revision": revision}
+        return {"dataset_type": plain(task.name), "dataset_revision": revision}
     subset = plain(spec.subset) if spec.subset else None
     place = {"dataset_config": subset, "dataset_split": plain(spec.split or "train")}
     return {"dataset_type": spec.name, "dataset_revision": revision, **place}

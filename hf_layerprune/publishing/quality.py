@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+from hf_layerprune.artifacts.eval_report import EvalReport
+from hf_layerprune.artifacts.scores import Row, Tally
 from hf_layerprune.artifacts.significance import SIGNIFICANT
 from hf_layerprune.publishing.escaping import Markdown
 
@@ -45,7 +46,7 @@ def error_note(report: EvalReport) -> str:
 
 def _edge(report: EvalReport) -> str:
     tallies = [tally for row in report.rows for tally in (row.model, row.other) if tally and tally.samples]
-    if not any(tally.correct in (0, tally.samples) for tally in tallies):
+    if not any(tally.spread[0] != "±" for tally in tallies):
         return ""
     return " Where all answers or none are correct, ≥ or ≤ gives the bound of the 95 % Wilson interval instead."
 

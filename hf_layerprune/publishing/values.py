@@ -35,7 +35,7 @@ def values(facts: CardFacts) -> dict[str, Any]:
         "deepstack_warning": dropped_deepstack(facts),
         "probed": list(probed_domains(facts)),
         "loss": loss_means(facts.healing) if facts.healing else None,
-        "whole": [report.row(str(task["name"])) for task in report.tasks] if report else [],
+        "whole": [report.row(task.name) for task in report.tasks] if report else [],
         "error_note": Markdown(error_note(report)) if report else None,
         "fewest": fewest_samples(report) if report else 0,
         "verdict": lambda row: verdict(report, row) if report else None,

@@ -46,7 +46,7 @@ def wait_for_answers(process: subprocess.Popen[str], home: Path, least: int) -> 
 def spread(samples: int, correct: int, standard_error: float, **others: float) -> str:
     """At the edges the bound of the Wilson interval, in its closed form there."""
     bound = 100 * samples / (samples + 1.959964**2)
-    return {0: f"≤ {100 - bound:.1f}", samples: f"≥ {bound:.1f}"}.get(correct, f"± {standard_error:.1f}")
+    return {0: f"≤ {100 - bound:.1f}", samples: f"≥ {bound:.1f}"}.get(correct, f"± {100 * standard_error:.1f}")
 
 
 def test_the_table_and_the_same_as_json(run: Run, pruned: Path, here: Path) -> None:
@@ -60,8 +60,8 @@ def test_the_table_and_the_same_as_json(run: Run, pruned: Path, here: Path) -> N
         for name, row in scores["subtasks"].items():
             (line,) = (line for line in lines if line.split()[:1] == [name])
             for side in ("model", "against"):
-                assert f"{row[side]['accuracy']:.1f} {spread(**row[side])}" in line
-            assert f"({row['paired']['difference']:+.1f}, " in line and line.endswith(row["paired"]["verdict"])
+                assert f"{100 * row[side]['mean']:.1f} {spread(**row[side])}" in line
+            assert f"({100 * row['paired']['difference']:+.1f}, " in line and line.endswith(row["paired"]["verdict"])
     assert "samples 18 of mini-math + 18 of mini-general" in lines
     assert any("Holm's correction over 9 subtasks, 2 tasks" in line for line in lines)
     assert lines[-1] == "answers mini-by-hand-14L/layerprune/answers.jsonl"

@@ -13,15 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_layerprune.artifacts.eval_report import EvalReport, Row, Tally
+from hf_layerprune.artifacts.eval_report import Environment, EvalReport, EvaluatedModel, ModelSettings, TaskRecord, TaskSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.significance import binomial_error, holm, mcnemar, paired_error, wilson_interval
+from hf_layerprune.artifacts.scores import Row, Tally
+from hf_layerprune.artifacts.significance import holm, mcnemar, sign_flip, standard_error, wilson_interval
 from hf_layerprune.errors import ArtifactError
 
 
 def report(*rows: Row, against: bool = True) -> EvalReport:
-    other = SourceRef("mini", None, "bb") if against else None
-    return EvalReport("key", SourceRef("short", None, "aa"), other, {"model": {}}, ({"name": "t", "samples": 4},), rows)
+    tasks = (TaskRecord("t", "cc", 4, 0, "t.jsonl", "a file", None, 0, 4),)
+    asked = TaskSettings(None, False, None, None, 0)
+    return EvalReport("key", evaluated("short"), evaluated("mini") if against else None, asked, tasks, rows)
+
+
+def evaluated(name: str) -> EvaluatedModel:
+    settings = ModelSettings("dd", "ee", "auto", "auto", None, None, "greedy", "2", "5")
+    environment = Environment("cpu", "float32", "sdpa", 1, 8, "3", "Linux", "0", "2", "5")
+    return EvaluatedModel(SourceRef(name, None, f"{name} aa"), settings, environment, "ff")
 
 
 def compared(task: str, subtask: str | None, samples: int, both: int, gained: int, lost: int, bad: int = 0) -> Row:
@@ -34,9 +42,9 @@ def test_errors_are_those_of_the_single_samples(seed: int) -> None:
     rng = np.random.default_rng(seed)
     model, other = rng.random((2, 37)) < 0.6
     gained, lost = int((model & ~other).sum()), int((other & ~model).sum())
-    assert binomial_error(int(model.sum()), 37) == pytest.approx(model.std() / math.sqrt(37))
+    assert Tally(37, int(model.sum()), 0).standard_error == pytest.approx(model.std() / math.sqrt(37))
     difference = model.astype(float) - other
-    assert paired_error(gained, lost, 37) == pytest.approx(difference.std() / math.sqrt(37))
+    assert standard_error(gained - lost, gained + lost, 37) == pytest.approx(difference.std() / math.sqrt(37))
     row = Row("t", "s", 0, Tally(37, int(model.sum()), 0), Tally(37, int(other.sum()), 0), gained, lost)
     assert row.difference == pytest.approx(100 * difference.mean())
     assert row.relative == pytest.approx(100 * (model.mean() / other.mean() - 1))
@@ -75,6 +83,53 @@ def test_mcnemar_counts_the_coins(gained: int, lost: int) -> None:
     trials = gained + lost
     uneven = sum(abs(2 * sum(coins) - trials) >= abs(gained - lost) for coins in product((0, 1), repeat=trials))
     assert mcnemar(gained, lost) == mcnemar(lost, gained) == float(Fraction(uneven, 2**trials))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sign_flips_counted_one_by_one(seed: int) -> None:
+    """All ways in which the signs of up to eight differences can fall, in exact fractions."""
+    rng = Random(seed)
+    for _ in range(5):
+        values = [Fraction(rng.randint(-8, 8), 8) for _ in range(rng.randint(1, 8))]
+        far = [abs(sum(s * v for s, v in zip(signs, values))) >= abs(sum(values)) for signs in product((-1, 1), repeat=len(values))]
+        assert sign_flip([float(value) for value in values]) == pytest.approx(sum(far) / len(far))
+    assert sign_flip([]) == sign_flip([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(3, 9), (0, 12), (20, 8), (30, 10), (15, 15)])
+def test_sign_flips_of_whole_differences_are_mcnemars(gained: int, lost: int) -> None:
+    """The same test; where signs are drawn, within five standard errors of 20,000 draws."""
+    exact, found = mcnemar(gained, lost), sign_flip([1.0] * gained + [-1.0] * lost + [0.0] * 7)
+    slack = 0 if gained + lost <= 12 else 5 * math.sqrt(exact * (1 - exact) / 20_000) + 1e-4
+    assert found == pytest.approx(exact, abs=slack + 1e-12)
+    assert sign_flip([-1.0] * gained + [1.0] * lost) == pytest.approx(exact, abs=slack + 1e-12)
+    assert found == sign_flip([1.0] * gained + [-1.0] * lost)  # the seed is fixed
+
+
+def test_scores_between_0_and_1(tmp_path: Path) -> None:
+    """Against numpy, and read from a file as they were written."""
+    rng = np.random.default_rng(3)
+    model, other = np.clip(rng.random((2, 40)) * 1.2 - 0.1, 0, 1)
+    model[:5] = other[:5]
+    difference = model - other
+    tallies = [Tally(40, float(side.sum()), 0, float((side**2).sum())) for side in (model, other)]
+    signs = int((difference > 0).sum()), int((difference < 0).sum())
+    row = Row("t", "a", 0, *tallies, *signs, float((difference**2).sum()), sign_flip(difference.tolist()))
+    assert tallies[0].mean == pytest.approx(model.mean()) and tallies[0].standard_error == pytest.approx(model.std() / math.sqrt(40))
+    assert row.difference_error == pytest.approx(100 * difference.std() / math.sqrt(40))
+    assert row.difference == pytest.approx(100 * difference.mean()) and tallies[0].spread == ("±", tallies[0].error)
+    report(row).save(tmp_path / "eval.json")
+    assert EvalReport.load(tmp_path / "eval.json") == report(row)
+    better = Row("t", "a", 0, Tally(8, 7.5, 0, 7.25), Tally(8, 0.0, 0, 0.0), 8, 0, 7.25, sign_flip([1.0] * 7 + [0.5]))
+    assert report(better).verdict(better) == "better, p = 0.008" and better.p == 2 / 2**8
+
+
+@pytest.mark.parametrize(
+    "wrong", [(4, 5.0, 0, 4.0), (4, 2.0, 0, 2.1), (4, 2.0, 0, 0.9), (4, -1.0, 0, 1.0), (4, 2.0, 5, 1.5), (4, 1.5, 0), (-1, 0, 0)]
+)
+def test_sums_of_no_scores_are_refused(wrong: tuple[Any, ...]) -> None:
+    with pytest.raises(ArtifactError, match="invalid score: "):
+        Tally(*wrong)
 
 
 def test_mcnemar_of_many() -> None:
@@ -129,7 +184,7 @@ def test_a_task_without_samples_has_no_numbers(tmp_path: Path) -> None:
     empty = report(Row("t", "s", 3, Tally(0, 0, 0)), against=False)
     empty.save(tmp_path / "eval.json")
     assert EvalReport.load(tmp_path / "eval.json") == empty
-    assert json.loads((tmp_path / "eval.json").read_text())["scores"]["t"]["subtasks"]["s"]["model"]["accuracy"] is None
+    assert json.loads((tmp_path / "eval.json").read_text())["scores"]["t"]["subtasks"]["s"]["model"]["mean"] is None
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -157,19 +212,23 @@ def change(value: dict[str, Any], path: str, new: Any) -> None:
         ("key", None),
         ("scores/t/subtasks/a/model/correct", 51),
         ("scores/t/subtasks/a/model/correct", 24),
-        ("scores/t/subtasks/a/model/accuracy", 99.0),
+        ("scores/t/subtasks/a/model/mean", 0.99),
         ("scores/t/subtasks/a/model/samples", "50"),
         ("scores/t/subtasks/a/paired/p", 0.0001),
         ("scores/t/subtasks/a/paired/verdict", "better, p < 0.001"),
         ("scores/t/subtasks/a/paired/gained", 4),
-        ("scores/t/subtasks/a/bad", -1),
+        ("scores/t/subtasks/a/unusable", -1),
         ("scores/t/subtasks/a/against", None),
         ("scores/t/whole", 5),
         ("scores", []),
         ("against", None),
         ("model", {"id": 3}),
+        ("model/settings/dtype", None),
+        ("model/environment/threads", True),
+        ("asked/samples", "all"),
+        ("tasks", [{"name": "t"}]),
         ("seconds", "long"),
-        ("surplus", 1),
+        ("unexpected", 1),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, path: str, new: Any) -> None:

@@ -75,27 +75,27 @@ def test_every_number_follows_from_the_answers(short: Path, options: dict[str, A
         assert [one[key] for key in ("task", "index", "subtask", "question")] == [
             two[key] for key in ("task", "index", "subtask", "question")
         ]
-        assert one["correct"] == (one["text"].lower() == one["expected"][0].lower()) or one["text"].endswith(".")
-        pairs[one["task"], one["subtask"]].append((one["correct"], two["correct"]))
-        pairs[one["task"], None].append((one["correct"], two["correct"]))
+        assert one["score"] == (one["text"].lower() == one["expected"][0].lower()) or one["text"].endswith(".")
+        pairs[one["task"], one["subtask"]].append((one["score"], two["score"]))
+        pairs[one["task"], None].append((one["score"], two["score"]))
     found = {(task, name): row for task, scores in report["scores"].items() for name, row in scores["subtasks"].items()}
     found |= {(task, None): scores["whole"] for task, scores in report["scores"].items()}
     assert found.keys() == pairs.keys() and len(found) == 11
     assert sum(not one for rows in pairs.values() for one, _ in rows) > sum(not two for rows in pairs.values() for _, two in rows)
     for place, answers in pairs.items():
         count, row = len(answers), found[place]
-        rights = [sum(pair[side] for pair in answers) for side in (0, 1)]
-        for right, side in zip(rights, ("model", "against")):
-            share = Fraction(right, count)
-            assert (row[side]["samples"], row[side]["correct"]) == (count, right)
-            assert row[side]["accuracy"] == pytest.approx(float(100 * share))
-            assert row[side]["standard_error"] == pytest.approx(100 * math.sqrt(share * (1 - share) / count))
+        totals = [int(sum(pair[side] for pair in answers)) for side in (0, 1)]
+        for correct, side in zip(totals, ("model", "against")):
+            share = Fraction(correct, count)
+            assert (row[side]["samples"], row[side]["correct"]) == (count, correct)
+            assert row[side]["mean"] == pytest.approx(float(share))
+            assert row[side]["standard_error"] == pytest.approx(math.sqrt(share * (1 - share) / count))
         up, down = answers.count((True, False)), answers.count((False, True))
         coins = sum(math.comb(up + down, k) for k in range(up + down + 1) if abs(2 * k - up - down) >= abs(up - down))
         assert row["paired"]["p"] == pytest.approx(float(Fraction(coins, 2 ** (up + down))))
-        assert row["paired"]["difference"] == pytest.approx(100 * (rights[0] - rights[1]) / count)
+        assert row["paired"]["difference"] == pytest.approx((totals[0] - totals[1]) / count)
         mean = (up - down) / count
-        assert row["paired"]["standard_error"] == pytest.approx(100 * math.sqrt(((up + down) / count - mean**2) / count))
+        assert row["paired"]["standard_error"] == pytest.approx(math.sqrt(((up + down) / count - mean**2) / count))
 
 
 def test_in_a_folder_that_we_made(short: Path, tmp_path: Path, options: dict[str, Any], asked: list[int]) -> None:
@@ -119,7 +119,7 @@ def test_in_a_folder_that_we_made(short: Path, tmp_path: Path, options: dict[str
     assert more.row("mini-math").model.samples == 18 and verify(ours).ok
 
 
-def test_never_into_a_strangers_folder(mini_checkpoint: Checkpoint, short: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_never_into_an_untrusted_folder(mini_checkpoint: Checkpoint, short: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     before = contents(model_path())
     evaluate_model(mini_checkpoint, "mini-general", samples=4, **options)
     assert sorted(path.name for path in Path("mini-eval").iterdir()) == ["answers.jsonl", "eval.json"] and contents(model_path()) == before
@@ -224,7 +224,7 @@ def test_out_of_memory_halves_the_batch(
     report = evaluate_model(
         mini_checkpoint, "mini-general", samples=24, batch_size=6, output=tmp_path / "out", **{**options, "say": said.append}
     )
-    assert said == ["out of memory: going on with batches of 3"] and sum(asked) == 24 and report.environment["model"]["batch"] == 3
+    assert said == ["out of memory: going on with batches of 3"] and sum(asked) == 24 and report.model.environment.batch == 3
     monkeypatch.setattr(
         generation, "_generate", lambda *rest: (_ for _ in ()).throw(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     )
@@ -244,15 +244,18 @@ def test_bad_records_are_counted_up_to_the_limit(
         [*records[:2], {"question": "?", "image": "0.png"}, *records[2:], {**GOOD, "image": "bad.png"}, {**GOOD, "image": "2.png"}]
     )
     (path.parent / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(EvaluationError, match=r"line 3: no field 'answer'.*1 bad of 10 records of questions\.jsonl.*--max-bad 1% allows"):
+    with pytest.raises(
+        EvaluationError,
+        match=r"line 3: no field 'answer'.*Of 10 records of questions\.jsonl 1 are unusable, more than the 0 that --max-bad 1% allows",
+    ):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", **options)
-    with pytest.raises(EvaluationError, match=r"line 9 .*2 bad of 10 records.*the 1 that --max-bad 10% allows"):
+    with pytest.raises(EvaluationError, match=r"line 9 .*Of 10 records of \S+ 2 are unusable, more than the 1 that --max-bad 10% allows"):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", max_bad="10%", **options)
     assert not (tmp_path / "out").exists()
     report = evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", max_bad="20%", **options)
-    assert report.row("questions.jsonl").model.samples == 8 and report.row("questions.jsonl").bad == 2
+    assert report.row("questions.jsonl").model.samples == 8 and report.row("questions.jsonl").unusable == 2
     assert ["line 3" in report.skipped[0], "line 9" in report.skipped[1], len(report.skipped)] == [True, True, 2]
-    with pytest.raises(EvaluationError, match=r"2 bad of 10 records"):
+    with pytest.raises(EvaluationError, match=r"Of 10 records of \S+ 2 are unusable"):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", max_bad="10%", **options)
 
 
@@ -289,7 +292,7 @@ def test_a_thought_that_the_template_opens(tmp_path: Path, options: dict[str, An
     report = evaluate_model(Checkpoint.open(thinker, "thinker"), "mini-general", samples=8, output=tmp_path / "out", **options)
     answers = lines(tmp_path / "out" / "answers.jsonl")
     assert report.row("mini-general").model.truncated == truncated == sum(one["text"].startswith("<think>") for one in answers)
-    assert not any(one["correct"] for one in answers if one["truncated"])
+    assert not any(one["score"] for one in answers if one["truncated"])
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
     wanted = "How many?\nA. cat\nB. dog\nAnswer with the option's letter from the given choices directly."
     assert task.samples[2].prompt == wanted and task.samples[0].prompt == "How many?"
     assert task.image(1).getpixel((0, 0)) == (60, 90, 200)
-    assert task.describe()["spec"] == "questions.jsonl" and str(write_task(lines)) not in json.dumps(task.describe())
+    assert task.record().spec == "questions.jsonl" and str(write_task(lines)) not in json.dumps(asdict(task.record()))
     forced = opened(write_task(lines[:2]), mini_checkpoint, scorer="relaxed", max_new_tokens=7)
     assert [(sample.scorer, sample.max_new_tokens) for sample in forced.samples] == [("relaxed", 7)] * 2
 
@@ -122,7 +123,7 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
         ({**GOOD, "scorer": "choice"}, "line 2: 0 'choices'"),
         ({**GOOD, "choices": ["x"], "answer": "A"}, "line 2: 1 'choices'"),
         ({**GOOD, "choices": ["x", "y"], "answer": "C"}, "line 2: the answer 'C' is none of the choices"),
-        ({**GOOD, "choices": ["x", "y"], "answer": 2}, "line 2: answer 2 is none of 2 choices"),
+        ({**GOOD, "choices": ["x", "y"], "answer": 2}, "line 2: answer 2 is not one of 2 choices"),
         ({**GOOD, "choices": "x"}, "line 2: 1 'choices'"),
         ({**GOOD, "subtask": ["a"]}, "line 2: the subtask is"),
     ],
@@ -130,7 +131,7 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
 def test_a_bad_line_is_named_and_left_out(mini_checkpoint: Checkpoint, write_task: Write, line: Any, word: str) -> None:
     task = opened(write_task([GOOD, line, GOOD]), mini_checkpoint)
     assert [sample.index for sample in task.samples] == [0, 2]
-    ((_, reason),) = task.bad.values()
+    ((_, reason),) = task.unusable.values()
     assert f"questions.jsonl, {word}" in reason and "\n" not in reason
 
 

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from hf_layerprune.artifacts.eval_report import Tally
+from hf_layerprune.artifacts.eval_report import TaskSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.scores import Tally
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_tables, render_card
 from hf_layerprune.publishing.merge import find_parts
@@ -98,9 +99,11 @@ def hostile_facts(facts: CardFacts, text: str) -> CardFacts:
 
 def hostile_report(report: Any, text: str) -> Any:
     rows = tuple(replace(row, task=text, subtask=None if row.subtask is None else text + row.subtask) for row in report.rows[:6])
-    tasks = ({**report.tasks[0], "name": text, "origin": text, "revision": text},)
-    environment = {"model": dict.fromkeys(("dtype", "device", "torch", "transformers", "hf-layerprune"), text)}
-    return replace(report, rows=rows, tasks=tasks, environment=environment, against=SourceRef(text, text, text))
+    tasks = (replace(report.tasks[0], name=text, origin=text, revision=text, spec=text),)
+    names = ("dtype", "device", "torch", "transformers", "hf_layerprune")
+    model = replace(report.model, environment=replace(report.model.environment, **dict.fromkeys(names, text)))
+    other = replace(report.against, source=SourceRef(text, text, text))
+    return replace(report, rows=rows, tasks=tasks, model=model, against=other)
 
 
 def structure(card: str) -> tuple[list[str], list[str], set[str], set[str]]:
@@ -166,7 +169,7 @@ def test_the_card_is_valid_on_the_hub(facts: CardFacts, tmp_path: Path) -> None:
     assert eval_results_to_model_index(name, results) == index == card.data.to_dict()["model-index"]
     assert name == facts.name and facts.evaluation is not None
     assert {result.dataset_name: result.metric_value for result in results} == {
-        task["name"]: round(facts.evaluation.row(task["name"]).model.accuracy, 2) for task in facts.evaluation.tasks
+        task.name: round(facts.evaluation.row(task.name).model.accuracy, 2) for task in facts.evaluation.tasks
     }
 
 
@@ -205,7 +208,7 @@ def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
     found = {"spec": f"me/lessons,subset=a,count=5,revision={commit}", "origin": "me/lessons, a, train", "revision": commit}
     source = facts.healing.data.sources[0]
     healing = replace(facts.healing, data=replace(facts.healing.data, sources=(replace(source, **lines), replace(source, **found))))
-    task = {**facts.evaluation.tasks[0], **found, "spec": f"me/questions,subset=b,split=test,revision={commit}"}
+    task = replace(facts.evaluation.tasks[0], **{**found, "spec": f"me/questions,subset=b,split=test,revision={commit}"})
     evaluation = replace(facts.evaluation, tasks=(task, facts.evaluation.tasks[1]))
     both = replace(facts, healing=healing, evaluation=evaluation)
     said = metadata(both)
@@ -223,13 +226,14 @@ def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
 
 
 def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> None:
-    assert facts.evaluation
-    asked = {"samples": None, "allow_fewer": True, "scorer": "relaxed", "max_new_tokens": 64, "seed": 3}
-    settings = {**facts.evaluation.settings, "tasks": asked, "model": {"asked": {"device": "cpu", "dtype": "bfloat16"}}}
-    other = SourceRef("you/other", "d" * 40, "0" * 64)
-    tasks = tuple({**task, "bad": 3, "samples": 97} for task in facts.evaluation.tasks)
-    rows = tuple(replace(row, bad=3) for row in facts.evaluation.rows)
-    card = render_card(replace(facts, evaluation=replace(facts.evaluation, settings=settings, against=other, tasks=tasks, rows=rows)))
+    assert facts.evaluation and facts.evaluation.against
+    report = facts.evaluation
+    asked = TaskSettings(None, True, "relaxed", 64, 3)
+    model = replace(report.model, settings=replace(report.model.settings, device="cpu", dtype="bfloat16"))
+    other = replace(report.against, source=SourceRef("you/other", "d" * 40, "0" * 64))
+    tasks = tuple(replace(task, unusable=3, samples=97) for task in report.tasks)
+    rows = tuple(replace(row, unusable=3) for row in report.rows)
+    card = render_card(replace(facts, evaluation=replace(report, asked=asked, model=model, against=other, tasks=tasks, rows=rows)))
     assert command(card, "evaluate").endswith(
         f" --against you/other@{'d' * 40} --tasks mini-math --tasks mini-general "
         "--scorer relaxed --max-new-tokens 64 --seed 3 --dtype bfloat16 --allow-fewer --max-bad 3%"
@@ -239,7 +243,7 @@ def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> No
     for sources, words in (((few,), " --seed 0 -o "), ((few, many), " --seed 0 --max-bad 3% -o ")):
         healing = replace(facts.healing, data=replace(facts.healing.data, sources=sources))
         assert words in command(render_card(replace(facts, healing=healing)), "heal")
-    folder = replace(facts.evaluation, against=SourceRef("thesis", None, "0" * 64))
+    folder = replace(report, against=replace(report.against, source=SourceRef("thesis", None, "0" * 64)))
     card = render_card(replace(facts, evaluation=folder))
     assert " --against ./thesis " in command(card, "evaluate") and "On the disk of the person who made this lay `thesis`;" in card
 

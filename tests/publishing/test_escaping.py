@@ -61,7 +61,7 @@ def test_an_argument_that_cannot_be_shown_is_told_by_its_record(facts: CardFacts
         argument(text)
     assert facts.healing and facts.evaluation
     healing = replace(facts.healing, data=replace(facts.healing.data, sources=(replace(facts.healing.data.sources[0], spec=text),)))
-    asked = replace(facts.evaluation, tasks=({**facts.evaluation.tasks[0], "spec": text}, *facts.evaluation.tasks[1:]))
+    asked = replace(facts.evaluation, tasks=(replace(facts.evaluation.tasks[0], spec=text), *facts.evaluation.tasks[1:]))
     card = render_card(replace(facts, healing=healing, evaluation=asked))
     left = [line for line in card.splitlines() if line.startswith("# A command is left out here: an argument of it is too long, or")]
     assert [line.rpartition(" ")[2] for line in left] == ["layerprune/healing.json", "layerprune/eval.json"]

@@ -1,0 +1,200 @@
+"""Scores in [0, 1] of one model, or of two on the same samples: sums are kept, and means, errors and tests follow from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hf_layerprune.artifacts.significance import mcnemar, standard_error, wilson_interval
+from hf_layerprune.errors import ArtifactError
+
+ROUNDING = 1e-9  # of sums of scores, relative
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The scores of one model.
+
+    samples: how many it answered
+    total: the sum of its scores; the number of correct answers where each score is 0 or 1
+    truncated: how many answers the token budget ended
+    squares: the sum of the squared scores; None where each score is 0 or 1
+    """
+
+    samples: int
+    total: float
+    truncated: int
+    squares: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = (self.samples, self.truncated, *((self.total,) if self.squares is None else ()))
+        if any(type(value) is not int for value in counts) or not 0 <= max(self.total, self.truncated) <= self.samples:
+            raise ArtifactError(f"invalid score: {self.total!r} correct or {self.truncated!r} truncated of {self.samples!r} samples.")
+        if min(counts) < 0:
+            raise ArtifactError(f"invalid score: sample counts must be non-negative integers, got {min(counts)}.")
+        if self.squares is not None and not self._squares_fit(self.squares):
+            raise ArtifactError(
+                f"invalid score: {self.squares!r} cannot be the sum of squares of scores in [0, 1] with the sum {self.total!r}."
+            )
+
+    def _squares_fit(self, squares: float) -> bool:
+        """Whether (sum s)^2 / n <= sum s^2 <= sum s, as for all scores s in [0, 1], up to rounding."""
+        slack = ROUNDING * max(self.samples, 1)
+        return self.total**2 - slack * self.samples <= squares * self.samples and squares <= self.total + slack
+
+    @property
+    def binary(self) -> bool:
+        """Whether each score is 0 or 1."""
+        return self.squares is None
+
+    @property
+    def mean(self) -> float:
+        """The mean score; nan without samples."""
+        return self.total / self.samples if self.samples else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean; sqrt(p (1 - p) / n) for scores of 0 and 1."""
+        return standard_error(self.total, self.total if self.squares is None else self.squares, self.samples)
+
+    @property
+    def accuracy(self) -> float:
+        """The mean score in %: of scores of 0 and 1 the share of correct answers."""
+        return 100 * self.total / self.samples if self.samples else math.nan
+
+    @property
+    def error(self) -> float:
+        """The standard error in points of %."""
+        return 100 * self.standard_error
+
+    @property
+    def spread(self) -> tuple[str, float]:
+        """How sure the accuracy is, in points of %: `±` and the standard error; where it is 100 or 0, whose standard error is 0 by its
+        formula, `≥` or `≤` and the bound of the 95 % Wilson interval."""
+        if self.binary and self.total in (0, self.samples):
+            low, high = wilson_interval(int(self.total), self.samples)
+            return ("≤", 100 * high) if self.total == 0 else ("≥", 100 * low)
+        return "±", self.error
+
+    def to_dict(self) -> dict[str, Any]:
+        sums = {"correct": self.total} if self.binary else {"total": self.total, "squares": self.squares}
+        means = {"mean": number(self.mean), "standard_error": number(self.standard_error)}
+        return {"samples": self.samples, **sums, "truncated": self.truncated, **means}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Tally:
+        if "correct" in value:
+            return cls(value["samples"], value["correct"], value["truncated"])
+        return cls(value["samples"], float(value["total"]), value["truncated"], float(value["squares"]))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores on one subtask, or on a whole task.
+
+    task, subtask: names; subtask is None for the whole task
+    unusable: samples that count for no model, since an image or a record could not be used
+    model, other: the scores of the model and of the one it is compared with, on the same samples
+    gained, lost: samples on which the model scored higher, and lower, than the other
+    squares, flip_p: the sum of the squared differences and the p value of the sign-flip test; None where each score is 0 or 1, whose
+        squares are gained + lost and whose test is McNemar's
+    """
+
+    task: str
+    subtask: str | None
+    unusable: int
+    model: Tally
+    other: Tally | None = None
+    gained: int = 0
+    lost: int = 0
+    squares: float | None = None
+    flip_p: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = (self.unusable, self.gained, self.lost)
+        if any(type(value) is not int or value < 0 for value in counts):
+            raise ArtifactError(f"{self.name}: sample counts must be non-negative integers, got {counts}.")
+        if not self._pairs_fit():
+            raise ArtifactError(f"{self.name}: the paired comparison does not fit the scores of both models.")
+
+    def _pairs_fit(self) -> bool:
+        if self.other is None:
+            return self.gained == self.lost == 0 and self.squares is None and self.flip_p is None
+        if self.other.samples != self.model.samples or self.gained + self.lost > self.model.samples:
+            return False
+        if self.binary:
+            exact = self.squares is None and self.flip_p is None
+            return exact and self.model.total - self.other.total == self.gained - self.lost and self.gained <= self.model.total
+        return self.squares is not None and self.flip_p is not None and self.squares >= 0 and 0 < self.flip_p <= 1
+
+    @property
+    def name(self) -> str:
+        return self.task if self.subtask is None else self.subtask
+
+    @property
+    def binary(self) -> bool:
+        """Whether each score of both models is 0 or 1."""
+        return self.model.binary and (self.other is None or self.other.binary)
+
+    @property
+    def difference(self) -> float:
+        """Accuracy minus the other's, in points of % (domain-aware paper, Delta abs); nan if there is no other."""
+        return self.model.accuracy - self.other.accuracy if self.other else math.nan
+
+    @property
+    def relative(self) -> float:
+        """The difference in % of the other's accuracy (Delta rel); nan where that is 0."""
+        return 100 * self.difference / self.other.accuracy if self.other and self.other.total else math.nan
+
+    @property
+    def difference_error(self) -> float:
+        """The standard error of the difference over the same samples, in points of %."""
+        total = self.model.total - self.other.total if self.other else 0
+        squares = self.gained + self.lost if self.squares is None else self.squares
+        return 100 * standard_error(total, squares, self.model.samples)
+
+    @property
+    def p(self) -> float:
+        """Of the exact McNemar test, or of the sign-flip test where scores lie between 0 and 1; not corrected for other rows."""
+        return mcnemar(self.gained, self.lost) if self.flip_p is None else self.flip_p
+
+    @property
+    def cell(self) -> str:
+        """As the domain-aware paper writes it: `24.88 (-15.59, -38.5%)`, the accuracy alone without another model."""
+        relative = "n/a" if math.isnan(self.relative) else f"{self.relative:+.1f}%"
+        return f"{self.model.accuracy:.2f}" + (f" ({self.difference:+.2f}, {relative})" if self.other else "")
+
+    def to_dict(self, p_holm: float, verdict: str) -> dict[str, Any]:
+        """What was counted and what follows from it; p_holm, verdict: what the report makes of the difference."""
+        found: dict[str, Any] = {"unusable": self.unusable, "model": self.model.to_dict()}
+        if self.other is None:
+            return found
+        squares = {} if self.squares is None else {"squares": self.squares}
+        paired = {
+            "gained": self.gained,
+            "lost": self.lost,
+            **squares,
+            "difference": number(self.difference / 100),
+            "relative": number(self.relative / 100),
+            "standard_error": number(self.difference_error / 100),
+            "test": "sign-flip" if self.flip_p is not None else "mcnemar",
+            "p": self.p,
+            "p_holm": p_holm,
+            "verdict": verdict,
+        }
+        return found | {"against": self.other.to_dict(), "paired": paired, "cell": self.cell}
+
+    @classmethod
+    def from_dict(cls, task: str, subtask: str | None, value: dict[str, Any]) -> Row:
+        model = Tally.from_dict(value["model"])
+        if value.get("against") is None:
+            return cls(task, subtask, value["unusable"], model)
+        paired = value["paired"]
+        flip = (float(paired["squares"]), float(paired["p"])) if paired["test"] == "sign-flip" else (None, None)
+        return cls(task, subtask, value["unusable"], model, Tally.from_dict(value["against"]), paired["gained"], paired["lost"], *flip)
+
+
+def number(value: float) -> float | None:
+    """JSON has no nan: where there is no number, it says null."""
+    return None if math.isnan(value) else value
