@@ -188,7 +188,7 @@ def _told(error: Exception, call: Call) -> LayerPruneError | None:
 
 def _root(error: BaseException) -> BaseException:
     """The error that others were raised from: huggingface_hub wraps some, and this room while a push reads."""
-    while (cause := error.__cause__) is not None:
+    while (cause := error.__cause__) is not None and not hasattr(error, "response"):  # an answer of the Hub is the root
         if type(error).__name__ in ("LocalEntryNotFoundError", "RevisionResolutionError"):
             wraps = hasattr(cause, "response")
         else:

@@ -147,7 +147,7 @@ def test_all_records_with_their_pictures_at_one_commit(ask: Ask, hub: LoopbackHu
     found = ask("me/set")
     expected = {number: hashlib.sha256(png(number)).hexdigest() for number in (*range(40), *range(100, 110))}
     assert {row["n"]: row["image"] for row in found["rows"]} == expected and len(found["rows"]) == 50
-    assert found["revision"] == hub.datasets["me/set"].commit and found["folder"] is None
+    assert found["revision"] == hub.datasets["me/set"].refs["main"] and found["folder"] is None
     assert found["origin"] == "me/set, all subsets, train"
 
 

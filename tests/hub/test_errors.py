@@ -88,6 +88,11 @@ def test_what_is_raised_instead(block: Any, kind: type[Exception]) -> None:
         raise UsageError("of ours") from answer(500)
 
 
+def test_an_answer_is_told_and_not_what_it_was_raised_from() -> None:
+    with pytest.raises(PublishError, match=r"does not take it \(400: no \*\*\*\)"), push_errors(REPO, TOKEN):
+        raise answer(400, errors.BadRequestError) from transport_error()("Client error")
+
+
 def test_a_status_behind_a_missing_file_is_told() -> None:
     """As huggingface_hub wraps what it got, where the cache has no copy."""
     with pytest.raises(SourceError, match="error 503"), read_errors(REPO, None, TOKEN):
