@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
-from click.testing import CliRunner
 
-from hf_layerprune.cli.main import cli
 from hf_layerprune.errors import UsageError
 from hf_layerprune.healing.recipes import DOMAIN_AWARE, INTERLACE, RECIPES, described, recipe_named, settings
 
@@ -46,18 +42,6 @@ def test_what_is_fixed_is_what_the_trainer_does() -> None:
     assert DOMAIN_AWARE.lora_targets.split() == [*PROJECTIONS] and INTERLACE.lora_targets == ""
     for recipe in RECIPES.values():
         assert learning_rate(1000, 1000, recipe) == recipe.final_learning_rate == 0
-
-
-def test_the_list_of_recipes_marks_what_is_ours() -> None:
-    """Every line begins with a star or a blank; the datasets' ids on the Hub are ours as well."""
-    said = CliRunner().invoke(cli, ["recipes"]).output
-    first, second = said.split("\ninterlace ")
-    for recipe, lines in ((DOMAIN_AWARE, first.splitlines()), (INTERLACE, second.splitlines())):
-        marked = {line.split()[1] for line in lines if re.match(r"\* [a-z_]+\d? {2,}", line)}
-        assert marked == recipe.ours
-        assert all(any(line[2:].startswith(f"{name} ") for line in lines) for name in described(recipe))
-    assert "* lora_targets             q_proj k_proj v_proj o_proj gate_proj up_proj down_proj " in first
-    assert "ours: lmms-lab/LLaVA-OneVision-Data" in first and "ours: HuggingFaceM4/FineVision" in second
 
 
 def test_any_setting_can_be_changed() -> None:

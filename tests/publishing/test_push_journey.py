@@ -68,7 +68,7 @@ def python(hub: LoopbackHub, tmp_path: Path) -> Command:
 def compared(report: EvalReport, card: str, commit: str) -> None:
     """The card has the source's column beside the model's, as the report has both, and model-index the model's accuracies."""
     assert report.against and (report.against.id, report.against.commit) == (SOURCE, commit)
-    assert "| accuracy in % | samples | source | this model | difference (points, relative) | verdict |\n" in card
+    assert "| accuracy in % | samples | source | healed | difference (points, relative) | verdict |\n" in card
     for row in report.rows:
         assert row.other
         accuracies = " | ".join(score(tally) for tally in (row.other, row.model))
