@@ -48,7 +48,7 @@ img { max-width: 100%; }
 
 
 def page(card: str, folder: Path) -> str:
-    """A card as an HTML page whose pictures lie in `folder`; its front matter is left out, as the Hub does."""
+    """A card as an HTML page whose images lie in `folder`; its front matter is left out, as the Hub does."""
     body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     text = MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(body)
     base = html.escape(folder.resolve().as_uri() + "/", quote=True)
@@ -76,7 +76,7 @@ def screenshot(chromium: str, place: Path, theme: str) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder for the pages and pictures")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder for the pages and images")
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
     chromium = browser()

@@ -58,7 +58,7 @@ def main() -> None:
     models = make_models(place)
     for name in models:
         run(place, "evaluate", name, "--against", "mini")
-    run(place, "card", HEALED, "--control", CONTROL)
+    run(place, "card", HEALED, "--pruned", "mini-mixed-13L", "--control", CONTROL)
     for name in models:
         keep_records(place / name)
     shutil.copy(place / "statistics.safetensors", CARDS / f"mini-{METHODS[0]}-13L" / FOLDER)

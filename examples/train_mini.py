@@ -32,20 +32,22 @@ SUBTASKS = [name for domain in DOMAINS for name in subtasks(domain)]
 
 @dataclass(frozen=True)
 class Phase:
-    """Up to the step `until`: images and rows of arithmetic in plain text a step, and how often each subtask is drawn at its end."""
+    """Up to the step `until`: images and rows of arithmetic in plain text a step, the share of problems in two steps, and how often
+    each subtask is drawn."""
 
     until: int
     images: int
     rows: int
+    two_steps: float
     weights: tuple[float, ...]
 
 
 PHASES = (
-    Phase(1000, 32, 0, (1.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1.0, 1.0)),  # dense answers teach to see,
-    Phase(3000, 32, 0, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),
-    Phase(4500, 16, 8, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),  # plain text to calculate, at few tokens a problem,
-    Phase(5500, 20, 2, (1.5, 3.5, 0.2, 0.2, 0.3, 2.0, 2.0, 0.3, 0.5)),  # and then both
-    Phase(10000, 20, 2, (1.2, 4.8, 0.2, 0.2, 0.3, 1.8, 2.0, 0.3, 0.5)),
+    Phase(1000, 32, 0, 0.3, (1.0, 1.0, 2.0, 2.0, 0.5, 2.0, 2.0, 1.0, 1.0)),  # dense answers teach to see,
+    Phase(3000, 32, 0, 0.3, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),
+    Phase(4500, 16, 8, 0.3, (2.0, 5.0, 0.3, 0.4, 0.4, 1.2, 1.3, 0.5, 0.5)),  # plain text to calculate, at few tokens a problem,
+    Phase(5500, 20, 2, 0.3, (1.5, 3.5, 0.2, 0.2, 0.3, 2.0, 2.0, 0.3, 0.5)),  # and then both
+    Phase(10000, 20, 2, 0.15, (1.2, 4.8, 0.2, 0.2, 0.3, 1.8, 2.0, 0.3, 0.5)),
 )
 BLEND = 1500  # steps that the first change of weights takes
 PROBLEMS = 24  # a row of text
@@ -78,7 +80,7 @@ def build_tokenizer() -> Tokenizer:
         [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    examples = [draw_example(name, "train", i) for name in SUBTASKS for i in range(400)]
+    examples = [draw_example(name, "train", i, two_steps=PHASES[0].two_steps) for name in SUBTASKS for i in range(400)]
     trainer = trainers.BpeTrainer(vocab_size=1200, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
     tokenizer.train_from_iterator([*(e.question for e in examples), *(e.answer for e in examples), "user\nassistant\nsystem\n"], trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
@@ -316,7 +318,8 @@ def train(options: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warmup, 0.51 + 0.5 * math.cos(math.pi * s / options.steps))
     )
-    state = {"step": 0, "seconds": 0.0, "curve": [], "text": [], "drawn": dict.fromkeys(SUBTASKS, 0), "written": 0, "validation": []}
+    state = {"step": 0, "seconds": 0.0, "drawn": dict.fromkeys(SUBTASKS, 0), "written": 0}
+    state |= {"curve": [], "text": [], "validation": [], "phases": []}
     path = options.output / "state.pt"
     if path.exists():
         state = torch.load(path)
@@ -330,13 +333,13 @@ def train(options: argparse.Namespace) -> None:
         rng, phase = random.Random(f"{options.seed}/{step}"), phase_at(step)
         examples = []
         for name in rng.choices(SUBTASKS, weights_at(step), k=phase.images):
-            examples.append(draw_example(name, "train", drawn[name], seed=options.seed))
+            examples.append(draw_example(name, "train", drawn[name], seed=options.seed, two_steps=phase.two_steps))
             drawn[name] += 1
         optimizer.zero_grad(set_to_none=True)
         curve.append(backward(model, batcher.by_length(examples, parts=2)))
         if phase.rows:
-            problems = [draw_content("math-direct", "train", written + i, seed=options.seed)[0] for i in range(phase.rows * PROBLEMS)]
-            written += len(problems)
+            places = range(written, written := written + phase.rows * PROBLEMS)
+            problems = [draw_content("math-direct", "train", i, seed=options.seed, two_steps=phase.two_steps)[0] for i in places]
             text.append(backward(model, [batcher.lines(problems, phase.rows)]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -345,6 +348,8 @@ def train(options: argparse.Namespace) -> None:
             recent = sum(curve[-options.report :]) / options.report
             in_text = f", in text {sum(text[-options.report :]) / options.report:.4f}" if len(text) >= options.report else ""
             print(f"step {step + 1} loss {recent:.4f}{in_text} {time.time() - started:.0f} s", flush=True)
+        if step + 1 == phase.until:
+            state["phases"].append({**asdict(phase), "samples": dict(drawn), "problems_in_text": written})
         if (step + 1) % options.checkpoint == 0:
             state |= {"step": step + 1, "seconds": time.time() - started, "written": written}
             state["validation"].append({"step": step + 1, "exact_match": accuracy(model, batcher, tokenizer, "validate", 100)})
@@ -367,7 +372,7 @@ def save(model, config, options, state) -> None:
     record = {
         "seed": options.seed,
         "steps": options.steps,
-        "phases": [asdict(phase) for phase in PHASES],
+        "phases": state["phases"],  # samples and problems_in_text: drawn by the end of the phase
         "lr": options.lr,
         "samples": state["drawn"],
         "problems_in_text": state["written"],

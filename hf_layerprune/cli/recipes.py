@@ -14,14 +14,16 @@ from hf_layerprune.cli.console import Console, reporting
 )
 @reporting
 def recipes(console: Console) -> None:
-    """List the recipes of `hf-layerprune heal`. A number that its paper leaves open is marked with *; --set changes any."""
-    from hf_layerprune.healing.recipes import RECIPES, help_of, settings
+    """List the recipes of `hf-layerprune heal`.
+
+    What a paper leaves open is marked with *. --set changes any number, but for those of the first lines, which are fixed.
+    """
+    from hf_layerprune.healing.recipes import RECIPES, described, help_of
 
     for recipe in RECIPES.values():
         console.say(f"{recipe.name}   {recipe.paper}")
         console.say(f"  trained on {recipe.data}")
-        console.say(f"  {'method':<24} {recipe.method:<10} {help_of('method')}")
-        for name in settings(recipe):
+        for name in described(recipe):
             mark = "*" if name in recipe.ours else " "
             console.say(f"{mark} {name:<24} {getattr(recipe, name)!s:<10} {help_of(name)}")
         console.say()

@@ -11,7 +11,7 @@ from hf_layerprune.strategies.nearest import known_names
 from hf_layerprune.strategies.parameters import read_value
 
 DOMAIN_AWARE_PAPER = "domain-aware paper, section 4.2"
-INTERLACE_PAPER = "INTERLACE, section 3.4 and appendix"
+INTERLACE_PAPER = "INTERLACE, section 3.4 and appendix A.5"
 
 _MOST = 10**9
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
@@ -36,22 +36,33 @@ def _field(help: str) -> Any:
     return field(metadata={"help": help})
 
 
+def _fixed(help: str) -> Any:
+    return field(metadata={"help": help, "fixed": True})
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune a checkpoint. ours: the fields that the paper leaves open; data: what the paper itself trained on."""
+    """How to fine-tune a checkpoint. Fields made by `_fixed` cannot be set.
+
+    data: what the paper trained on.
+    ours: the fields that the paper leaves open, fixed ones among them.
+    """
 
     name: str
     paper: str
     data: str
     ours: frozenset[str]
-    method: Literal["lora", "layers"] = _field("lora: low-rank adapters on the decoder's projections; layers: some layers in full")
-    learning_rate: float = _field("of the first step after the warmup, then a cosine down to zero")
+    method: Literal["lora", "layers"] = _fixed("lora: low-rank adapters on the decoder's projections; layers: some layers in full")
+    optimizer: str = _fixed("its weight decay is for matrices; norms and biases are not decayed (ours)")
+    final_learning_rate: float = _fixed("where the cosine ends")
+    lora_targets: str = _fixed("projections of every decoder layer that get an adapter")
+    learning_rate: float = _field("of the first step after the warmup, then a cosine")
     warmup_ratio: float = _field("share of the steps over which the learning rate rises from zero")
     weight_decay: float = _field("AdamW's, on trained matrices")
     batch_size: int = _field("samples an optimizer step, over all processes")
     micro_batch_size: int = _field("samples a forward pass, in each process; changes memory and speed, not the result")
     epochs: int = _field("passes over the data")
-    max_length: int = _field("tokens of a sample; longer ones have their pictures scaled down or are left out")
+    max_length: int = _field("tokens of a sample; longer ones have their images scaled down or are skipped")
     max_grad_norm: float = _field("gradients are clipped to this norm; 0 leaves them")
     adam_beta1: float = _field("AdamW's first decay rate")
     adam_beta2: float = _field("AdamW's second decay rate")
@@ -85,19 +96,31 @@ class Recipe:
 
 def settings(recipe: Recipe) -> tuple[str, ...]:
     """The names of what can be set in a recipe, adapters' only where it has some."""
+    return tuple(name for name in described(recipe) if name not in _FIXED)
+
+
+def described(recipe: Recipe) -> tuple[str, ...]:
+    """The names of what a recipe consists of, fixed first, adapters' only where it has some."""
     lora = recipe.method == "lora"
-    return tuple(f.name for f in fields(Recipe) if "help" in f.metadata and f.name != "method" and (lora or "lora" not in f.name))
+    return tuple(f.name for f in fields(Recipe) if "help" in f.metadata and (lora or "lora" not in f.name))
+
+
+_FIXED = frozenset(f.name for f in fields(Recipe) if "fixed" in f.metadata)
 
 
 DOMAIN_AWARE = Recipe(
     name="domain-aware",
     paper=DOMAIN_AWARE_PAPER,
-    data="100,000 Snapask math problems, which are not public (NuminaMath-CoT rendered as pictures stands in for them), "
-    "and 100,000 samples of lmms-lab/LLaVA-OneVision-Data",
+    data="100,000 Snapask math problems, which are not public (ours in their place: NuminaMath-CoT rendered as images), "
+    "and 100,000 samples of LLaVA-OneVision (on the Hub, ours: lmms-lab/LLaVA-OneVision-Data)",
     ours=frozenset(
-        "warmup_ratio micro_batch_size max_grad_norm adam_beta1 adam_beta2 adam_epsilon gradient_checkpointing precision".split()
+        "optimizer final_learning_rate lora_targets warmup_ratio micro_batch_size max_grad_norm adam_beta1 adam_beta2 adam_epsilon "
+        "gradient_checkpointing precision".split()
     ),
     method="lora",
+    optimizer="AdamW",
+    final_learning_rate=0.0,
+    lora_targets="q_proj k_proj v_proj o_proj gate_proj up_proj down_proj",
     learning_rate=2e-5,
     warmup_ratio=0.0,
     weight_decay=0.1,
@@ -119,9 +142,12 @@ DOMAIN_AWARE = Recipe(
 INTERLACE = Recipe(
     name="interlace",
     paper=INTERLACE_PAPER,
-    data="1 % of HuggingFaceM4/FineVision, 240,000 samples",
-    ours=frozenset("max_length adam_beta1 adam_beta2 adam_epsilon".split()),
+    data="1 % of FineVision, 240,000 samples (on the Hub, ours: HuggingFaceM4/FineVision)",
+    ours=frozenset("final_learning_rate max_length adam_beta1 adam_beta2 adam_epsilon".split()),
     method="layers",
+    optimizer="AdamW",
+    final_learning_rate=0.0,
+    lora_targets="",
     learning_rate=1e-5,
     warmup_ratio=0.03,
     weight_decay=0.0,

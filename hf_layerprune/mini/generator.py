@@ -16,7 +16,7 @@ from typing import Literal
 from PIL import Image
 
 from hf_layerprune.artifacts.prompts import Domain, domain_of, prompts
-from hf_layerprune.mini.problems import Problem, draw_problem
+from hf_layerprune.mini.problems import TWO_STEPS, Problem, draw_problem
 from hf_layerprune.mini.scenes import Scene, draw_scene
 
 Split = Literal["train", "probe", "calibrate", "heal", "validate", "evaluate"]
@@ -42,9 +42,14 @@ def split_of(content: str) -> Split:
     return _SPLITS[int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big") % len(_SPLITS)]
 
 
-def draw_example(subtask: str, split: Split, index: int, *, seed: int = 0, size: int = MINI_PIXELS) -> Example:
-    """The `index`-th example of a subtask; half of those for math-verify have a number that cannot be read."""
-    drawn, rng = draw_content(subtask, split, index, seed=seed)
+def draw_example(
+    subtask: str, split: Split, index: int, *, seed: int = 0, size: int = MINI_PIXELS, two_steps: float = TWO_STEPS
+) -> Example:
+    """The `index`-th example of a subtask; half of those for math-verify have a number that cannot be read.
+
+    two_steps: the share of problems in two steps, among the math subtasks.
+    """
+    drawn, rng = draw_content(subtask, split, index, seed=seed, two_steps=two_steps)
     return Example(subtask, drawn.render(rng, size), prompts()[domain_of(subtask)][subtask], drawn.answers()[subtask])
 
 
@@ -54,11 +59,11 @@ def draw_image(domain: Domain, split: Split, index: int, *, seed: int = 0, size:
     return _draw(draw_problem if domain == "math" else draw_scene, split, rng).render(rng, size)
 
 
-def draw_content(subtask: str, split: Split, index: int, *, seed: int = 0) -> tuple[Problem | Scene, Random]:
+def draw_content(subtask: str, split: Split, index: int, *, seed: int = 0, two_steps: float = TWO_STEPS) -> tuple[Problem | Scene, Random]:
     """The problem or scene of an example, and the generator that its rendering goes on drawing from."""
     rng = Random(f"hf-layerprune/{split}/{seed}/{subtask}/{index}")
     hide = subtask == "math-verify" and rng.random() < 0.5
-    return _draw((lambda r: draw_problem(r, hide)) if domain_of(subtask) == "math" else draw_scene, split, rng), rng
+    return _draw((lambda r: draw_problem(r, hide, two_steps)) if domain_of(subtask) == "math" else draw_scene, split, rng), rng
 
 
 def _draw(draw: Callable[[Random], Problem | Scene], split: Split, rng: Random) -> Problem | Scene:

@@ -11,6 +11,7 @@ from hf_layerprune.mini.canvas import Canvas, Color
 
 _PAPERS: tuple[Color, ...] = ((255, 255, 255), (250, 244, 228), (236, 240, 246), (240, 248, 236))
 _INKS: tuple[Color, ...] = ((24, 24, 24), (28, 44, 120), (96, 44, 20), (20, 84, 48), (128, 20, 36))
+TWO_STEPS = 0.15  # the share of problems in two steps
 _SPOKEN = {"+": "add", "-": "take away", "×": "multiply by"}
 
 
@@ -84,9 +85,9 @@ def apply(value: int, operator: str, number: int) -> int:
     return {"+": value + number, "-": value - number, "×": value * number}[operator]
 
 
-def draw_problem(rng: Random, hide_a_number: bool = False) -> Problem:
-    """Most in one step (plus or minus, up to 99), a seventh in two; no result below zero."""
-    first, steps = _draw_one_step(rng) if rng.random() < 6 / 7 else _draw_two_steps(rng)
+def draw_problem(rng: Random, hide_a_number: bool = False, two_steps: float = TWO_STEPS) -> Problem:
+    """A share `two_steps` in two steps, the others in one (plus or minus, up to 99); no result below zero."""
+    first, steps = _draw_one_step(rng) if rng.random() < 1 - two_steps else _draw_two_steps(rng)
     hidden = rng.randrange(len(steps) + 1) if hide_a_number else None
     return Problem(first, steps, hidden)
 

@@ -24,7 +24,7 @@ class ImageBatch:
 
 
 def encode_questions(processor: Any, image: Image.Image, questions: Sequence[str], device: torch.device) -> ImageBatch:
-    """Each question as one user message, the picture first, then the text, with the generation prompt (paper, supplement 2)."""
+    """Each question as one user message, the image first, then the text (paper, appendix A.1), with the generation prompt (ours)."""
     return _encode(processor, [image] * len(questions), questions, "right", device)
 
 

@@ -34,6 +34,7 @@ def sections(facts: CardFacts) -> dict[str, Any]:
         "probe_lines": _marked(probe_lines(facts, plan)) if plan else [],
         "map_figure": map_picture(facts),
         "healing_lines": _marked(healing_lines(facts)),
+        "recipe_rows": recipe_rows(facts),
         "loss_figure": loss_picture(facts),
         "quality_lines": _marked(quality_lines(facts)),
         "reproduce_intro": _marked(reproduce_intro(facts)),
@@ -179,7 +180,7 @@ def healing_lines(facts: CardFacts) -> list[str]:
     stage = "" if engine.zero_stage is None else f", DeepSpeed ZeRO stage {engine.zero_stage:d}"
     return [
         *last,
-        f"Recipe: {code(recipe.name)} ({name(recipe.paper)}); " + (f"other than in the paper: {changed}." if changed else "as published."),
+        f"Recipe: {code(recipe.name)} ({name(recipe.paper)})" + (f", with {changed}." if changed else "."),
         f"Trained: {trained.parameters:,} parameters in {trained.tensors:,} tensors: {what}.",
         f"{record.steps:,} steps of {recipe.batch_size:,} samples, {_plural(recipe.epochs, 'epoch')}, learning rate "
         f"{recipe.learning_rate:g}, seed {record.seed:d}.",
@@ -189,6 +190,17 @@ def healing_lines(facts: CardFacts) -> list[str]:
         + (", resumed after an interruption." if record.resumed else "."),
         "Versions: " + ", ".join(f"{name(key)} {name(value)}" for key, value in record.versions.items()) + ".",
     ]
+
+
+def recipe_rows(facts: CardFacts) -> list[tuple[str, str, str]]:
+    """Each setting of the recipe, its value, and who chose it: the paper, we where the paper leaves it open, or this run."""
+    if facts.healing is None:
+        return []
+    recipe, changed = facts.healing.recipe, facts.healing.overridden
+    hidden = ("name", "paper", "data", "ours")
+    shown = {key: value for key, value in vars(recipe).items() if key not in hidden and value is not None}
+    shown = {key: value for key, value in shown.items() if recipe.method == "lora" or not key.startswith("lora_")}
+    return [(key, str(shown[key]), "this run" if key in changed else "ours" if key in recipe.ours else "paper") for key in shown]
 
 
 def _rise(facts: CardFacts, first: float, last: float) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from click.testing import CliRunner
+
+from hf_layerprune.cli.main import cli
 from hf_layerprune.errors import UsageError
-from hf_layerprune.healing.recipes import DOMAIN_AWARE, INTERLACE, RECIPES, recipe_named, settings
+from hf_layerprune.healing.recipes import DOMAIN_AWARE, INTERLACE, RECIPES, described, recipe_named, settings
 
 
 def test_the_domain_aware_papers_numbers() -> None:
@@ -25,10 +29,35 @@ def test_interlaces_numbers() -> None:
 
 def test_what_the_papers_leave_open_is_marked() -> None:
     for recipe in RECIPES.values():
-        assert recipe.ours <= set(settings(recipe))
+        assert recipe.ours <= set(described(recipe)) and set(settings(recipe)) < set(described(recipe))
         assert recipe.to_dict()["ours"] == sorted(recipe.ours)
     assert "learning_rate" not in DOMAIN_AWARE.ours | INTERLACE.ours
     assert "warmup_ratio" in DOMAIN_AWARE.ours and "max_length" in INTERLACE.ours
+    open_in_both = {"final_learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon"}
+    assert open_in_both | {"optimizer", "lora_targets", "max_grad_norm"} <= DOMAIN_AWARE.ours
+    assert open_in_both <= INTERLACE.ours and not {"optimizer", "warmup_ratio", "max_grad_norm", "precision"} & INTERLACE.ours
+
+
+def test_what_is_fixed_is_what_the_trainer_does() -> None:
+    pytest.importorskip("torch")
+    from hf_layerprune.healing.trainable import PROJECTIONS
+    from hf_layerprune.healing.training import learning_rate
+
+    assert DOMAIN_AWARE.lora_targets.split() == [*PROJECTIONS] and INTERLACE.lora_targets == ""
+    for recipe in RECIPES.values():
+        assert learning_rate(1000, 1000, recipe) == recipe.final_learning_rate == 0
+
+
+def test_the_list_of_recipes_marks_what_is_ours() -> None:
+    """Every line begins with a star or a blank; the datasets' ids on the Hub are ours as well."""
+    said = CliRunner().invoke(cli, ["recipes"]).output
+    first, second = said.split("\ninterlace ")
+    for recipe, lines in ((DOMAIN_AWARE, first.splitlines()), (INTERLACE, second.splitlines())):
+        marked = {line.split()[1] for line in lines if re.match(r"\* [a-z_]+\d? {2,}", line)}
+        assert marked == recipe.ours
+        assert all(any(line[2:].startswith(f"{name} ") for line in lines) for name in described(recipe))
+    assert "* lora_targets             q_proj k_proj v_proj o_proj gate_proj up_proj down_proj " in first
+    assert "ours: lmms-lab/LLaVA-OneVision-Data" in first and "ours: HuggingFaceM4/FineVision" in second
 
 
 def test_any_setting_can_be_changed() -> None:
@@ -47,6 +76,7 @@ def test_any_setting_can_be_changed() -> None:
         ("interlace", "lora_rank", "8", r"no setting 'lora_rank'"),
         ("interlace", "name", "x", r"no setting 'name'"),
         ("interlace", "method", "lora", r"no setting 'method'"),
+        ("domain-aware", "optimizer", "SGD", r"no setting 'optimizer'"),
         ("domain-aware", "batch_size", "0", r"batch_size is 0, expected from 1 to below"),
         ("domain-aware", "batch_size", "2.5", r"setting 'batch_size' of recipe 'domain-aware' is '2.5': expected a whole number"),
         ("domain-aware", "learning_rate", "nan", r"'learning_rate' .* expected a finite number"),

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations_with_replacement, product
 from pathlib import Path
+from random import Random
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
 from hf_layerprune.data.mini_records import MINI_COUNT
@@ -38,19 +39,34 @@ def independent_content(drawn: Problem | Scene) -> tuple[object, ...]:
 
 
 def draws(split: Split) -> Iterator[tuple[tuple[object, ...] | None, bytes]]:
-    """The content (None where it is not known) and a hash of the pixels (empty for plain text) of every draw of a split that is in use."""
+    """The content (None where it is not known) and a hash of the pixels (empty for plain text) of every draw of a split in use."""
     if split == "train":
-        for index in range(TRAINED["problems_in_text"]):
-            yield independent_content(draw_content("math-direct", "train", index, seed=TRAINED["seed"])[0]), b""
+        yield from trained_draws()
+        return
     if split == "probe":
         for domain in DOMAINS:
             for index in range(PAPER_IMAGES):
                 yield None, pixels(draw_image(domain, "probe", index).tobytes())
     for name in SUBTASKS:
-        count, seed = (TRAINED["samples"][name], TRAINED["seed"]) if split == "train" else (COUNTS.get(split, PAPER_IMAGES), 0)
-        for index in range(count):
-            drawn, rng = draw_content(name, split, index, seed=seed)
-            yield independent_content(drawn), pixels(drawn.render(rng, 64).tobytes())
+        for index in range(COUNTS.get(split, PAPER_IMAGES)):
+            yield rendered(*draw_content(name, split, index))
+
+
+def trained_draws() -> Iterator[tuple[tuple[object, ...] | None, bytes]]:
+    """Every draw that mini was trained on, phase by phase as its record has them."""
+    done: dict[str, int] = defaultdict(int)
+    for phase in TRAINED["phases"]:
+        how = {"seed": TRAINED["seed"], "two_steps": phase["two_steps"]}
+        for index in range(done["text"], phase["problems_in_text"]):
+            yield independent_content(draw_content("math-direct", "train", index, **how)[0]), b""
+        for name, count in phase["samples"].items():
+            for index in range(done[name], count):
+                yield rendered(*draw_content(name, "train", index, **how))
+        done |= {**phase["samples"], "text": phase["problems_in_text"]}
+
+
+def rendered(drawn: Problem | Scene, rng: Random) -> tuple[tuple[object, ...], bytes]:
+    return independent_content(drawn), pixels(drawn.render(rng, 64).tobytes())
 
 
 def pixels(content: bytes) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageFilter
 from publishing.test_card_text import HOSTILE, hostile_facts
 
+from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.figures.layer_map import draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
@@ -36,6 +37,21 @@ def test_a_card_is_what_its_records_say(write_cards: ModuleType, tmp_path: Path,
     assert [path.name for path in pictures] == sorted(path.name for path in committed.glob("layerprune/*.png"))
     for path in pictures:
         assert alike(path.read_bytes(), (committed / "layerprune" / path.name).read_bytes()), path.name
+
+
+def test_the_readme_shows_the_evaluation_of_the_card_it_links_to(write_cards: ModuleType) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("```\n$ hf-layerprune evaluate ")[1].split("\n```\n")[0]
+    name = shown.split()[0].removeprefix("./")
+    assert f"](cards/{name})" in readme
+    assert f"$ hf-layerprune evaluate {shown}" == write_cards.evaluation(name)
+    report = EvalReport.load(ROOT / "cards" / name / "layerprune" / "eval.json")
+    for row in report.rows:
+        (line,) = (line for line in shown.splitlines() if line.startswith(f" {row.name} "))
+        assert row.other and {f"{row.model.accuracy:.1f}", f"{row.other.accuracy:.1f}"} <= {*line.split()}
+    assert write_cards.with_evaluation(readme, name) == readme
+    changed = readme.replace(f" {report.rows[0].name} ", " other ")
+    assert changed != readme and write_cards.with_evaluation(changed, name) == readme
 
 
 def alike(one: bytes, other: bytes) -> bool:
