@@ -15,7 +15,7 @@ HEALING_FORMAT = 1
 CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")  # one number a step each
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecordedRecipe:
     """A recipe as resolved; the settings are explained at `healing.recipes.Recipe`."""
 
@@ -24,6 +24,9 @@ class RecordedRecipe:
     data: str  # what the paper trained on
     ours: tuple[str, ...]  # the settings that the paper leaves open
     method: str  # "lora" or "layers"
+    optimizer: str | None = None  # this and the next two: None in the records of the cards that lie here
+    final_learning_rate: float | None = None
+    lora_targets: str | None = None
     learning_rate: float
     final_learning_rate: float
     warmup_ratio: float

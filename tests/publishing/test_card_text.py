@@ -316,12 +316,12 @@ def test_the_loss_in_words_is_that_of_the_text(facts: CardFacts) -> None:
 
 def test_the_recipe_says_of_each_setting_whose_it_is(facts: CardFacts) -> None:
     assert facts.healing
-    recipe = {**facts.healing.recipe, "optimizer": "AdamW", "ours": ["adam_beta1", "optimizer"]}
+    recipe = replace(facts.healing.recipe, optimizer="AdamW", ours=("adam_beta1", "optimizer"))
     layers = render_card(replace(facts, healing=replace(facts.healing, recipe=recipe)))
     for line in ("| `optimizer` | `AdamW` | ours |", "| `warmup_ratio` | `0.03` | paper |", "| `learning_rate` | `0.001` | this run |"):
         assert f"\n{line}\n" in layers
     assert "`lora_rank`" not in layers
-    adapters = render_card(replace(facts, healing=replace(facts.healing, recipe={**recipe, "method": "lora", "lora_rank": 32})))
+    adapters = render_card(replace(facts, healing=replace(facts.healing, recipe=replace(recipe, method="lora", lora_rank=32))))
     assert "\n| `lora_rank` | `32` | paper |\n" in adapters
 
 
