@@ -24,11 +24,10 @@ class RecordedRecipe:
     data: str  # what the paper trained on
     ours: tuple[str, ...]  # the settings that the paper leaves open
     method: str  # "lora" or "layers"
-    optimizer: str | None = None  # this and the next two: None in the records of the cards that lie here
-    final_learning_rate: float | None = None
-    lora_targets: str | None = None
-    learning_rate: float
+    optimizer: str
     final_learning_rate: float
+    lora_targets: str
+    learning_rate: float
     warmup_ratio: float
     weight_decay: float
     batch_size: int
@@ -36,13 +35,11 @@ class RecordedRecipe:
     epochs: int
     max_length: int
     max_grad_norm: float
-    optimizer: str
     adam_beta1: float
     adam_beta2: float
     adam_epsilon: float
     gradient_checkpointing: str
     precision: str
-    lora_targets: str
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
