@@ -40,7 +40,7 @@ class ModelError(LayerPruneError):
 
 
 class DataError(LayerPruneError):
-    """Pictures or records that cannot be read, or of which too many are bad."""
+    """Images or records that cannot be read, or of which too many are unusable."""
 
 
 class ProbeError(LayerPruneError):
@@ -60,7 +60,7 @@ class PublishError(LayerPruneError):
 
 
 def shown(value: object) -> str:
-    """A stranger's value as an error shows it: its repr on one line, at most 120 characters of it."""
+    """An untrusted value as an error shows it: its repr on one line, at most 120 characters of it."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:80]}…{text[-36:]}"
 

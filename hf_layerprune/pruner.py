@@ -116,11 +116,11 @@ class LayerPruner:
         progress: Callable[[int, int], None] = lambda done, total: None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     ) -> LayerStatistics:
-        """Measure how much each layer changes its input, over pictures of both domains; later plans are made from it.
+        """Measure how much each layer changes its input, over images of both domains; later plans are made from it.
 
-        math_images, general_images: a folder, or a file of lines {"image": path}; with neither, synthetic pictures are drawn.
-        samples: pictures a domain; 32 synthetic ones, and all of one's own up to 1,000, by default. max_bad: the share of a
-        domain's pictures that may be unusable. progress: told of pictures done and in all; say: given lines for people.
+        math_images, general_images: a folder, or a file of lines {"image": path}; with neither, synthetic images are drawn.
+        samples: images a domain; 32 synthetic ones, and all given ones up to 1,000, by default. max_bad: the share of a
+        domain's images that may be unusable. progress: told of images done and in all; say: given lines for people.
         What was measured before, with the same model, images and settings, is not measured again. Raises UsageError, DataError,
         ProbeError or ModelError.
         """
@@ -137,7 +137,7 @@ class LayerPruner:
 
     def probe_over(
         self,
-        pictures: ProbeSet,
+        probe_set: ProbeSet,
         options: ProbeOptions,
         *,
         progress: Callable[[int, int], None] = lambda done, total: None,
@@ -145,15 +145,15 @@ class LayerPruner:
     ) -> LayerStatistics:
         """`probe` over a probe set at hand."""
         folder, model, settings = self._statistics_folder, self.facts.source.fingerprint, self.probe_settings(options.device)
-        store = pictures.entry(folder, model, settings) if folder else None
+        store = probe_set.entry(folder, model, settings) if folder else None
         if store and (kept := read_statistics(store.path)):
-            pictures.check_unusable(kept.record.skipped_count, kept.record.skipped, options.tolerance)
+            probe_set.check_unusable(kept.record.skipped_count, kept.record.skipped, options.tolerance)
             self.statistics = replace(kept, model=self.facts)
             return self.statistics
         from hf_layerprune.probing.probe import probe
 
         load = partial(self._probed_model, options.device)
-        self.statistics = probe(self.facts, pictures, load, options.tolerance, store=store, progress=progress, say=say)
+        self.statistics = probe(self.facts, probe_set, load, options.tolerance, store=store, progress=progress, say=say)
         return self.statistics
 
     def probe_set(self, options: ProbeOptions) -> ProbeSet:
@@ -215,7 +215,7 @@ class LayerPruner:
 
     @cached_property
     def processor(self) -> ProcessorMixin:
-        """The source's processor for pictures and text; with torchvision absent, without its video part."""
+        """The source's processor for images and text; with torchvision absent, without its video part."""
         from hf_layerprune.models.processor import load_processor
 
         return load_processor(self.checkpoint.path)
@@ -274,7 +274,7 @@ class LayerPruner:
         return push(Path(folder), repo_id, **options)
 
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
-        """What decides the numbers of a probe besides pictures, as asked for: nothing here loads torch."""
+        """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""
         asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
         return {"weights": self._weights_digest, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
 

@@ -8,6 +8,6 @@
 The same of a repository on the Hub, whose weights stay there: remote_shards.open_without_weights, remote_verify.verify_remote,
 and stream, which brings them to `rewrite` one file at a time. What is asked of the Hub is asked by the room `hub`.
 
-Below all: header, shards, completeness (what is believed of a stranger's files), config, layout, copying, page_cache (what is
+Below all: header, shards, completeness (what is believed of untrusted files), config, layout, copying, page_cache (what is
 written), output_place, staging, exchange, lock (how it appears), remedies, fingerprint, side_files, provenance, recognise, folder.
 """

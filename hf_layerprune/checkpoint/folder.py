@@ -1,4 +1,4 @@
-"""What is let in from a stranger's folder: names that stay inside it, regular files, JSON of bounded size."""
+"""What is let in from an untrusted folder: names that stay inside it, regular files, JSON of bounded size."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def described(record: FileRecord) -> str:
 
 def tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:
     """The differences between the tensors that were found and those that `what` has."""
-    problems = ((f"missing, though {what} has them", expected - found), (f"surplus, as {what} has them not", found - expected))
+    problems = ((f"missing, though {what} has them", expected - found), (f"unexpected: not in {what}", found - expected))
     return [f"tensors are {problem}, {some(names)}" for problem, names in problems if names]
 
 

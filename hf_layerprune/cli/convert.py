@@ -1,4 +1,4 @@
-"""`hf-layerprune convert`: from a vision-language model and pictures to a shorter one."""
+"""`hf-layerprune convert`: from a vision-language model and images to a shorter one."""
 
 from __future__ import annotations
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def measure(
-    console: Console, pruner: LayerPruner, pictures: ProbeSet, options: ProbeOptions, domains: Sequence[Domain] = ()
+    console: Console, pruner: LayerPruner, probe_set: ProbeSet, options: ProbeOptions, domains: Sequence[Domain] = ()
 ) -> LayerStatistics:
-    """Probe, or take the statistics of an earlier run, and say which. `domains`: those that the pictures must cover."""
-    if missing := [domain for domain in domains if domain not in pictures.domains]:
+    """Probe, or take the statistics of an earlier run, and say which. `domains`: those that the images must cover."""
+    if missing := [domain for domain in domains if domain not in probe_set.domains]:
         option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
-        raise UsageError(f"the method needs pictures of the {missing[0]} domain too: add {option}, or choose another --method.")
-    for name, images in pictures.sources.items():
+        raise UsageError(f"the method needs images of the {missing[0]} domain too: add {option}, or choose another --method.")
+    for name, images in probe_set.sources.items():
         if options.samples and len(images) < options.samples:
             console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {options.samples}")
     if not options.no_cache:
@@ -39,7 +39,7 @@ def measure(
             ran, bar.total = True, total
             bar.update(done - bar.n)
 
-        statistics = pruner.probe_over(pictures, options, progress=progress, say=console.note)
+        statistics = pruner.probe_over(probe_set, options, progress=progress, say=console.note)
     for line in _probe_lines(statistics, time.monotonic() - started if ran else None):
         console.say(line)
     return statistics

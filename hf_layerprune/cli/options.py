@@ -101,7 +101,7 @@ planning = _gathered(
         help="`first,last` is the domain-aware paper's protocol, `none` INTERLACE's; numbers can be added.",
     ),
     click.option("--strict", is_flag=True, help="Refuse where the method must widen its spacing rule to reach the budget."),
-    click.option("--force", is_flag=True, help="With --layers: remove protected layers all the same."),
+    click.option("--force", is_flag=True, help="With --layers: remove protected layers too."),
 )
 
 probing = _gathered("probing", *_of_fields(ProbeOptions), make=ProbeOptions)

@@ -33,20 +33,20 @@ def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], wh
         ) from error
 
 
-def finished_probe(output: Path, pruner: LayerPruner, pictures: ProbeSet, options: ProbeOptions) -> bool:
-    """Whether a file holds the statistics of these pictures that the options ask for."""
+def finished_probe(output: Path, pruner: LayerPruner, probe_set: ProbeSet, options: ProbeOptions) -> bool:
+    """Whether a file holds the statistics of these images that the options ask for."""
     from hf_layerprune.artifacts.statistics import LayerStatistics
 
     if not os.path.isfile(output):
         return False
     try:
         found = LayerStatistics.load(output)
-        pictures.check_unusable(found.record.skipped_count, found.record.skipped, options.tolerance)
+        probe_set.check_unusable(found.record.skipped_count, found.record.skipped, options.tolerance)
     except (ArtifactError, DataError):
         return False
     settings = pruner.probe_settings(options.device)
     return (
         found.model.source.fingerprint == pruner.facts.source.fingerprint
-        and found.record.probe_set.get("fingerprint") == pictures.fingerprint
+        and found.record.probe_set.get("fingerprint") == probe_set.fingerprint
         and all(found.record.settings.get(name) == value for name, value in settings.items())
     )

@@ -26,7 +26,7 @@ from hf_layerprune.probing.options import ProbeOptions
 @options.lookup
 @reporting
 def probe(console: Console, source: str, output: Path, overwrite: bool, probing: ProbeOptions, lookup: dict[str, Any]) -> None:
-    """Run pictures and the nine prompts through SOURCE and write what each decoder layer does to them.
+    """Run images and the nine prompts through SOURCE and write what each decoder layer does to them.
 
     The file serves every method at every budget: `hf-layerprune plan statistics.safetensors` needs neither model nor GPU.
     """
@@ -36,13 +36,13 @@ def probe(console: Console, source: str, output: Path, overwrite: bool, probing:
     from hf_layerprune.cli.outputs import check_file, finished_probe
 
     pruner = open_pruner(console, source, probing, lookup)
-    pictures = pruner.probe_set(probing)
-    if finished_probe(output, pruner, pictures, probing):
+    probe_set = pruner.probe_set(probing)
+    if finished_probe(output, pruner, probe_set, probing):
         console.say(f"{options.quoted(output)} holds these statistics already; nothing was changed")
         console.result({"output": str(output), "fingerprint": LayerStatistics.load(output).fingerprint, "reused": True})
         return
     check_file(output, overwrite, LayerStatistics.load, "statistics", pruner.checkpoint.path)
-    statistics = measure(console, pruner, pictures, probing)
+    statistics = measure(console, pruner, probe_set, probing)
     statistics.save(output)
     console.say(f"wrote   {options.quoted(output)}")
     method = "mixed" if len(statistics.domains) > 1 else statistics.domains[0]

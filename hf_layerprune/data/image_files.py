@@ -164,7 +164,3 @@ def _is_path(value: object) -> TypeGuard[str]:
         return bool(os.fsencode(value))
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
-
-
-BadRecord = UnusableRecord  # the names by which healing and evaluation import them
-picture = decode_value

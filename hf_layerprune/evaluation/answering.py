@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import Answer, AnswerStore
 from hf_layerprune.evaluation.comparison import check_usable
@@ -73,7 +73,7 @@ class Answering:
         for sample in samples:
             try:
                 questions[sample.index] = Question(sample.label, task.image(sample.index), sample.prompt)
-            except BadRecord as error:
+            except UnusableRecord as error:
                 unusable[sample.index] = str(error)
         generated, refused = self._generate(questions, samples[0].max_new_tokens) if questions else ({}, {})
         unusable |= refused
@@ -85,7 +85,7 @@ class Answering:
         """Answers by index, and what the processor refuses: found one by one where a batch is refused."""
         try:
             return dict(zip(questions, generate(self._loaded, list(questions.values()), budget), strict=True)), {}
-        except BadRecord as error:
+        except UnusableRecord as error:
             if len(questions) == 1:
                 return {}, {index: str(error) for index in questions}
         alone = [self._generate({index: question}, budget) for index, question in questions.items()]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, ProcessorMixin
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
 from hf_layerprune.models.batches import chat_prompt, encode_for_answers
@@ -79,7 +79,7 @@ def generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) ->
     """The greedy answers to a batch of questions, of at most `budget` tokens each.
 
     In fp32 a question of which two tokens were within rounding of each other is answered again alone, so that the answers are those
-    of one question at a time whatever the batch; in other precisions such ties are common, and left to the batch. BadRecord if the
+    of one question at a time whatever the batch; in other precisions such ties are common, and left to the batch. UnusableRecord if the
     model's image processor refuses an image, or a question holds the image token.
     """
     answers, close = _generate(loaded, questions, budget)
@@ -119,11 +119,11 @@ def _generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -
     device = next(loaded.model.parameters()).device
     images, prompts = [one.image for one in questions], [one.prompt for one in questions]
     if marked := [one for one in questions if getattr(loaded.processor, image_tokens(loaded.processor).token) in one.prompt]:
-        raise BadRecord(f"{marked[0].label}: the question holds the token that stands for an image")
+        raise UnusableRecord(f"{marked[0].label}: the question holds the token that stands for an image")
     try:
         batch = encode_for_answers(loaded.processor, images, prompts, device)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
-        raise BadRecord(f"{questions[0].label}: the model's image processor refuses it ({error})") from error
+        raise UnusableRecord(f"{questions[0].label}: the model's image processor refuses it ({error})") from error
     length = batch.real.shape[1]
     _check_length(loaded, questions[0].label, length + budget)
     ties = _Ties(loaded.ends, len(questions), length, device)

@@ -68,5 +68,5 @@ class Task(Protocol):
         ...
 
     def image(self, index: int) -> Image.Image:
-        """The image of a sample, RGB; BadRecord if it cannot be decoded."""
+        """The image of a sample, RGB; UnusableRecord if it cannot be decoded."""
         ...

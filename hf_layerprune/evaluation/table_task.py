@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
-from hf_layerprune.data.image_files import BadRecord, picture
+from hf_layerprune.data.image_files import decode_value
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.tables import Record, RecordTable
 from hf_layerprune.errors import DataError, shown
 from hf_layerprune.evaluation.mentions import place_of
@@ -58,7 +59,7 @@ class TableTask:
                 record = self.table.record(index)
                 subtask = _subtask(record, self.name)
                 samples.append(_sample(index, record, subtask, self.scorer, self.max_new_tokens))
-            except BadRecord as error:
+            except UnusableRecord as error:
                 unusable[index] = (subtask, str(error))
         return tuple(samples), unusable
 
@@ -79,27 +80,27 @@ class TableTask:
 
     def image(self, index: int) -> Image.Image:
         record = self.table.record(index)
-        return picture(record.fields["image"], record.folder, record.label)
+        return decode_value(record.fields["image"], record.folder, record.label)
 
 
 def _sample(index: int, record: Record, subtask: str, scorer: str | None, tokens: int | None) -> Sample:
-    """BadRecord naming the record and the field that is missing or cannot be used; DataError for a URL."""
+    """UnusableRecord naming the record and the field that is missing or cannot be used; DataError for a URL."""
     for name in FIELDS:
         if record.fields.get(name) is None:
             there = ", ".join(map(str, list(record.fields)[:8])) or "none"
-            raise BadRecord(f"{record.label}: no field {name!r}; a task needs {', '.join(FIELDS)}, and it has {there}")
+            raise UnusableRecord(f"{record.label}: no field {name!r}; a task needs {', '.join(FIELDS)}, and it has {there}")
     if isinstance(place := record.fields["image"], str) and "://" in place:
         raise DataError(f"{record.label}: {place[:80]!r} is a URL; download the images first and give paths.")
     choices = _texts(record, "choices") if record.fields.get("choices") is not None else ()
     name = record.fields.get("scorer") or scorer or ("choice" if choices else "exact")
     if name not in SCORERS:
-        raise BadRecord(f"{record.label}: no scorer {shown(name)}; known are {', '.join(SCORERS)}")
+        raise UnusableRecord(f"{record.label}: no scorer {shown(name)}; known are {', '.join(SCORERS)}")
     answers = _answers(record, choices)
     if name == "choice":
         _check_choices(record, choices, answers)
     question = record.fields["question"]
     if not isinstance(question, str) or not question.strip():
-        raise BadRecord(f"{record.label}: 'question' is {shown(question)}, expected a text")
+        raise UnusableRecord(f"{record.label}: 'question' is {shown(question)}, expected a text")
     return Sample(index, record.label, subtask, question, answers, choices, name, tokens or TABLE_TOKENS[name])
 
 
@@ -107,7 +108,7 @@ def _subtask(record: Record, task: str) -> str:
     """`subtask` or `category`, the task's own name if there is neither."""
     value = record.fields.get("subtask") or record.fields.get("category") or task
     if not isinstance(value, (str, int)):
-        raise BadRecord(f"{record.label}: the subtask is {shown(value)}, expected a text")
+        raise UnusableRecord(f"{record.label}: the subtask is {shown(value)}, expected a text")
     return " ".join(str(value).split())[:80]
 
 
@@ -116,16 +117,16 @@ def _answers(record: Record, choices: Sequence[str]) -> tuple[str, ...]:
     value = record.fields["answer"]
     if choices and type(value) is int:
         if not 0 <= value < len(choices):
-            raise BadRecord(f"{record.label}: answer {value} is not one of {len(choices)} choices, counted from 0")
+            raise UnusableRecord(f"{record.label}: answer {value} is not one of {len(choices)} choices, counted from 0")
         return (choices[value],)
     return _texts(record, "answer")
 
 
 def _check_choices(record: Record, choices: Sequence[str], answers: Sequence[str]) -> None:
     if not 2 <= len(choices) <= MAX_CHOICES:
-        raise BadRecord(f"{record.label}: {len(choices)} 'choices', expected 2 to {MAX_CHOICES} for the scorer 'choice'")
+        raise UnusableRecord(f"{record.label}: {len(choices)} 'choices', expected 2 to {MAX_CHOICES} for the scorer 'choice'")
     if wrong := [one for one in answers if place_of(one, choices) is None]:
-        raise BadRecord(f"{record.label}: the answer {shown(wrong[0])} is none of the choices, nor the letter of one")
+        raise UnusableRecord(f"{record.label}: the answer {shown(wrong[0])} is none of the choices, nor the letter of one")
 
 
 def _texts(record: Record, name: str) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ def _texts(record: Record, name: str) -> tuple[str, ...]:
     value = record.fields[name]
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     if not items or any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
-        raise BadRecord(f"{record.label}: {name!r} is {shown(value)}, expected a text or a list of texts")
+        raise UnusableRecord(f"{record.label}: {name!r} is {shown(value)}, expected a text or a list of texts")
     return tuple(str(item) for item in items)
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.healing.conversations import Conversation, Turn
 from hf_layerprune.models.processor import reserved_tokens
@@ -31,7 +31,7 @@ class ChatTemplate:
     def written(self, conversation: Conversation) -> tuple[str, list[Span]]:
         """The text of a conversation, and the assistant's answers in it, each with the token that ends it.
 
-        BadRecord if a text holds a control token, or the template does not write the answers in a way that shows where they are.
+        UnusableRecord if a text holds a control token, or the template does not write the answers in a way that shows where they are.
         """
         self._refuse_control_tokens(conversation)
         turns = conversation.turns
@@ -42,7 +42,7 @@ class ChatTemplate:
                 before = self.render(turns[:number], add_generation_prompt=True)
                 after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
                 if not (after.startswith(before) and whole.startswith(after)):
-                    raise BadRecord(
+                    raise UnusableRecord(
                         f"{conversation.label}: the chat template writes answer {len(spans) + 1} differently from when it is generated"
                     )
                 spans.append(self._answer(conversation.label, turn, after, len(before)))
@@ -71,13 +71,13 @@ class ChatTemplate:
         """From the end of the generation prompt to the end of the first control token, which ends the turn."""
         end = self.control.search(text, start)
         if end is None or text[end.end() :].strip() or not _bare(text[: end.start()]).endswith(_bare(turn.text)):
-            raise BadRecord(f"{label}: the chat template does not write an answer unchanged and end it with a control token")
+            raise UnusableRecord(f"{label}: the chat template does not write an answer unchanged and end it with a control token")
         return start, end.end()
 
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
         for turn in conversation.turns:
             if found := self.control.search(turn.text):
-                raise BadRecord(
+                raise UnusableRecord(
                     f"{conversation.label}: the text contains the control token {found[0]!r}, which only the template may write"
                 )
 

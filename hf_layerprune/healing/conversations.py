@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from hf_layerprune.data.image_files import BadRecord, picture
+from hf_layerprune.data.image_files import decode_value
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import Record
 from hf_layerprune.errors import shown
 
@@ -33,8 +34,8 @@ class ImageRef:
     label: str
 
     def load(self) -> Image.Image:
-        """The image as RGB; BadRecord if it cannot be decoded."""
-        return picture(self.value, self.folder, self.label)
+        """The image as RGB; UnusableRecord if it cannot be decoded."""
+        return decode_value(self.value, self.folder, self.label)
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ Said = tuple[Any, list[Part]]  # a role as the record spells it, and what it say
 
 
 def conversation(record: Record) -> Conversation:
-    """The conversation of a record; BadRecord saying what was found where it holds none that can be trained on."""
+    """The conversation of a record; UnusableRecord saying what was found where it holds none that can be trained on."""
     fields = {name: value for name, value in record.fields.items() if value is not None}
     layout = next((name for name in _LAYOUTS if name in fields), None)
     if layout is None or (layout == "question" and "answer" not in fields):
         known = "messages, conversations, texts, or question and answer"
-        raise BadRecord(f"{record.label}: expected the field {known}; found {shown(sorted(map(str, fields)))}")
+        raise UnusableRecord(f"{record.label}: expected the field {known}; found {shown(sorted(map(str, fields)))}")
     said = [(_role(role, record.label), parts) for role, parts in _LAYOUTS[layout](fields, record)]
     value = fields["images"] if fields.get("images") else fields.get("image", [])
     images = [_image(item, record) for item in (value if isinstance(value, (list, tuple)) else [value]) if item is not None]
@@ -115,7 +116,7 @@ def _placed(said: Sequence[tuple[Role, list[Part]]], images: list[ImageRef], lab
     if all(isinstance(part, str) for part in every) and first is not None:
         first[:0] = images
     elif places != len(images):
-        raise BadRecord(f"{label}: {places} places for images, but {len(images)} images")
+        raise UnusableRecord(f"{label}: {places} places for images, but {len(images)} images")
     waiting = iter(images)
     for role, parts in said:
         yield Turn(role, tuple(next(waiting) if part is None else part for part in parts))
@@ -128,7 +129,7 @@ def _image(value: Any, record: Record) -> ImageRef:
 def _split(text: Any, label: str) -> list[Part]:
     """A text with a place for an image instead of each placeholder."""
     if not isinstance(text, str):
-        raise BadRecord(f"{label}: {shown(text)} where a text was expected")
+        raise UnusableRecord(f"{label}: {shown(text)} where a text was expected")
     first, *others = _PLACEHOLDER.split(text)
     parts: list[Part] = [first]
     for other in others:
@@ -153,9 +154,9 @@ def _piece(part: Mapping[str, Any], record: Record) -> Part:
         value = next((given[name] for name in ("image", "path", "url", "image_url", "bytes") if name in given), None)
         return None if value is None else _image(value.get("url", value) if isinstance(value, Mapping) else value, record)
     if kind != "text":
-        raise BadRecord(f"{record.label}: a part of type {shown(kind)}, expected text or image")
+        raise UnusableRecord(f"{record.label}: a part of type {shown(kind)}, expected text or image")
     if not isinstance(text := given.get("text"), str):
-        raise BadRecord(f"{record.label}: {shown(text)} where a text was expected")
+        raise UnusableRecord(f"{record.label}: {shown(text)} where a text was expected")
     return text
 
 
@@ -174,7 +175,7 @@ def _from_question(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
     if isinstance(answer, (list, tuple)) and len(answer) == 1:
         answer = answer[0]
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        raise BadRecord(f"{record.label}: the answer is {shown(answer)}, expected one text or number")
+        raise UnusableRecord(f"{record.label}: the answer is {shown(answer)}, expected one text or number")
     yield "user", _split(fields["question"], record.label)
     yield "assistant", _split(str(answer), record.label)
 
@@ -189,13 +190,13 @@ _LAYOUTS: Mapping[str, Callable[[Mapping[str, Any], Record], Iterator[Said]]] = 
 
 def _listed(value: Any, name: str, label: str) -> Sequence[Mapping[str, Any]]:
     if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, Mapping) for item in value):
-        raise BadRecord(f"{label}: {name!r} is {shown(value)}, expected a list of objects")
+        raise UnusableRecord(f"{label}: {name!r} is {shown(value)}, expected a list of objects")
     return value
 
 
 def _role(value: Any, label: str) -> Role:
     if not isinstance(value, str) or value not in _ROLES:
-        raise BadRecord(f"{label}: a turn of {shown(value)}, expected one of {', '.join(_ROLES)}")
+        raise UnusableRecord(f"{label}: a turn of {shown(value)}, expected one of {', '.join(_ROLES)}")
     return _ROLES[value]
 
 
@@ -203,10 +204,10 @@ def _check_order(label: str, turns: Sequence[Turn]) -> None:
     roles = [turn.role for turn in turns]
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if talk != [("user", "assistant")[number % 2] for number in range(len(talk))] or len(talk) < 2 or len(talk) % 2:
-        raise BadRecord(f"{label}: turns of {', '.join(roles[:12])}; expected user and assistant in turn, ending with the assistant")
+        raise UnusableRecord(f"{label}: turns of {', '.join(roles[:12])}; expected user and assistant in turn, ending with the assistant")
     if any(isinstance(part, ImageRef) for turn in turns if turn.role != "user" for part in turn.parts):
-        raise BadRecord(f"{label}: an image in a turn that is not the user's")
+        raise UnusableRecord(f"{label}: an image in a turn that is not the user's")
     if not any(turn.text.strip() for turn in turns if turn.role == "assistant"):
-        raise BadRecord(f"{label}: every answer is empty")
+        raise UnusableRecord(f"{label}: every answer is empty")
     if any("\ud800" <= letter <= "\udfff" for turn in turns for letter in turn.text):
-        raise BadRecord(f"{label}: half of a surrogate pair, which is not valid text")
+        raise UnusableRecord(f"{label}: half of a surrogate pair, which is not valid text")

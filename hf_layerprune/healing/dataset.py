@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch.utils.data import Dataset
 
 from hf_layerprune.artifacts.healing_record import DataReport, SourceReport
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
 from hf_layerprune.errors import DataError
@@ -53,7 +53,7 @@ class HealingData(Dataset[EncodedSample]):
         source, expected = self.sources[number], self.lengths[index]
         try:
             sample = source.sample(row)
-        except BadRecord as bad:
+        except UnusableRecord as bad:
             raise DataError(f"{bad}; it could be used when the data were prepared. Put it back, or change the file.") from bad
         if (found := len(sample["input_ids"])) != expected:
             raise DataError(

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
@@ -36,7 +36,7 @@ def token_keys(processor: Any) -> frozenset[str]:
     return frozenset({"input_ids", "attention_mask", "labels", *image_tokens(processor).inputs})
 
 
-class TooLong(BadRecord):
+class TooLong(UnusableRecord):
     """A sample that does not fit, whatever the size of its images."""
 
 
@@ -68,7 +68,7 @@ class ChatEncoder:
         encoder = cls(processor, max_length)
         try:
             replace(encoder, max_length=1 << 30).encode(_EXAMPLE)
-        except BadRecord as bad:
+        except UnusableRecord as bad:
             raise ModelError(f"the checkpoint's processor cannot be trained with: {bad}.") from bad
         return encoder
 
@@ -87,7 +87,7 @@ class ChatEncoder:
         """The tensors of a sample of at most `max_length` tokens; the largest images are scaled down where it is longer.
 
         labels: the token itself where the assistant says it, the end of its turn included; -100 elsewhere. Raises TooLong if the
-        smallest images do not make it fit, BadRecord if it cannot be encoded, ModelError if the processor does not do as expected.
+        smallest images do not make it fit, UnusableRecord if it cannot be encoded, ModelError if the processor does not do as expected.
         """
         laid = self._laid(conversation)
         options: dict[str, Any] = {"images": [laid.images]} if laid.images else {}
@@ -140,7 +140,7 @@ class ChatEncoder:
                     raise TooLong(f"{conversation.label}: {least:,} tokens at least, more than {self.max_length:,}")
                 counts = images.count(sizes, limit)
         except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
-            raise BadRecord(f"{conversation.label}: the model's image processor refuses an image ({error})") from error
+            raise UnusableRecord(f"{conversation.label}: the model's image processor refuses an image ({error})") from error
         return limit, counts
 
     def _tokens(
@@ -154,11 +154,11 @@ class ChatEncoder:
         for start, end in spans:
             inside = (offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
             if not _same(tokenizer.decode(tokens[inside], skip_special_tokens=False), text[start:end]):
-                raise BadRecord(f"{conversation.label}: the tokens of an answer do not decode to it, so its loss cannot be placed")
+                raise UnusableRecord(f"{conversation.label}: the tokens of an answer do not decode to it, so its loss cannot be placed")
             counted |= inside
         of_template = tokenizer(self._template.skeleton(conversation))["input_ids"]
         if np.isin(tokens, control).sum() != np.isin(of_template, control).sum():
-            raise BadRecord(f"{conversation.label}: its text becomes a control token where it meets the template's")
+            raise UnusableRecord(f"{conversation.label}: its text becomes a control token where it meets the template's")
         return tokens, counted
 
     @cached_property

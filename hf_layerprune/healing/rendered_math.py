@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import Record, RecordTable
 from hf_layerprune.errors import DataError
 
@@ -47,7 +47,7 @@ class RenderedMath:
         return f"{record.label}: an item of an evaluation" if text_key(record.fields["problem"]) in self.exclude else None
 
     def rendered(self, record: Record) -> Record:
-        """The record as question, image and answer. BadRecord for a problem that is too long or has letters that cannot be drawn."""
+        """The record as question, image and answer. UnusableRecord for a problem that is too long or has letters that cannot be drawn."""
         image = page(record.fields["problem"], record.label)
         return Record(record.label, {"image": image, "question": QUESTION, "answer": record.fields["solution"].strip()}, None)
 
@@ -70,9 +70,9 @@ def page(text: str, label: str = "the problem") -> Image.Image:
     """A text as black lines on a white page of fixed width, as high as it needs; the same pixels for the same Pillow."""
     lines = [line for paragraph in text.strip().splitlines() for line in _wrapped(paragraph)]
     if len(lines) > MAX_LINES:
-        raise BadRecord(f"{label}: {len(lines)} lines, more than the {MAX_LINES} that are rendered")
+        raise UnusableRecord(f"{label}: {len(lines)} lines, more than the {MAX_LINES} that are rendered")
     if strange := next((letter for line in lines for letter in line if not _drawable(letter)), None):
-        raise BadRecord(f"{label}: the letter {strange!r} cannot be rendered")
+        raise UnusableRecord(f"{label}: the letter {strange!r} cannot be rendered")
     image = Image.new("RGB", (WIDTH, 2 * MARGIN + LEADING * len(lines)), "white")
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
@@ -84,7 +84,7 @@ def _texts(table: RecordTable) -> Iterator[str]:
     for index in range(len(table)):
         try:
             record = table.record(index)
-        except BadRecord as bad:
+        except UnusableRecord as bad:
             raise DataError(f"{bad}; items of evaluations are excluded all or none. Mend or remove it.") from bad
         texts = [value for name in ("problem", "question") if isinstance(value := record.fields.get(name), str)]
         if not texts:

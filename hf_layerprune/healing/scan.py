@@ -19,8 +19,7 @@ from jaxtyping import Bool, Int
 from torch.utils.data import DataLoader, Dataset
 
 from hf_layerprune.artifacts.jsonfile import digest_of
-from hf_layerprune.data.image_files import BadRecord
-from hf_layerprune.data.limits import percent
+from hf_layerprune.data.limits import UnusableRecord, percent
 from hf_layerprune.data.records import RecordTable
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError, LayerPruneError
@@ -36,7 +35,7 @@ LISTED = 100
 Look = tuple[int, bool, str]  # length in tokens or a mark, whether images are scaled down, the reason if it cannot be used
 
 
-class LeftOut(BadRecord):
+class LeftOut(UnusableRecord):
     """A record that was asked to be left out; not counted as unusable."""
 
 
@@ -61,7 +60,7 @@ class Source:
         return digest_of([FORMAT, self.table.digest, self.encoder.fingerprint, self.limits, rendering])
 
     def conversation(self, index: int) -> Conversation:
-        """A record as a conversation; BadRecord if it cannot be used, LeftOut if a filter or exclusion says so."""
+        """A record as a conversation; UnusableRecord if it cannot be used, LeftOut if a filter or exclusion says so."""
         record = self.table.record(index)
         if self.rendering and self.rendering.applies(record):
             if reason := self.rendering.reason_against(record):
@@ -80,7 +79,7 @@ class Source:
         """What a scan says of a record; DataError or ModelError for what is wrong with all of them."""
         try:
             return (*self.encoder.measure(self.conversation(index)), "")
-        except BadRecord as bad:
+        except UnusableRecord as bad:
             kind = TOO_LONG if isinstance(bad, TooLong) else LEFT_OUT if isinstance(bad, LeftOut) else BAD
             return kind, False, str(bad)
 

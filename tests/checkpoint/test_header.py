@@ -55,7 +55,7 @@ HEADERS = {
     "not UTF-8": (b'{"\xff": 1}', "not a valid safetensors header"),
     "a list": (b"[]", "begins with"),
     "byte-order mark": (b"\xef\xbb\xbf{}", "begins with"),
-    "duplicate names": (b'{"a": {}, "a": {}}', "'a' stands there twice"),
+    "duplicate names": (b'{"a": {}, "a": {}}', "'a' is duplicated"),
     "nested 10,000 deep": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "nested"),
     "nested 10,000 lists": (b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "nested"),
     "NaN": (b'{"a": NaN}', "NaN"),

@@ -69,7 +69,7 @@ CONFIGS: dict[str, tuple[bytes | None, str]] = {
     "a list": (b"[1]", "expected a JSON object, got list"),
     "NaN": (b'{"a": NaN}', "NaN is not a JSON number"),
     "infinite": (b'{"a": 1e999}', "a number that is none"),
-    "duplicate keys": (b'{"a": 1, "a": 2}', "'a' stands there twice"),
+    "duplicate keys": (b'{"a": 1, "a": 2}', "'a' is duplicated"),
     "50 MB": (b'{"a": "' + b"x" * 50_000_000 + b'"}', "50,000,009 bytes is no model config"),
     "nested": (b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, "nested"),
     "Latin-1": ('{"ä": 1}'.encode("latin-1"), "not a valid model config"),

@@ -1,4 +1,4 @@
-"""Reads and writes that do less than they were asked to, as any system call may: the right bytes and sha256 all the same."""
+"""Reads and writes that do less than they were asked to, as any system call may: the right bytes and sha256 come out."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "the manifest's tensors": (
         lambda folder: edit(folder / "layerprune/manifest.json", lambda value: value["tensors"].pop("lm_head.weight")),
-        "tensors are surplus, as the manifest has them not, 1: 'lm_head.weight'",
+        "tensors are unexpected: not in the manifest, 1: 'lm_head.weight'",
     ),
 }
 

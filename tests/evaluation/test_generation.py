@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation import generation
 from hf_layerprune.evaluation.generation import LoadedModel, Question, generate, ready
@@ -141,10 +141,10 @@ def test_what_is_a_tie() -> None:
 
 def test_what_the_model_cannot_take(mini: LoadedModel) -> None:
     narrow = Question("q.jsonl, line 4", Image.new("RGB", (4000, 3)), "What?")
-    with pytest.raises(BadRecord, match=r"q\.jsonl, line 4: .*refuses"):
+    with pytest.raises(UnusableRecord, match=r"q\.jsonl, line 4: .*refuses"):
         generate(mini, [narrow], 4)
     marked = Question("q.jsonl, line 5", Image.new("RGB", (64, 64)), "What is <|image_pad|>?")
-    with pytest.raises(BadRecord, match=r"q\.jsonl, line 5: the question holds the token"):
+    with pytest.raises(UnusableRecord, match=r"q\.jsonl, line 5: the question holds the token"):
         generate(mini, [questions(1)[0], marked], 4)
     with pytest.raises(EvaluationError, match=r"tokens, more than the 2,048 places.*--max-new-tokens"):
         generate(mini, questions(1)[:1], 2048)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_layerprune.artifacts.prompts import subtasks
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.evaluation.answering import batches
 from hf_layerprune.evaluation.mini_task import MiniTask
@@ -140,7 +140,7 @@ def test_pictures_that_are_none(mini_checkpoint: Checkpoint, write_task: Write, 
     places = ["missing.png", "../outside.png", "/etc/passwd", "questions.jsonl", 5]
     task = opened(write_task([{**GOOD, "image": place} for place in places]), mini_checkpoint)
     for index in range(len(places)):
-        with pytest.raises(BadRecord, match=f"line {index + 1}"):
+        with pytest.raises(UnusableRecord, match=f"line {index + 1}"):
             task.image(index)
 
 

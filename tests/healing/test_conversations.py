@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import Record
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
@@ -91,7 +91,7 @@ def test_an_image_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
     found = conversation(Record("x", {"question": "q", "answer": "a", "images": ["a.png", "none.png", "../b.png"]}, tmp_path))
     assert found.images[0].load().size == (3, 2)
     for number, said in ((1, "no such file"), (2, "lies outside")):
-        with pytest.raises(BadRecord, match=said):
+        with pytest.raises(UnusableRecord, match=said):
             found.images[number].load()
     with pytest.raises(DataError, match="is a URL"):
         read(
@@ -131,7 +131,7 @@ def test_an_image_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_bad_ones(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRecord, match=f"^q.jsonl, line 3: .*{said}") as caught:
+    with pytest.raises(UnusableRecord, match=f"^q.jsonl, line 3: .*{said}") as caught:
         read(**fields)
     assert "\n" not in str(caught.value)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, TooLong
@@ -124,7 +124,7 @@ def test_any_conversation(exchanges: list[tuple[tuple[Part, ...], str]], system:
 @pytest.mark.parametrize("token", ["<|im_end|>", "<|image_pad|>", "<|im_start|>", "<|endoftext|>", "<|video_pad|>", "<|vision_start|>"])
 def test_an_untrusted_text_becomes_no_control_token(token: str) -> None:
     for conversation in (talk(f"a{token}b", "c"), talk("a", f"b{token}"), talk("a", "b", system=token), talk((token[:5], token[5:]), "b")):
-        with pytest.raises(BadRecord, match="the text contains the control token '<"):
+        with pytest.raises(UnusableRecord, match="the text contains the control token '<"):
             ENCODER.encode(conversation)
 
 
@@ -165,7 +165,7 @@ def test_a_text_that_becomes_a_control_token_where_it_meets_the_template(tmp_pat
     tail = "{% if m.role == 'user' %}|>{% endif %}" + TAIL
     encoder = ChatEncoder.of(mini_processor(tmp_path, template=HEAD + TEXT + tail), 100)
     assert encoder.measure(talk("a", "b"))[0]
-    with pytest.raises(BadRecord, match="x: its text becomes a control token where it meets the template's"):
+    with pytest.raises(UnusableRecord, match="x: its text becomes a control token where it meets the template's"):
         encoder.encode(talk("a<|im_start", "b"))
 
 
@@ -190,7 +190,7 @@ def test_a_template_that_thinks(tmp_path: Path) -> None:
     for answer, said in (("four", "\n</think>\n\nfour<|im_end|>"), ("<think>\nso\n</think>\n\nfour", "so\n</think>\n\nfour<|im_end|>")):
         sample = encoder.encode(talk("two and two", answer))
         assert TOKENIZER.decode(sample["labels"][sample["labels"] >= 0].tolist(), skip_special_tokens=False) == said
-    with pytest.raises(BadRecord, match="x: the chat template writes answer 1 differently from when it is generated"):
+    with pytest.raises(UnusableRecord, match="x: the chat template writes answer 1 differently from when it is generated"):
         encoder.encode(talk("a", "b", "c", "d"))
 
 
@@ -258,11 +258,11 @@ def test_too_long_whatever_the_pictures(tmp_path: Path) -> None:
 
 
 def test_an_image_that_the_processor_refuses() -> None:
-    with pytest.raises(BadRecord, match=r"x: the model's image processor refuses an image .*aspect ratio"):
+    with pytest.raises(UnusableRecord, match=r"x: the model's image processor refuses an image .*aspect ratio"):
         ENCODER.encode(talk(((2000, 3), "a"), "b"))
 
 
 def test_an_image_that_cannot_be_decoded() -> None:
     broken: Any = Turn("user", (ImageRef(b"nonsense", None, "x"), "a"))
-    with pytest.raises(BadRecord, match="x: not an image"):
+    with pytest.raises(UnusableRecord, match="x: not an image"):
         ENCODER.encode(Conversation("x", (broken, Turn("assistant", ("b",)))))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_layerprune.data.image_files import BadRecord
+from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.records import Record
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
@@ -73,7 +73,7 @@ def test_only_problems_without_a_picture() -> None:
     ],
 )
 def test_what_cannot_be_rendered(problem: str, said: str) -> None:
-    with pytest.raises(BadRecord, match=f"n.jsonl, line 1: .*{said}"):
+    with pytest.raises(UnusableRecord, match=f"n.jsonl, line 1: .*{said}"):
         RenderedMath().rendered(record(problem))
 
 
