@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -15,6 +16,7 @@ from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation import generation
 from hf_layerprune.evaluation.generation import LoadedModel, Question, generate, ready
+from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
 from hf_layerprune.models.batches import encode_for_answers, encode_questions
 
@@ -87,7 +89,8 @@ def test_a_model_that_never_ends(mini: LoadedModel) -> None:
 
 
 def test_end_tokens_of_the_checkpoint_count(mini: LoadedModel) -> None:
-    assert mini.ends == (650, 648) and mini.pad == 648
+    config = json.loads((model_path() / "generation_config.json").read_text())
+    assert mini.ends == tuple(config["eos_token_id"]) and len(mini.ends) == 2 and mini.pad == config["pad_token_id"]
 
 
 def test_greedy_whatever_the_checkpoint_recommends(mini: LoadedModel) -> None:
@@ -104,7 +107,7 @@ def test_greedy_whatever_the_checkpoint_recommends(mini: LoadedModel) -> None:
             repetition_penalty=9.0,
             no_repeat_ngram_size=1,
             num_beams=2,
-            eos_token_id=[650, 648],
+            eos_token_id=[*mini.ends],
         )
         assert generate(changed, asked, 30) == before
     finally:

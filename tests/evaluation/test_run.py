@@ -282,8 +282,8 @@ def test_a_checkpoint_that_never_ends_an_answer(tmp_path: Path, options: dict[st
     assert all(one["truncated"] and one["tokens"] == 6 for one in lines(tmp_path / "out" / "answers.jsonl"))
 
 
-@pytest.mark.parametrize(("opening", "truncated"), [("<think>\n", 8), ("<think>\n\n</think>\n\n", 0), ("Use <think> and </think>: ", 0)])
-def test_a_thought_that_the_template_opens(tmp_path: Path, options: dict[str, Any], opening: str, truncated: int) -> None:
+@pytest.mark.parametrize(("opening", "opened"), [("<think>\n", 8), ("<think>\n\n</think>\n\n", 0), ("Use <think> and </think>: ", 0)])
+def test_a_thought_that_the_template_opens(tmp_path: Path, options: dict[str, Any], opening: str, opened: int) -> None:
     """mini does not know how to end a thought, so none of its answers is one: all are truncated, and no answer is correct."""
     thinker = tmp_path / "thinker"
     shutil.copytree(model_path(), thinker)
@@ -291,7 +291,9 @@ def test_a_thought_that_the_template_opens(tmp_path: Path, options: dict[str, An
     template.write_text(template.read_text().replace("<|im_start|>assistant\n", f"<|im_start|>assistant\n{opening}"))
     report = evaluate_model(Checkpoint.open(thinker, "thinker"), "mini-general", samples=8, output=tmp_path / "out", **options)
     answers = lines(tmp_path / "out" / "answers.jsonl")
-    assert report.row("mini-general").model.truncated == truncated == sum(one["text"].startswith("<think>") for one in answers)
+    thoughts = [one for one in answers if one["text"].startswith("<think>")]
+    assert len(thoughts) == opened and all(one["truncated"] for one in thoughts)
+    assert report.row("mini-general").model.truncated == sum(one["truncated"] for one in answers) >= opened
     assert not any(one["score"] for one in answers if one["truncated"])
 
 

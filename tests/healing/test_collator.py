@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -26,10 +28,13 @@ def sample(question: str, answer: str, *colors: str) -> dict[str, Tensor]:
 SAMPLES = [sample("How many?", "3", "red"), sample("hello there, how are you", "well"), sample("a", "b", "blue", "green")]
 
 
+PADDING = json.loads((model_path() / "config.json").read_text())["text_config"]["pad_token_id"]
+
+
 def test_padded_on_the_right() -> None:
     batch = Collator.of(PROCESSOR)(SAMPLES)
     longest = max(len(one["input_ids"]) for one in SAMPLES)
-    fillers = {"input_ids": 648, "labels": -100, "attention_mask": 0, "mm_token_type_ids": 0}  # 648: <|endoftext|>, mini's padding
+    fillers = {"input_ids": PADDING, "labels": -100, "attention_mask": 0, "mm_token_type_ids": 0}
     for key, filler in fillers.items():
         expected = [one[key].tolist() + [filler] * (longest - len(one[key])) for one in SAMPLES]
         assert batch[key].tolist() == expected
