@@ -35,8 +35,8 @@ def folder(here: Path) -> Path:
     return shutil.copytree(CARDS / "mini-random-13L", here / "short", ignore=shutil.ignore_patterns("*.md", "*.png"))
 
 
-def test_it_writes_the_card_and_says_where(run_here: Run, folder: Path) -> None:
-    done = run_here("card", "short")
+def test_it_writes_the_card_and_says_where(run_in_process: Run, folder: Path) -> None:
+    done = run_in_process("card", "short")
     assert (done.returncode, done.stdout) == (0, "wrote   short/README.md\n")
     assert "# short\n" in (folder / "README.md").read_text()
     assert sorted(path.name for path in folder.glob("layerprune/*.png")) == ["layer-map-dark.png", "layer-map.png"]
@@ -53,46 +53,46 @@ def test_the_commands_that_a_card_names_are_ones_that_we_have(name: str) -> None
         found.make_context(command, arguments)
 
 
-def test_json_holds_the_metadata(run_here: Run, folder: Path) -> None:
-    done = run_here("card", "short", "--json", "--license", "mit", "-o", "card.md")
+def test_json_holds_the_metadata(run_in_process: Run, folder: Path) -> None:
+    done = run_in_process("card", "short", "--json", "--license", "mit", "-o", "card.md")
     found = json.loads(done.stdout)
     assert found["card"] == "card.md" and found["metadata"]["license"] == "mit" and found["metadata"]["library_name"] == "transformers"
     assert not (folder / "README.md").exists()
 
 
-def test_the_pruned_model_stands_beside_the_healed_one(run_here: Run, here: Path) -> None:
+def test_the_pruned_model_stands_beside_the_healed_one(run_in_process: Run, here: Path) -> None:
     healed = shutil.copytree(
         CARDS / "mini-mixed-13L-interlace", here / "healed", ignore=shutil.ignore_patterns("*.md", "*.png", "pruned-*")
     )
-    assert run_here("card", "healed").returncode == 0 and "| source | healed | control |" in (healed / "README.md").read_text()
-    assert run_here("card", "healed", "--pruned", CARDS / "mini-mixed-13L").returncode == 0
+    assert run_in_process("card", "healed").returncode == 0 and "| source | healed | control |" in (healed / "README.md").read_text()
+    assert run_in_process("card", "healed", "--pruned", CARDS / "mini-mixed-13L").returncode == 0
     assert "| source | pruned | healed | control |" in (healed / "README.md").read_text()
     assert (healed / "layerprune" / "pruned-eval.json").is_file()
-    refused = run_here("card", "healed", "--pruned", CARDS / "mini-cka-13L")
+    refused = run_in_process("card", "healed", "--pruned", CARDS / "mini-cka-13L")
     assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "Leave --pruned out" in refused.stderr
 
 
-def test_an_unknown_licence_is_pointed_out(run_here: Run, folder: Path) -> None:
+def test_an_unknown_licence_is_pointed_out(run_in_process: Run, folder: Path) -> None:
     (folder / "layerprune" / "source.json").unlink()
-    done = run_here("card", "short")
+    done = run_in_process("card", "short")
     assert done.returncode == 0 and "--license" in done.stderr
 
 
-def test_a_folder_that_is_not_ours_is_refused_in_one_line(run_here: Run, here: Path) -> None:
+def test_a_folder_that_is_not_ours_is_refused_in_one_line(run_in_process: Run, here: Path) -> None:
     (here / "other").mkdir()
-    done = run_here("card", "other")
+    done = run_in_process("card", "other")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "did not make this folder" in done.stderr
     assert not list((here / "other").iterdir())
 
 
-def test_a_control_that_is_none_is_refused(run_here: Run, folder: Path) -> None:
-    done = run_here("card", "short", "--control", "short")
+def test_a_control_that_is_none_is_refused(run_in_process: Run, folder: Path) -> None:
+    done = run_in_process("card", "short", "--control", "short")
     assert done.returncode == 1 and "Leave --control out" in done.stderr and not (folder / "README.md").exists()
 
 
-def test_missing_figures_are_pointed_out(run_here: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_figures_are_pointed_out(run_in_process: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    done = run_here("card", "short")
+    done = run_in_process("card", "short")
     assert done.returncode == 0 and done.stderr.startswith("note: the card has no figures (layer-map.png): matplotlib draws them")
     assert "pip install matplotlib" in done.stderr and not list(folder.glob("layerprune/*.png"))
 
