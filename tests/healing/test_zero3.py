@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,8 @@ def test_the_curve_is_that_of_one_process(sharded: Path, pruned_mini: Path, plac
     assert one.curve["tokens"] == two.curve["tokens"]
     for alone, shared in zip(one.curve["loss"][:20], two.curve["loss"][:20], strict=True):
         assert shared == pytest.approx(alone, rel=0.01)
-    assert max(one.curve["loss"]) > 5 * min(one.curve["loss"])  # no two batches are alike, so another order would show
+    different = sum(after != pytest.approx(before, rel=0.05) for before, after in pairwise(one.curve["loss"][:20]))
+    assert different >= 12  # batches are not alike, so another order would show
 
 
 def test_a_rank_that_dies(pruned_mini: Path, tmp_path: Path) -> None:

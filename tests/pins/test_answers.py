@@ -65,14 +65,15 @@ def of_evaluate(said: dict[str, Any]) -> dict[str, Any]:
     """Who was asked, what, and how many samples; not with what success."""
 
     def samples(row: dict[str, Any]) -> list[int]:
-        return [row["bad"], row["model"]["samples"], row["against"]["samples"]]
+        return [row["unusable"], row["model"]["samples"], row["against"]["samples"]]
 
     scores = {
         task: {"whole": samples(rows["whole"]), "subtasks": {name: samples(row) for name, row in rows["subtasks"].items()}}
         for task, rows in said["scores"].items()
     }
-    tasks = [{key: task[key] for key in ("name", "spec", "samples", "records", "bad", "seed", "revision")} for task in said["tasks"]]
-    models = {key: said[key] for key in ("model", "against")}
+    keys = ("name", "spec", "samples", "records", "seed", "revision")
+    tasks = [{**{key: task[key] for key in keys}, "bad": task["unusable"]} for task in said["tasks"]]
+    models = {key: said[key]["source"] for key in ("model", "against")}
     return {"output": said["output"], "reused": said["reused"], "skipped": said["skipped"], "scores": scores, "tasks": tasks, **models}
 
 
