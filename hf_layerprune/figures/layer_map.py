@@ -46,12 +46,17 @@ def draw_map(plan: PruningPlan, statistics: LayerStatistics | None, theme: Theme
 
 
 def _draw_change(ax: Any, statistics: LayerStatistics, theme: Theme) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for domain, label, colour, sign in (("math", "math images", theme.math, "o"), ("nonmath", "general images", theme.general, "s")):
         if domain in statistics.domains:
             change = np.maximum(1 - statistics.cosine(domain), 1e-12)
             error = statistics.cosine_error(domain)
             ax.errorbar(range(len(change)), change, error, color=colour, marker=sign, ms=4, lw=1.4, label=label)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("change: 1 - cosine")
 
 

@@ -44,7 +44,7 @@ def new_figure(theme: Theme, height: float) -> Any:
 def dress(ax: Any, theme: Theme) -> None:
     """Colours, grid and frame of an axis."""
     ax.set_facecolor(theme.page)
-    ax.tick_params(colors=theme.ink, labelsize=8)
+    ax.tick_params(which="both", colors=theme.ink, labelsize=8)
     ax.grid(axis="y", color=theme.faint, lw=0.6, alpha=0.7)
     ax.set_axisbelow(True)
     ax.xaxis.label.set_color(theme.ink)
