@@ -269,7 +269,7 @@ def accuracy(model: Qwen3VLForConditionalGeneration, batcher: Batcher, tokenizer
 
 
 def phase_at(step: int) -> Phase:
-    return next(phase for phase in PHASES if step < phase.until)
+    return next((phase for phase in PHASES if step < phase.until), PHASES[-1])
 
 
 def weights_at(step: int) -> list[float]:

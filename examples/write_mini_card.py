@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.prompts import domain_of, prompts
-from hf_layerprune.artifacts.significance import wilson_interval
+from hf_layerprune.artifacts.scores import Tally
 from hf_layerprune.mini.generator import SHARES
 
 CARD = Path(__file__).parent.parent / "cards" / "mini"
@@ -90,10 +90,9 @@ python examples/train_mini.py --output build/mini
 
 def _share(score: float, count: int) -> str:
     """A share in % with its standard error, or, where that says nothing, the end of its 95 % Wilson interval."""
-    if 0 < score < 1:
-        return f"{100 * score:.1f} ± {100 * (score * (1 - score) / count) ** 0.5:.1f}"
-    low, high = wilson_interval(round(score * count), count)
-    return f"100.0 ≥ {100 * low:.1f}" if score else f"0.0 ≤ {100 * high:.1f}"
+    tally = Tally(count, round(score * count), 0)
+    sign, value = tally.spread
+    return f"{tally.accuracy:.1f} {sign} {value:.1f}"
 
 
 def main() -> None:

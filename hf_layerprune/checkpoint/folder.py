@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.folder import safe_name as safe_name
 from hf_layerprune.artifacts.jsonfile import parse_json
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, RECORDS
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, RECORDS, safe_name
 from hf_layerprune.artifacts.jsonfile import dump_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import dump_config, shorten_config
 from hf_layerprune.checkpoint.copying import Progress, copy_file, write_file, write_shard
-from hf_layerprune.checkpoint.folder import safe_name
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import NewShard, kept_names, plan_shards
 from hf_layerprune.checkpoint.provenance import earlier_records, source_record

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hf_layerprune.artifacts.folder import safe_name
 from hf_layerprune.checkpoint.fingerprint import Bytes, Ranges
-from hf_layerprune.checkpoint.folder import read_object, refuse_twins, regular_file, safe_name
+from hf_layerprune.checkpoint.folder import read_object, refuse_twins, regular_file
 from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, read_header
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError, shown

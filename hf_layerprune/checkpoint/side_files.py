@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, README, RECORDS
-from hf_layerprune.checkpoint.folder import regular_file, safe_name
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, README, RECORDS, safe_name
+from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 

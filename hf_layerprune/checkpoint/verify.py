@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, RECORDS
-from hf_layerprune.artifacts.manifest import FileRecord, Manifest
+from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.copying import HUGE_BYTES, PAGE_BYTES, hash_file, read_blocks, same_blocks
@@ -21,6 +21,7 @@ from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
 from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
 from hf_layerprune.checkpoint.side_files import check_ours, list_side_files, sort_files
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
+from hf_layerprune.hub.prove import described
 
 READERS = 2  # tensors that are compared at once: a disk answers several questions sooner than one after the other
 COMPARED_BYTES = HUGE_BYTES - 2 * PAGE_BYTES  # read at once of each of the two, into one huge page: this and READERS bound the memory
@@ -137,11 +138,6 @@ def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
                 continue
             if actual != record:
                 yield f"{shown(name)} is {described(actual)}, expected {described(record)}"
-
-
-def described(record: FileRecord) -> str:
-    """A size and the beginning of a sha256, as differences show them."""
-    return f"{record.bytes:,} bytes with sha256 {record.sha256[:12]}"
 
 
 def tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:

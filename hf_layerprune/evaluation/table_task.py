@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
-from hf_layerprune.data.image_files import decode_value
+from hf_layerprune.data.image_files import content_digest, decode_value
 from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.data.tables import Record, RecordTable
 from hf_layerprune.errors import DataError, shown
@@ -70,7 +70,7 @@ class TableTask:
         for sample in self.samples:
             record = self.table.record(sample.index)
             if (path := _path(record)) is not None:
-                whole.update(f"{sample.index} {_file_digest(path)}\0".encode())
+                whole.update(f"{sample.index} {content_digest(path)}\0".encode())
         return whole.hexdigest()
 
     def record(self) -> TaskRecord:
@@ -139,7 +139,7 @@ def _texts(record: Record, name: str) -> tuple[str, ...]:
 
 
 def _path(record: Record) -> Path | None:
-    """Where an image lies that the record names by its path; that it may be read is checked by `picture`."""
+    """Where an image lies that the record names by its path; that it may be read is checked by `decode_value`."""
     value = record.fields["image"]
     if isinstance(value, Mapping):
         value = None if value.get("bytes") else value.get("path")
@@ -147,13 +147,3 @@ def _path(record: Record) -> Path | None:
         return None
     path = Path(os.path.realpath(record.folder / value))
     return path if path.is_relative_to(os.path.realpath(record.folder)) else None
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        if not path.is_file():
-            return "missing"
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"

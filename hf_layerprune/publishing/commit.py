@@ -13,6 +13,7 @@ from hf_layerprune.checkpoint.side_files import is_of_the_model
 from hf_layerprune.errors import PublishError, shown
 from hf_layerprune.hub.errors import push_errors, transport_error
 from hf_layerprune.hub.listing import RemoteRepo
+from hf_layerprune.hub.prove import described
 from hf_layerprune.publishing.contents import Item
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.preflight import Request
@@ -117,8 +118,7 @@ def _difference(repo: RemoteRepo, items: Sequence[Item], gone: Sequence[str]) ->
         if file is None:
             return f"{shown(item.name)} is missing"
         if not item.is_at(file):
-            sent = f"{item.record.bytes:,} bytes with sha256 {item.record.sha256[:12]}"
-            return f"{shown(item.name)} is listed with {file.size:,} bytes and {file.sum}, expected {sent}"
+            return f"{shown(item.name)} is listed with {file.size:,} bytes and {file.sum}, expected {described(item.record)}"
     return next((f"{shown(name)} is still there" for name in gone if name in repo.files), None)
 
 
