@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from hub.loopback import LoopbackHub, only_hub, serve
-from hub.state import Account
+
+from tests.hub.loopback import LoopbackHub, only_hub, serve
+from tests.hub.state import Account
 
 # The files that take longest begin first, so that no core waits for another at the end.
 LONGEST = ("test_notebook", "test_killed", "test_card", "test_evaluate", "test_heal", "test_push_journey", "test_true_shape", "test_zero3")
@@ -41,7 +42,7 @@ def own_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
 @pytest.fixture(scope="module")
 def account_hub(own_hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
     """The same, where two people have accounts; no token is at hand, and nothing waits or draws figures."""
-    from hub.pushing import OTHER, TOKEN
+    from tests.hub.pushing import OTHER, TOKEN
 
     with pytest.MonkeyPatch.context() as patch:
         own_hub.accounts = {TOKEN: Account("me", orgs=("team",)), OTHER: Account("you")}

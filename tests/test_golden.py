@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoint import make_checkpoint
-from tiny_inputs import one_batch, one_sample
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from hf_layerprune import LayerPruner
+from tests.tiny_checkpoint import make_checkpoint
+from tests.tiny_inputs import one_batch, one_sample
 
 LAYERS, TAPS = 8, 3
 OTHERS = [(3,), (6,), (3, 4), (4, 6), (3, 4, 5, 6)]

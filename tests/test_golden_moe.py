@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from test_golden import bypassed, cut, load, logits
-from tiny_moe import moe_checkpoint
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from hf_layerprune import LayerPruner
+from tests.test_golden import bypassed, cut, load, logits
+from tests.tiny_moe import moe_checkpoint
 
 LAYERS, TAPS, DENSE = 8, 3, [2, 5]
 OTHERS = [(3,), (5,), (3, 4), (4, 6), (5, 6), (3, 4, 5, 6)]

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoint import make_checkpoint
-from tiny_inputs import one_sample
 
 from hf_layerprune import LayerPruner
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.models.processor import load_processor
+from tests.tiny_checkpoint import make_checkpoint
+from tests.tiny_inputs import one_sample
 
 LOADER = Path(__file__).with_name("plain_loader.py")
 CLEAN: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from independent import snapshot
-from tiny_checkpoint import make_checkpoint
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
 from hf_layerprune import LayerPruneError, LayerPruner, LayerStatistics, PruningPlan
 from hf_layerprune.errors import ArtifactError, DataError, SourceError, StrategyError, UsageError
 from hf_layerprune.mini import model_path
+from tests.checkpoint.independent import snapshot
+from tests.tiny_checkpoint import make_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny_shapes import tensor_shapes
 
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
+from tests.tiny_shapes import tensor_shapes
 
 # What a real Qwen3-VL config.json looks like: key names as released checkpoints have them, none of them in alphabetical order.
 CONFIG: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tiny_checkpoint import make_checkpoint, make_config
+from tests.tiny_checkpoint import make_checkpoint, make_config
 
 # No two of hidden size 32, 2 x 12, 12 and 5 are equal: a transposed tensor of a square shape would load, and be wrong, in silence.
 MOE: dict[str, Any] = {

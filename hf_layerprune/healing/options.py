@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hf_layerprune.artifacts.folder import HEALING, MANIFEST, PLAN, RECORDS
 from hf_layerprune.artifacts.healing_record import HEALING_FORMAT, HealingRecord
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.artifacts.option import option
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -29,30 +30,25 @@ from hf_layerprune.models.remote_code import refuse_remote_code
 MINI_DATA = "mini,count=4096"
 
 
-def _option(default: Any, help: str, unit: str = "") -> Any:
-    metadata = {"help": help, "unit": unit}
-    return field(default_factory=dict, metadata=metadata) if default == {} else field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class HealOptions:
     """How to fine-tune a checkpoint; each field carries its help and unit."""
 
-    recipe: str = _option("domain-aware", "`hf-layerprune recipes` lists them.")
-    settings: Mapping[str, object] = _option({}, "Settings of the recipe by name.", "NAME=VALUE")
-    tune_last: str | None = _option(None, "For a dense SOURCE: train the last N layers in full, a count or a share such as 25%.", "N")
-    keep_adapter: bool = _option(False, "Write the LoRA adapter alone instead of merging it.")
-    seed: int = _option(0, "Seed of the order of samples, the adapters and dropout.")
-    save_steps: int = _option(50, "Steps between two saves; a killed run goes on from one.", "steps")
-    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = _option("none", "Where to send the curve as well.")
-    device: Literal["auto", "cuda", "mps", "cpu"] = _option("auto", "Where to train.")
-    data: str | Sequence[str] = _option((), "Sources; by default mini's generator for mini and models pruned from it.", "SPEC")
-    max_bad: str = _option("1%", "Share of a source's records that may be unusable.", "SHARE")
-    interlace_filter: bool = _option(False, "INTERLACE's choice: 1 % of each subset, at most 3 images and 5 turns.")
-    render_math: bool = _option(False, "Take problems and solutions (NuminaMath-CoT) as images and answers; ours.")
-    exclude: Sequence[str] = _option((), "With render_math: leave out the problems of these sources.", "SPEC")
-    local_files_only: bool = _option(False, "Take datasets of the Hub from the cache alone.")
-    overwrite: bool = _option(False, "Replace an output that hf-layerprune made.")
+    recipe: str = option("domain-aware", "`hf-layerprune recipes` lists them.")
+    settings: Mapping[str, object] = option({}, "Settings of the recipe by name.", "NAME=VALUE")
+    tune_last: str | None = option(None, "For a dense SOURCE: train the last N layers in full, a count or a share such as 25%.", "N")
+    keep_adapter: bool = option(False, "Write the LoRA adapter alone instead of merging it.")
+    seed: int = option(0, "Seed of the order of samples, the adapters and dropout.")
+    save_steps: int = option(50, "Steps between two saves; a killed run goes on from one.", "steps")
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = option("none", "Where to send the curve as well.")
+    device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "Where to train.")
+    data: str | Sequence[str] = option((), "Sources; by default mini's generator for mini and models pruned from it.", "SPEC")
+    max_bad: str = option("1%", "Share of a source's records that may be unusable.", "SHARE")
+    interlace_filter: bool = option(False, "INTERLACE's choice: 1 % of each subset, at most 3 images and 5 turns.")
+    render_math: bool = option(False, "Take problems and solutions (NuminaMath-CoT) as images and answers; ours.")
+    exclude: Sequence[str] = option((), "With render_math: leave out the problems of these sources.", "SPEC")
+    local_files_only: bool = option(False, "Take datasets of the Hub from the cache alone.")
+    overwrite: bool = option(False, "Replace an output that hf-layerprune made.")
 
 
 @dataclass(frozen=True)

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hf_layerprune.artifacts.option import option
 from hf_layerprune.data.limits import Tolerance
 from hf_layerprune.errors import UsageError
-
-
-def _shown(help: str, unit: str = "", default: str = "") -> dict[str, str]:
-    """What the command line shows of a field. unit: of its values, or all of them with | between; default: in words, where its value
-    does not say it."""
-    return {"help": help, "unit": unit, "default": default}
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
     """The options of a probe; UsageError for a value that cannot be honoured."""
 
-    math_images: Path | None = field(default=None, metadata=_shown("Folder or JSONL of math images.", "PLACE", "synthetic ones"))
-    general_images: Path | None = field(default=None, metadata=_shown("Folder or JSONL of other images.", "PLACE", "synthetic ones"))
-    samples: int | None = field(
-        default=None, metadata=_shown("Images a domain.", "N", "32 synthetic; all of your own, at most 1,000 as in the paper")
-    )
-    allow_fewer: bool = field(default=False, metadata=_shown("Continue with fewer images than --samples."))
-    max_bad: str = field(default="1%", metadata=_shown("Share of a domain's images that may be unusable.", "SHARE"))
-    no_cache: bool = field(default=False, metadata=_shown("Neither reuse statistics of an earlier run nor keep these."))
-    device: str = field(default="auto", metadata=_shown("Where to run the model.", "auto|cuda|mps|cpu"))
-    dtype: str = field(default="auto", metadata=_shown("Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's"))
+    math_images: Path | None = option(None, "Folder or JSONL of math images.", "PLACE", "synthetic ones")
+    general_images: Path | None = option(None, "Folder or JSONL of other images.", "PLACE", "synthetic ones")
+    samples: int | None = option(None, "Images a domain.", "N", "32 synthetic; all of your own, at most 1,000 as in the paper")
+    allow_fewer: bool = option(False, "Continue with fewer images than --samples.")
+    max_bad: str = option("1%", "Share of a domain's images that may be unusable.", "SHARE")
+    no_cache: bool = option(False, "Neither reuse statistics of an earlier run nor keep these.")
+    device: str = option("auto", "Where to run the model.", "auto|cuda|mps|cpu")
+    dtype: str = option("auto", "Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's")
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import make_checkpoint, write_safetensors
 
 from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.index import Checkpoint
+from tests.tiny_checkpoint import make_checkpoint, write_safetensors
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from independent import snapshot
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.errors import CheckpointError, LayerPruneError
+from tests.checkpoint.independent import snapshot
 
 
 def refused(folder: Path, message: str, kind: type[LayerPruneError] = CheckpointError) -> None:

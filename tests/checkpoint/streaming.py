@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.models import content
-from hub.state import Repo
-from tiny_checkpoint import make_plan
 
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.remote_shards import open_to_stream
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import content
+from tests.hub.state import Repo
+from tests.tiny_checkpoint import make_plan
 
 DROP = (2, 3)
 SHARDS = tuple(f"model-{number:05}-of-00004.safetensors" for number in range(1, 5))

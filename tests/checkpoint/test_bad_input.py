@@ -17,15 +17,15 @@ from typing import Any
 import click
 import numpy as np
 import pytest
-from independent import pruned, read_model, snapshot
-from refusing import refused
-from tiny_checkpoint import SIDE_FILES, make_config, make_plan, make_tensors, write_safetensors
 
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError, FamilyError, LayerPruneError, SourceError
+from tests.checkpoint.independent import pruned, read_model, snapshot
+from tests.checkpoint.refusing import refused
+from tests.tiny_checkpoint import SIDE_FILES, make_config, make_plan, make_tensors, write_safetensors
 
 QUANTIZED: dict[str, dict[str, Any]] = {
     "bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},

@@ -14,7 +14,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from poor_file_system import grants_direct, refuse_if_direct, refusing
 
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.copying import HashedFile, copy_file, joined, read_blocks
@@ -22,6 +21,7 @@ from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.page_cache import is_cached
 from hf_layerprune.checkpoint.remedies import to_write
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.poor_file_system import grants_direct, refuse_if_direct, refusing
 
 ONE, OTHER = Path("one"), Path("other")
 RUNS: dict[str, tuple[list[tuple[Path, int, int]], list[tuple[Path, int, int]]]] = {

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import safetensors
-from independent import pruned, read_model
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.header import DTYPE_BITS
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
+from tests.checkpoint.independent import pruned, read_model
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 # Bits of a number, by the specification: safetensors' tensor.rs, https://github.com/huggingface/safetensors.
 BITS = {

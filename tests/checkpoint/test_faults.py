@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from independent import snapshot
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint import copying, exchange
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -25,6 +23,8 @@ from hf_layerprune.checkpoint.remedies import READING, WRITING
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.independent import snapshot
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
 class Fault:

@@ -9,12 +9,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.shards import LocalShards
+from tests.tiny_checkpoint import make_checkpoint
 
 
 def by_definition(folder: Path) -> str:

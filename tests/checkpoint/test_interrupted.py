@@ -12,13 +12,13 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from independent import snapshot
-from tiny_checkpoint import make_checkpoint, make_plan
 
 import hf_layerprune
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
+from tests.checkpoint.independent import snapshot
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 PACKAGE = str(Path(hf_layerprune.__file__).parent)
 Place = tuple[str, int]  # a file and a line of it

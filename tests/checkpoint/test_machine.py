@@ -17,10 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from durability import check_durable
-from independent import snapshot
-from poor_file_system import refuse_if_direct, refusing
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint import copying, staging
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -29,6 +25,10 @@ from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.durability import check_durable
+from tests.checkpoint.independent import snapshot
+from tests.checkpoint.poor_file_system import refuse_if_direct, refusing
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 CONVERSION = """
 import resource, sys, time

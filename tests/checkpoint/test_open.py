@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from independent import read_model
-from refusing import refused
-from tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.errors import CheckpointError, FamilyError, SourceError
+from tests.checkpoint.independent import read_model
+from tests.checkpoint.refusing import refused
+from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config
 
 LAYER = "model.language_model.layers"
 

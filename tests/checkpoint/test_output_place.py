@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from independent import snapshot
-from output_folders import foreign, ours
 
 from hf_layerprune.checkpoint import output_place
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.independent import snapshot
+from tests.checkpoint.output_folders import foreign, ours
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], bool, str]] = {
     "a file": (lambda base: (base / "out").touch() or base / "out", True, "is a file. Choose another name"),

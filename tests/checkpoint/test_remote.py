@@ -14,14 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub.loopback import LoopbackHub
-from hub.models import content
-from hub.state import Repo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_fingerprint import by_definition
-from test_header import HEADERS, LENGTHS, tensor
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -30,6 +24,12 @@ from hf_layerprune.checkpoint.shards import LocalShards, read_shards
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.errors import CheckpointError, SourceError
 from hf_layerprune.hub.listing import RemoteRepo
+from tests.checkpoint.test_fingerprint import by_definition
+from tests.checkpoint.test_header import HEADERS, LENGTHS, tensor
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import content
+from tests.hub.state import Repo
+from tests.tiny_checkpoint import make_checkpoint
 
 WEIGHTS = "model.safetensors"
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub, git_id
-from hub.state import Files
-from tiny_checkpoint import make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, SourceError, UsageError
+from tests.hub.loopback import LoopbackHub, git_id
+from tests.hub.state import Files
+from tests.tiny_checkpoint import make_plan
 
 SHARD = "model-00002-of-00003.safetensors"
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from independent import alignment_faults, pruned, read_file, read_model, snapshot
-from tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors, write_safetensors
 from transformers import AutoModelForImageTextToText
 
 from hf_layerprune.artifacts.manifest import Manifest
@@ -22,6 +20,8 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import WRITER, rewrite
 from hf_layerprune.errors import CheckpointError, FamilyError
+from tests.checkpoint.independent import alignment_faults, pruned, read_file, read_model, snapshot
+from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors, write_safetensors
 
 DROPS = [(2,), (0,), (5,), (1, 3, 4), (0, 1, 5)]
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from independent import snapshot
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, UsageError
+from tests.checkpoint.independent import snapshot
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
 def refused(checkpoint: Checkpoint, plan: PruningPlan, tmp_path: Path, message: str, kind: type[LayerPruneError], **options: Any) -> None:

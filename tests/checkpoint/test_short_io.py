@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from independent import pruned, read_model
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.copying import HashedFile, copy_file, hash_file, read_blocks
@@ -24,6 +22,8 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.independent import pruned, read_model
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 PAGE = 4096
 # How many bytes a call does at most: single ones, sectors, pages, and what is no whole number of any.

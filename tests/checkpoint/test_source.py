@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub, serve
-from hub.models import content
-from hub.state import Files, Repo
-from independent import read_model
-from tiny_checkpoint import make_checkpoint, make_config
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.errors import CheckpointError, SourceError
+from tests.checkpoint.independent import read_model
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.models import content
+from tests.hub.state import Files, Repo
+from tests.tiny_checkpoint import make_checkpoint, make_config
 
 TOKEN = "hf_verysecrettoken1234"
 

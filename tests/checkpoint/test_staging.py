@@ -10,13 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from independent import snapshot
-from output_folders import foreign, ours
 
 from hf_layerprune.checkpoint.lock import Owner
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import hidden_beside, staged_folder
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.independent import snapshot
+from tests.checkpoint.output_folders import foreign, ours
 
 NAMES = ["out", "two words", "-rf", "--overwrite", "🪓", 'a"b', "'", "x" * 255, "ä" * 127, ".hidden", "a.b", "$(ls)", "CON"]
 

@@ -13,12 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.state import Repo
-from independent import pruned, read_model
-from poor_file_system import refusing
-from streaming import DROP, SHARDS, fetched_whole, interrupted, left, publish_anew, records, stream
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote_shards import open_to_stream
@@ -26,6 +20,12 @@ from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.independent import pruned, read_model
+from tests.checkpoint.poor_file_system import refusing
+from tests.checkpoint.streaming import DROP, SHARDS, fetched_whole, interrupted, left, publish_anew, records, stream
+from tests.hub.loopback import LoopbackHub
+from tests.hub.state import Repo
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from hf_layerprune.checkpoint import remote_shards
-from streaming import DROP, make_plan, open_to_stream, ShardStream, rewrite
+from tests.checkpoint.streaming import DROP, make_plan, open_to_stream, ShardStream, rewrite
 remote_shards.FIRST_BYTES, remote_shards.SAMPLE_BYTES = 1024, 0
 checkpoint, repo = open_to_stream(sys.argv[1])
 rewrite(checkpoint, make_plan(checkpoint, DROP), Path(sys.argv[2]), stream=ShardStream(repo, checkpoint.shards))
@@ -103,9 +103,8 @@ rewrite(checkpoint, make_plan(checkpoint, DROP), Path(sys.argv[2]), stream=Shard
 def run_killed(hub: LoopbackHub, repo: Repo, name: str, output: Path, home: Path, victim: str) -> None:
     """Stream in a process of its own that is killed when it asks for the whole of a shard."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    here = Path(__file__).parent
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, (here, here.parent, here.parents[1])))
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     process = subprocess.Popen([sys.executable, "-c", KILLED, name, str(output)], env=environment, stderr=subprocess.DEVNULL)
 
     def kill(path: str, ranges: str) -> None:

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub, git_id
-from hub.state import Repo
-from independent import pruned, read_model, snapshot
-from streaming import DROP, SHARDS, content, left, publish_anew, stream
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.remote_shards import open_to_stream
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError, LayerPruneError, SourceError, UsageError
+from tests.checkpoint.independent import pruned, read_model, snapshot
+from tests.checkpoint.streaming import DROP, SHARDS, content, left, publish_anew, stream
+from tests.hub.loopback import LoopbackHub, git_id
+from tests.hub.state import Repo
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_shards_in_a_folder_of_a_subfolder(own_hub: LoopbackHub, tmp_path: Path,
 def test_weights_outside_lfs_are_proved_by_their_git_id(
     publish: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hub.loopback.is_lfs", lambda path: False)
+    monkeypatch.setattr("tests.hub.loopback.is_lfs", lambda path: False)
     name, repo = publish()
     checkpoint, remote = open_to_stream(name)
     good = repo.commits[repo.refs["main"]][SHARDS[0]]

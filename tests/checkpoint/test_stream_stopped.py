@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from durability import check_durable
-from hub.loopback import LoopbackHub
-from independent import pruned, read_model
-from killing import die_at, in_a_fork
-from streaming import DROP, fetched_whole, left, publish_anew
-from test_faults import Fault
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.remote_shards import open_to_stream
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.durability import check_durable
+from tests.checkpoint.independent import pruned, read_model
+from tests.checkpoint.killing import die_at, in_a_fork
+from tests.checkpoint.streaming import DROP, fetched_whole, left, publish_anew
+from tests.checkpoint.test_faults import Fault
+from tests.hub.loopback import LoopbackHub
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 KEEP = [0, 1, 4, 5]
 

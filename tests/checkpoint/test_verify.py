@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint import verify as verifying
 from hf_layerprune.checkpoint.copying import hash_file
@@ -25,6 +24,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, CheckpointError
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
 @pytest.fixture

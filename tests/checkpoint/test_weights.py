@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from independent import read_file
-from refusing import refused
-from tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors, write_weights
 
 from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.shards import LocalShards, read_shards
+from tests.checkpoint.independent import read_file
+from tests.checkpoint.refusing import refused
+from tests.tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors, write_weights
 
 LAYER = "model.language_model.layers"
 INDEX = "model.safetensors.index.json"

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub.loopback import LoopbackHub, only_hub, serve
-from hub.models import PRUNED, SOURCE, content, put
-from hub.state import Files
 
 import hf_layerprune
 from hf_layerprune import LayerPruner
 from hf_layerprune.cli.main import main
 from hf_layerprune.mini import model_path
+from tests.hub.loopback import LoopbackHub, only_hub, serve
+from tests.hub.models import PRUNED, SOURCE, content, put
+from tests.hub.state import Files
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]

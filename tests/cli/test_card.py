@@ -15,15 +15,15 @@ from typing import Any
 
 import click
 import pytest
-from card_commands import commands
-from hub.loopback import LoopbackHub, serve
-from hub.models import content
-from hub.state import Repo
 
 import hf_layerprune
 from hf_layerprune.cli.main import cli
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
+from tests.card_commands import commands
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.models import content
+from tests.hub.state import Repo
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 CARDS = Path(__file__).parents[2] / "cards"

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from card_commands import command, commands
 
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.manifest import Manifest
@@ -20,6 +19,7 @@ from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import PublishError
 from hf_layerprune.mini import model_path
 from hf_layerprune.publishing.card import card_facts, render_card
+from tests.card_commands import command, commands
 
 Run = Callable[..., SimpleNamespace]
 QUICK = "--data mini,count=8 --set batch_size=4"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from independent import pruned as pruned_tensors
-from independent import read_model, snapshot
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.mini import model_path
+from tests.checkpoint.independent import pruned as pruned_tensors
+from tests.checkpoint.independent import read_model, snapshot
+from tests.tiny_checkpoint import make_checkpoint
 
 Run = Any
 SOURCE_LINE = "mini · qwen3_vl · 16 decoder layers x 128 · 3.83 M parameters"

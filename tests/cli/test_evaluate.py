@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.cli.asking import at_revision
 from hf_layerprune.evaluation.run import evaluate_model
 from hf_layerprune.mini import model_path
+from tests.tiny_checkpoint import make_checkpoint
 
 Run = Any
 SAMPLES = 30  # a domain

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hub.loopback import LoopbackHub
-from hub.models import SOURCE, WEIGHTS
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import SOURCE, WEIGHTS
 
 Run = Any
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub.loopback import LoopbackHub, serve
-from hub.state import Repo
 
 from hf_layerprune.mini import model_path
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.state import Repo
 
 Done = subprocess.CompletedProcess[str]
 LINE = ("convert", "Qwen/Qwen3-VL-4B", "--method", "mixed", "--budget", "0.25", "--samples", "1")

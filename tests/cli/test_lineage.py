@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from independent import pruned as pruned_tensors
-from independent import read_model
-
 from hf_layerprune import LayerStatistics, PruningPlan
 from hf_layerprune.mini import model_path
+from tests.checkpoint.independent import pruned as pruned_tensors
+from tests.checkpoint.independent import read_model
 
 Run = Any
 

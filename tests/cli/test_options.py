@@ -9,8 +9,9 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from independent import snapshot
-from tiny_checkpoint import make_checkpoint
+
+from tests.checkpoint.independent import snapshot
+from tests.tiny_checkpoint import make_checkpoint
 
 Run = Any
 

@@ -10,10 +10,10 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from independent import snapshot
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune import LayerStatistics, PruningPlan
+from tests.checkpoint.independent import snapshot
+from tests.tiny_checkpoint import make_checkpoint
 
 Run = Any
 

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.models import CARDS, PRUNED, SOURCE, WEIGHTS, content, put, with_weights, write
-from hub.state import Fault, Files
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.index import Checkpoint
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import CARDS, PRUNED, SOURCE, WEIGHTS, content, put, with_weights, write
+from tests.hub.state import Fault, Files
 
 Run = Any
 

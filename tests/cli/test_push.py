@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.models import content
-from hub.pushing import OTHER, REPO, TOKEN, emptied, pruned_folder, same_model
-from hub.state import Fault
-from publishing.test_push_faults import FAULTS
+
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import content
+from tests.hub.pushing import OTHER, REPO, TOKEN, emptied, pruned_folder, same_model
+from tests.hub.state import Fault
+from tests.publishing.test_push_faults import FAULTS
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from independent import snapshot
-from test_bad_input import CONFIGS as DEPTHS_AND_LISTS
-from test_header import HEADERS, LENGTHS, tensor, write
-from test_open import CONFIGS, SIDES
-from test_weights import SECOND, SHARDS
-from tiny_checkpoint import make_checkpoint, make_config
+
+from tests.checkpoint.independent import snapshot
+from tests.checkpoint.test_bad_input import CONFIGS as DEPTHS_AND_LISTS
+from tests.checkpoint.test_header import HEADERS, LENGTHS, tensor, write
+from tests.checkpoint.test_open import CONFIGS, SIDES
+from tests.checkpoint.test_weights import SECOND, SHARDS
+from tests.tiny_checkpoint import make_checkpoint, make_config
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 WEIGHTS = "model.safetensors"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.models import SOURCE, WEIGHTS, content, put
-from independent import pruned as pruned_tensors
-from independent import read_model
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune.mini import model_path
+from tests.checkpoint.independent import pruned as pruned_tensors
+from tests.checkpoint.independent import read_model
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import SOURCE, WEIGHTS, content, put
+from tests.tiny_checkpoint import make_checkpoint
 
 Run = Any
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measured import MEASURED
-from tiny_checkpoint import make_config
-from tiny_shapes import tensor_shapes
+
+from tests.measured import MEASURED
+from tests.tiny_checkpoint import make_config
+from tests.tiny_shapes import tensor_shapes
 
 LAYERS, HIDDEN, INTERMEDIATE, VOCABULARY = 28, 2048, 6144, 151_936
 ONE_LAYER = 2 * (2 * 2048 * 2048 + 2 * 1024 * 2048 + 3 * HIDDEN * INTERMEDIATE + 2 * HIDDEN + 2 * 128)  # bytes, by hand

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub, serve
-from hub.state import Repo
 from PIL import Image
 
 from hf_layerprune.data.hub_dataset import _even, _quotas
 from hf_layerprune.data.spec import DataSpec
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.state import Repo
 
 pytest.importorskip("datasets")
 

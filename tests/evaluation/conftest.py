@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401  # a fixture
 from PIL import Image
 
 from hf_layerprune import LayerPruner
@@ -16,6 +15,7 @@ from hf_layerprune.evaluation.generation import LoadedModel, ready
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
+from tests.one_thread import one_thread  # noqa: F401  # a fixture
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_checkpoint import make_checkpoint
 
 from hf_layerprune import LayerPruner
 from hf_layerprune.artifacts.eval_report import EvalReport
@@ -25,6 +24,7 @@ from hf_layerprune.evaluation import generation
 from hf_layerprune.evaluation.outputs import default_output
 from hf_layerprune.evaluation.run import evaluate_model
 from hf_layerprune.mini import model_path
+from tests.tiny_checkpoint import make_checkpoint
 
 Write = Any
 GOOD = {

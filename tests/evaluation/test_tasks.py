@@ -52,7 +52,7 @@ def test_the_default_is_500_a_domain(mini_checkpoint: Checkpoint) -> None:
 
 def test_who_comes_from_mini(mini_checkpoint: Checkpoint, short: Path, tmp_path: Path) -> None:
     assert comes_from_mini(mini_checkpoint.path) and comes_from_mini(short)
-    from tiny_checkpoint import make_checkpoint
+    from tests.tiny_checkpoint import make_checkpoint
 
     stranger = Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny")
     assert not comes_from_mini(stranger.path)

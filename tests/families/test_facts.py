@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiny_checkpoint import make_config
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import FamilyError
 from hf_layerprune.families import family_for
 from hf_layerprune.families.facts import model_facts
+from tests.tiny_checkpoint import make_config
 
 SOURCE = SourceRef("tiny", None, "0" * 64)
 

@@ -7,10 +7,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_checkpoint import make_config
-from tiny_inputs import one_sample
-from tiny_moe import config_30b_a3b, config_235b_a22b, moe_config
-from tiny_shapes import tensor_shapes
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_layerprune.errors import FamilyError, ModelError
@@ -18,6 +14,10 @@ from hf_layerprune.families import FAMILIES, image_tokens_of
 from hf_layerprune.families.family import Family
 from hf_layerprune.families.lookup import find
 from hf_layerprune.models.loading import parameter_shapes
+from tests.tiny_checkpoint import make_config
+from tests.tiny_inputs import one_sample
+from tests.tiny_moe import config_30b_a3b, config_235b_a22b, moe_config
+from tests.tiny_shapes import tensor_shapes
 
 SMALL_VISION = {
     "vision_config__depth": 24,

@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_golden import bypassed, load, logits
-from tiny_inputs import one_batch
 from torch import nn
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -26,6 +24,8 @@ from hf_layerprune.errors import CheckpointError, FamilyError, ModelError
 from hf_layerprune.families import family_for
 from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.models.loading import load_model
+from tests.test_golden import bypassed, load, logits
+from tests.tiny_inputs import one_batch
 
 FAMILY = """
 from hf_layerprune.families.family import Family, ImageTokens, Layout

@@ -14,10 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measured import MEASURED
-from tiny_checkpoint import make_plan, make_tensors, write_weights
-from tiny_moe import config_235b_a22b, moe_checkpoint, moe_config
-from tiny_shapes import tensor_shapes
 
 import hf_layerprune
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
@@ -27,6 +23,10 @@ from hf_layerprune.checkpoint.layout import plan_shards
 from hf_layerprune.errors import CheckpointError, FamilyError, ModelError
 from hf_layerprune.families.facts import model_facts
 from hf_layerprune.models.loading import check_loads
+from tests.measured import MEASURED
+from tests.tiny_checkpoint import make_plan, make_tensors, write_weights
+from tests.tiny_moe import config_235b_a22b, moe_checkpoint, moe_config
+from tests.tiny_shapes import tensor_shapes
 
 SOURCE = SourceRef("tiny", None, "0" * 64)
 

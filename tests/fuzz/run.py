@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "checkpoint")]
+sys.path.insert(0, str(HERE.parents[1]))
 CORPUS = HERE / "corpus.tar.xz"
 OF_EACH_KIND = 3
 NUMBERS = (0, 1, -1, 2, 3, 4, 5, 2**31, 2**63, 2**64, 10**4200, 1.0, 1e999)
@@ -52,7 +52,8 @@ def mutated(value: Any, rng: random.Random) -> Any:
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     """One JSON part of an input changed as JSON, or the bytes by libFuzzer's own means."""
     import atheris
-    from fuzz.targets import SEPARATOR
+
+    from tests.fuzz.targets import SEPARATOR
 
     rng = random.Random(seed)
     parts = data.split(SEPARATOR)
@@ -73,7 +74,7 @@ def fuzz(name: str, corpus: Path, options: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["hf_layerprune"]):
-        from fuzz.targets import TARGETS, seeds
+        from tests.fuzz.targets import TARGETS, seeds
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
     if not corpus.exists():
@@ -101,7 +102,7 @@ def unpacked(target: str) -> list[tuple[str, bytes]]:
 
 def pack(target: str, folder: Path) -> None:
     """Put the smallest inputs of each kind of outcome into the kept corpus, with what it had; the same inputs give the same bytes."""
-    from fuzz.targets import TARGETS
+    from tests.fuzz.targets import TARGETS
 
     inputs = {data for _, data in unpacked(target)} | {path.read_bytes() for path in folder.iterdir()}
     kinds: dict[str, list[bytes]] = {}
@@ -122,7 +123,7 @@ def pack(target: str, folder: Path) -> None:
 
 
 def replay(target: str, path: Path) -> None:
-    from fuzz.targets import TARGETS
+    from tests.fuzz.targets import TARGETS
 
     with tempfile.TemporaryDirectory() as place:
         print(TARGETS[target](path.read_bytes(), Path(place)))

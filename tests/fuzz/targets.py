@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from tiny_checkpoint import make_checkpoint, make_plan
 
 from hf_layerprune.checkpoint.copying import read_blocks
 from hf_layerprune.checkpoint.header import read_header
@@ -21,6 +20,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 SEPARATOR = b"\n\0\n"
 FILES = ("config.json", "README.md", "model.safetensors.index.json")  # empty: the file is not there; header texts of shards follow

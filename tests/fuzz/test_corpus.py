@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fuzz.run import CORPUS, unpacked
-from fuzz.targets import TARGETS, seeds
+
+from tests.fuzz.run import CORPUS, unpacked
+from tests.fuzz.targets import TARGETS, seeds
 
 
 @pytest.mark.parametrize("name", TARGETS)

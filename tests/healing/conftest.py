@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from one_thread import one_thread  # noqa: F401  # a fixture
 
 from hf_layerprune.pruner import LayerPruner
+from tests.one_thread import one_thread  # noqa: F401  # a fixture
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from healing.processors import mini_processor
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -30,6 +29,7 @@ from hf_layerprune.healing.encoding import Collator
 from hf_layerprune.healing.options import DataRequest
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.processor import load_processor
+from tests.healing.processors import mini_processor
 
 PROCESSOR = load_processor(model_path())
 GOOD = {"question": "q", "answer": "a"}

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from healing.processors import mini_processor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,6 +19,7 @@ from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, TooLong
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.processor import load_processor
+from tests.healing.processors import mini_processor
 
 TOKENIZER = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
 ENCODER = ChatEncoder.of(load_processor(model_path()), 4096)

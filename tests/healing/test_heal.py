@@ -16,9 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from independent import read_model
 from peft import PeftModel
-from tiny_checkpoint import make_checkpoint
 from transformers import AutoModelForImageTextToText
 
 from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
@@ -34,6 +32,8 @@ from hf_layerprune.healing.recipes import RECIPES
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
+from tests.checkpoint.independent import read_model
+from tests.tiny_checkpoint import make_checkpoint
 
 QUICK = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-3, "precision": "fp32"}
 LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from independent import read_model
 from safetensors.torch import save_file
-from tiny_checkpoint import make_checkpoint
-from tiny_moe import moe_checkpoint
 
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -19,6 +16,9 @@ from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError, HealingError
 from hf_layerprune.healing.merging import write_healed
 from hf_layerprune.healing.trained_weights import TrainedWeights
+from tests.checkpoint.independent import read_model
+from tests.tiny_checkpoint import make_checkpoint
+from tests.tiny_moe import moe_checkpoint
 
 LAYER = "model.language_model.layers.{}."
 

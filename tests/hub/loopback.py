@@ -20,8 +20,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from hub.state import Account, Fault, Files, Repo
-from hub.writing import Writing
+
+from tests.hub.state import Account, Fault, Files, Repo
+from tests.hub.writing import Writing
 
 
 class LoopbackHub(ThreadingHTTPServer):

@@ -6,8 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from hub.loopback import LoopbackHub
-from hub.state import Files, Repo
+from tests.hub.loopback import LoopbackHub
+from tests.hub.state import Files, Repo
 
 SOURCE, PRUNED = "Qwen/Tiny-VL", "me/tiny-13L"
 WEIGHTS = "model.safetensors"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hub.loopback import LoopbackHub
-from hub.models import content
-from tiny_checkpoint import make_checkpoint, make_plan
-
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.checkpoint.rewrite import rewrite
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import content
+from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 TOKEN, OTHER = "hf_" + "me" * 17, "hf_" + "yo" * 17
 REPO = "me/tiny-5L"

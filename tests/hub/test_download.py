@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.state import Repo
 
 from hf_layerprune.errors import CheckpointError, SourceError
 from hf_layerprune.hub import download
 from hf_layerprune.hub.download import Cache, fetch_into
 from hf_layerprune.hub.listing import RemoteRepo
+from tests.hub.loopback import LoopbackHub
+from tests.hub.state import Repo
 
 WEIGHTS = "model.safetensors"
 FILES = {WEIGHTS: b"weights" * 1000, "config.json": b"{}", "LICENSE": b"MIT"}

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub, listed
 
 from hf_layerprune.errors import CheckpointError, LayerPruneError, SourceError
 from hf_layerprune.hub.listing import RemoteRepo
+from tests.hub.loopback import LoopbackHub, listed
 
 TOKEN = "hf_verysecrettoken1234"
 WEIGHTS = "model.safetensors"
@@ -84,7 +84,7 @@ def test_a_silent_server_is_given_up(opened: Open, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("changed", [{"size": -1}, {"size": "9"}, {"path": "a/../b"}, {"oid": "../x"}])
 def test_a_listing_that_no_repository_has(opened: Open, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:
     repo = opened()
-    monkeypatch.setattr("hub.loopback.listed", lambda path, content: {**listed(path, content), "lfs": None, **changed})
+    monkeypatch.setattr("tests.hub.loopback.listed", lambda path, content: {**listed(path, content), "lfs": None, **changed})
     with pytest.raises(CheckpointError, match=rf"'{repo.id}/.*': the repository lists it as .*, which is no file"):
         repo.files  # noqa: B018
 

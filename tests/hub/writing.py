@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hub.state import Account, Repo
+from tests.hub.state import Account, Repo
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler as Server
 
-    from hub.loopback import LoopbackHub
+    from tests.hub.loopback import LoopbackHub
 else:
     Server = object
 

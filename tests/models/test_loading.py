@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors
 from transformers.utils import logging as transformers_logging
 
 from hf_layerprune.errors import ModelError
@@ -21,6 +20,7 @@ from hf_layerprune.models.decoder import decoder_layers, without_layers
 from hf_layerprune.models.loading import check_loads, choose_device, choose_dtype, load_model
 from hf_layerprune.models.processor import load_processor
 from hf_layerprune.models.source_model import SourceModel
+from tests.tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors
 
 FAMILY = family_for(make_config(), "test")
 

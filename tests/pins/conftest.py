@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub, only_hub, serve
-from hub.state import Account
 from huggingface_hub import constants
 from huggingface_hub.utils import _cache_assets
-from pins.commands import Done, Pinned, differences, run
-from pins.static_checkpoint import write_dense
+
+from tests.hub.loopback import LoopbackHub, only_hub, serve
+from tests.hub.state import Account
+from tests.pins.commands import Done, Pinned, differences, run
+from tests.pins.static_checkpoint import write_dense
 
 HERE = Path(__file__).parent
 RECORDING = "RECORD_PINS" in os.environ  # as record.py has it

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from pins.commands import Done, Pinned, run, snapshot
+
+from tests.hub.loopback import LoopbackHub
+from tests.pins.commands import Done, Pinned, run, snapshot
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = "--data mini,count=8 --set batch_size=4 --set precision=fp32 --device cpu"

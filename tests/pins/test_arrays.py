@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pins.commands import TOLERANCE, Done
 from safetensors.numpy import load_file
+
+from tests.pins.commands import TOLERANCE, Done
 
 
 def test_the_probe_of_mini(probed: tuple[Path, Done], statistics: Path) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub.loopback import LoopbackHub
-from hub.state import Repo
 from PIL import Image
-from pins.commands import CONVERT, check_refused, run, snapshot
-from pins.static_checkpoint import WEIGHTS
+
+from tests.hub.loopback import LoopbackHub
+from tests.hub.state import Repo
+from tests.pins.commands import CONVERT, check_refused, run, snapshot
+from tests.pins.static_checkpoint import WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROBE = "convert mini --method math --math-images".split()

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pins.commands import CONVERT, check_refused, run, snapshot
-from pins.static_checkpoint import WEIGHTS, dense_config, dense_shapes, make_tensors, write_safetensors
+
+from tests.pins.commands import CONVERT, check_refused, run, snapshot
+from tests.pins.static_checkpoint import WEIGHTS, dense_config, dense_shapes, make_tensors, write_safetensors
 
 Spoil = Callable[[Path], object]
 TEXTS: dict[str, Callable[[dict[str, Any]], object]] = {

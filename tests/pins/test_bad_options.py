@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pins.commands import CONVERT, check_refused, run, snapshot
-from pins.static_checkpoint import dense_config, dense_shapes, make_tensors, write_checkpoint, write_dense
+
+from tests.pins.commands import CONVERT, check_refused, run, snapshot
+from tests.pins.static_checkpoint import dense_config, dense_shapes, make_tensors, write_checkpoint, write_dense
 
 Spoil = Callable[[Path], object]
 USAGE = (  # a space within a value is written as an underscore

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pins.commands import CONVERT, check_refused
-from pins.static_checkpoint import (
+
+from tests.pins.commands import CONVERT, check_refused
+from tests.pins.static_checkpoint import (
     LAYERS,
     WEIGHTS,
     Tensors,

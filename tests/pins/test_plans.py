@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pins.commands import Pinned, run
 from safetensors import safe_open
 from safetensors.numpy import save_file
+
+from tests.pins.commands import Pinned, run
 
 METHODS = (
     *("--method mixed", "--method mixed --set alpha=0.3", "--method math", "--method nonmath"),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pins.commands import Pinned, run, snapshot
-from pins.static_checkpoint import by_layer, dense_shapes, in_shards, moe_shapes, write_dense, write_moe
+
+from tests.pins.commands import Pinned, run, snapshot
+from tests.pins.static_checkpoint import by_layer, dense_shapes, in_shards, moe_shapes, write_dense, write_moe
 
 RECORDS = "layerprune"
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401  # a fixture
-from tiny_checkpoint import make_checkpoint
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
+from tests.one_thread import one_thread  # noqa: F401  # a fixture
+from tests.tiny_checkpoint import make_checkpoint
 
 
 @pytest.fixture(scope="session")

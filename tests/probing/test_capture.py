@@ -8,8 +8,6 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from layer_traces import Expected, expected, trace
-from tiny_inputs import IMAGE, one_batch, one_sample
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -17,6 +15,8 @@ from hf_layerprune.artifacts.prompts import prompts
 from hf_layerprune.mini.generator import draw_image
 from hf_layerprune.models.batches import ImageBatch, encode_questions
 from hf_layerprune.probing.capture import SampleSums, recording
+from tests.layer_traces import Expected, expected, trace
+from tests.tiny_inputs import IMAGE, one_batch, one_sample
 
 SAMPLES = [(4, 4, 3), (4, 8, 11), (2, 2, 6), (6, 4, 1)]  # 8 to 23 tokens; the batch pads all but one
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layer_traces import expected, trace
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -22,6 +21,7 @@ from hf_layerprune.mini.generator import draw_image
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.probing.probe import ProbedModel, probe
 from hf_layerprune.probing.probe_set import ProbeSet, read_statistics, synthetic_probe_set
+from tests.layer_traces import expected, trace
 
 CPU = torch.device("cpu")
 

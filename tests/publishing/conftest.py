@@ -6,11 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.pushing import REPO, TOKEN, emptied, pruned_folder
 
 from hf_layerprune.publishing.card import CardFacts, card_facts
 from hf_layerprune.publishing.push import Pushed, push
+from tests.hub.loopback import LoopbackHub
+from tests.hub.pushing import REPO, TOKEN, emptied, pruned_folder
 
 ROOT = Path(__file__).parents[2]
 

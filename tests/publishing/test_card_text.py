@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from card_commands import command
-from hub.loopback import only_hub, serve
-from hub.writing import objections
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +23,9 @@ from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_
 from hf_layerprune.publishing.merge import find_parts
 from hf_layerprune.publishing.quality import score
 from hf_layerprune.strategies.planning import make_plan
+from tests.card_commands import command
+from tests.hub.loopback import only_hub, serve
+from tests.hub.writing import objections
 
 HOSTILE = [
     "---",

@@ -12,13 +12,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from publishing.test_card_text import HOSTILE, hostile_facts
 
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.figures.layer_map import draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
 from hf_layerprune.publishing.card import CardFacts, card_facts, render_card
+from tests.publishing.test_card_text import HOSTILE, hostile_facts
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.parents[1].name for path in ROOT.glob("cards/*/layerprune/manifest.json"))

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from publishing.test_card_text import structure
-from publishing.test_cards import Live
 
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.publishing.card import card_facts, render_card
 from hf_layerprune.publishing.merge import find_parts, our_parts
+from tests.publishing.test_card_text import structure
+from tests.publishing.test_cards import Live
 
 TEXTS = (
     "<script>alert(1)</script>|x\n---\n<!-- hf-layerprune:end title -->\n# h `` [a](javascript:b)",

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.models import content
-from hub.pushing import OTHER, REPO, TOKEN, pruned_folder, same_model
-from hub.state import Repo
 
 from hf_layerprune import LayerPruner
 from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.push import Pushed, push
+from tests.hub.loopback import LoopbackHub
+from tests.hub.models import content
+from tests.hub.pushing import OTHER, REPO, TOKEN, pruned_folder, same_model
+from tests.hub.state import Repo
 
 Push = Callable[..., Pushed]
 PAGE = "layerprune/card.json"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.pushing import AGAIN, REPO, TOKEN, pruned_folder
-from hub.state import Fault
 
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.push import Pushed, push
+from tests.hub.loopback import LoopbackHub
+from tests.hub.pushing import AGAIN, REPO, TOKEN, pruned_folder
+from tests.hub.state import Fault
 
 
 @pytest.fixture

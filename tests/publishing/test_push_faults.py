@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, whole
-from hub.state import Fault
 
 from hf_layerprune.errors import PublishError
 from hf_layerprune.hub.session import time_limits
 from hf_layerprune.publishing.push import Pushed, push
+from tests.hub.loopback import LoopbackHub
+from tests.hub.pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, whole
+from tests.hub.state import Fault
 
 PUT, YAML, INFO = "PUT /lfs/", "POST /api/validate-yaml", f"GET /api/models/{REPO}$"
 HTML = b"<html>Bad Gateway</html>"

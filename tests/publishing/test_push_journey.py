@@ -11,11 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from card_commands import command
-from hub.loopback import LoopbackHub, serve
-from hub.models import content
-from hub.pushing import TOKEN
-from hub.state import Account, Repo
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -23,6 +18,11 @@ import hf_layerprune
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.mini import model_path
 from hf_layerprune.publishing.quality import score
+from tests.card_commands import command
+from tests.hub.loopback import LoopbackHub, serve
+from tests.hub.models import content
+from tests.hub.pushing import TOKEN
+from tests.hub.state import Account, Repo
 
 SOURCE, SHORT, HEALED = "Qwen/Tiny-VL", "me/tiny-14L", "me/tiny-14L-healed"
 WEIGHTS = "model.safetensors"

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.loopback import LoopbackHub
-from hub.pushing import CARD, OTHER, REPO, TOKEN, pruned_folder
-from hub.state import Account
 
 from hf_layerprune.errors import PublishError, UsageError
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.publishing.hub import Target
 from hf_layerprune.publishing.push import push
+from tests.hub.loopback import LoopbackHub
+from tests.hub.pushing import CARD, OTHER, REPO, TOKEN, pruned_folder
+from tests.hub.state import Account
 
 
 @pytest.fixture

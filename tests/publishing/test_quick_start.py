@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from card_commands import command
 
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
@@ -16,6 +15,7 @@ from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
 from hf_layerprune.models.processor import load_processor
 from hf_layerprune.publishing.card import write_card
+from tests.card_commands import command
 
 CARDS = Path(__file__).parents[2] / "cards"
 

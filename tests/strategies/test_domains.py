@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selecting import select
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import ArtifactError, StrategyError
@@ -16,6 +15,7 @@ from hf_layerprune.strategies import STRATEGIES, needed_domains
 from hf_layerprune.strategies.cosine import CosineStrategy, MixedParameters, normalise
 from hf_layerprune.strategies.planning import make_plan
 from hf_layerprune.strategies.strategy import NoParameters
+from tests.selecting import select
 
 FREE = tuple(range(3, 15))
 

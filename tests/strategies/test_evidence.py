@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selecting import select
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies import STRATEGIES, Evidence, Selection
 from hf_layerprune.strategies.planning import make_plan
 from hf_layerprune.strategies.strategy import NoParameters
+from tests.selecting import select
 
 READERS: dict[str, Callable[[Evidence], object]] = {
     "math.cosine": lambda evidence: evidence.statistics,

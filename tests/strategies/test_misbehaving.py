@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refused_plans import refusal
 
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.errors import StrategyError, UsageError
 from hf_layerprune.strategies import Selection
 from hf_layerprune.strategies.planning import make_plan
 from hf_layerprune.strategies.strategy import NoParameters
+from tests.refused_plans import refusal
 
 
 class Puppet:

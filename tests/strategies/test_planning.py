@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from refused_plans import refusal
 
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
 from hf_layerprune.errors import ArtifactError, StrategyError, UsageError
 from hf_layerprune.strategies import STRATEGIES
 from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed, make_plan
+from tests.refused_plans import refusal
 
 RISING = [layer / 100 for layer in range(16)]
 

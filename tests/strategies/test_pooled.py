@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selecting import select
 
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.pooled import CkaParameters, InterlacePooledParameters, adjacent_cka
+from tests.selecting import select
 
 CKA, POOLED = STRATEGIES["cka"], STRATEGIES["interlace-pooled"]
 

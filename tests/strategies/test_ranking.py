@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from selecting import select
 
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.cosine import MixedParameters, most_redundant, normalise
 from hf_layerprune.strategies.random import RandomParameters
+from tests.selecting import select
 
 MATH = (0.10, 0.80, 0.95, 0.90, 0.85, 0.60, 0.20, 0.30)
 NONMATH = (0.20, 0.50, 0.70, 0.75, 0.97, 0.93, 0.40, 0.10)

@@ -13,12 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from selecting import select
 
 import hf_layerprune
 from hf_layerprune.errors import StrategyError, UsageError
 from hf_layerprune.strategies import STRATEGIES, Strategy, find_strategy, known_strategies, needed_domains, package_of
 from hf_layerprune.strategies.strategy import unknown_needs
+from tests.selecting import select
 
 ROOT = Path(hf_layerprune.__file__).parent.parent
 OURS = ("cka", "interlace", "interlace-pooled", "math", "mixed", "nonmath", "random")
