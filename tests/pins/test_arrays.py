@@ -15,4 +15,5 @@ def test_the_probe_of_mini(probed: tuple[Path, Done], statistics: Path) -> None:
     assert recorded and recorded.keys() <= found.keys()  # keys may be added
     for name, array in recorded.items():
         assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype), name
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=TOLERANCE, err_msg=name)
+        largest = max(1.0, float(np.abs(array).max()))  # CPUs add in different orders, so a sum's error grows with the sum
+        np.testing.assert_allclose(found[name] / largest, array / largest, rtol=0, atol=TOLERANCE, err_msg=name)
