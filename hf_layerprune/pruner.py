@@ -25,7 +25,10 @@ from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
-from hf_layerprune.strategies.planning import check_request, deepstack_warning, domains_needed, make_plan
+from hf_layerprune.strategies.options import BudgetOf, PlanOptions
+from hf_layerprune.strategies.planning import deepstack_warning, make_plan
+from hf_layerprune.strategies.request import Request
+from hf_layerprune.strategies.request import resolve as resolve_request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -162,10 +165,10 @@ class LayerPruner:
 
     def prune(
         self,
-        method: str = "mixed",
+        method: str | None = None,
         budget: float | str | None = None,
         *,
-        budget_of: str = "middle",
+        budget_of: BudgetOf = "middle",
         num_layers: int | None = None,
         layers: str | Sequence[int] | None = None,
         protect: str = "default",
@@ -176,26 +179,32 @@ class LayerPruner:
     ) -> PruningPlan:
         """Decide which layers go; the plan replaces an earlier one. Probes with the defaults, once, if the method needs it.
 
-        budget: the share of the middle layers to remove, 0.25 unless `num_layers` or `layers` says otherwise; the arguments
-        are those of `strategies.planning.make_plan`. Raises UsageError or StrategyError.
+        method: "mixed" unless the layers are named. budget: the share of the middle layers to remove, 0.25 unless `num_layers` or
+        `layers` says otherwise. The arguments are the fields of `strategies.options.PlanOptions`. Raises UsageError or StrategyError.
         """
-        request: dict[str, Any] = {
-            "budget": budget,
-            "budget_of": budget_of,
-            "num_layers": num_layers,
-            "layers": layers,
-            "protect": protect,
-            "strict": strict,
-            "force": force,
-            "parameters": parameters,
-        }
-        check_request(self.facts, method, **request)
-        if statistics is None and layers is None and domains_needed(method):
+        options = PlanOptions(
+            method=method,
+            parameters=parameters,
+            budget=budget,
+            budget_of=budget_of,
+            num_layers=num_layers,
+            layers=layers,
+            protect=protect,
+            strict=strict,
+            force=force,
+        )
+        request = resolve_request(self.facts, options)
+        if statistics is None and request.domains:
             statistics = self.statistics or self.probe()
-        self.plan = make_plan(self.facts, method, statistics=statistics, **request)
-        self.statistics = statistics or self.statistics
-        if warning := deepstack_warning(self.plan, self.facts):
+        plan = self.prune_as(request, statistics)
+        if warning := deepstack_warning(plan, self.facts):
             warnings.warn(warning, stacklevel=2)
+        return plan
+
+    def prune_as(self, request: Request, statistics: LayerStatistics | None = None) -> PruningPlan:
+        """`prune` for a request at hand; statistics: as `probe` gives them, for a method that needs them."""
+        self.plan = make_plan(self.facts, request, statistics)
+        self.statistics = statistics or self.statistics
         return self.plan
 
     @property

@@ -1,4 +1,4 @@
-"""What make_plan says where it refuses."""
+"""Plans as most tests want them, and what is said where one is refused."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 
+from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import LayerPruneError
+from hf_layerprune.strategies.options import PlanOptions
 from hf_layerprune.strategies.planning import make_plan
+from hf_layerprune.strategies.request import resolve
+
+
+def plan_of(facts: ModelFacts, method: str | None = None, *, statistics: LayerStatistics | None = None, **options: Any) -> PruningPlan:
+    """The plan for the options of `PlanOptions`."""
+    return make_plan(facts, resolve(facts, PlanOptions(method, **options)), statistics)
 
 
 def refusal(kind: type[LayerPruneError], *args: Any, **options: Any) -> str:
-    """The text of the error that make_plan raises: of exactly this class, and one line."""
+    """The text of the error that a plan is refused with: of exactly this class, and one line."""
     with pytest.raises(kind) as caught:
-        make_plan(*args, **options)
+        plan_of(*args, **options)
     assert type(caught.value) is kind and "\n" not in str(caught.value)
     return str(caught.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
-from hf_layerprune.strategies import Evidence, Selection, Strategy
+from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy
 
 
 def select(strategy: Strategy, statistics: LayerStatistics | None, free: tuple[int, ...], k: int, parameters: Any) -> Selection:

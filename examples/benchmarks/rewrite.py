@@ -30,7 +30,9 @@ import numpy as np
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.models.loading import parameter_shapes
+from hf_layerprune.strategies.options import PlanOptions
 from hf_layerprune.strategies.planning import make_plan
+from hf_layerprune.strategies.request import resolve
 
 SHAPES = {  # of Qwen3-VL Instruct: layers, hidden, intermediate, attention heads, vision output
     "2B": (28, 2048, 6144, 16),
@@ -100,7 +102,7 @@ def prepare(folder: Path, shape: str, mergekit: str | None) -> dict[str, list[st
     source, output, plan_file, names_file = folder / "source", folder / "output", folder / "plan.json", folder / "names.json"
     make_source(source, shape)
     checkpoint = Checkpoint.open(source, "bench")
-    make_plan(checkpoint.facts, "random", budget="25%").save(plan_file)
+    make_plan(checkpoint.facts, resolve(checkpoint.facts, PlanOptions("random", budget="25%"))).save(plan_file)
     places = {"source": str(source), "plan": str(plan_file), "output": str(output), "names": str(names_file)}
     subprocess.run([sys.executable, "-c", OURS.format(**places, hashing=True, verify=False)], check=True)
     manifest = json.loads((output / "layerprune" / "manifest.json").read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.strategies import Evidence, Selection
+from hf_layerprune.strategies.strategy import Evidence, Selection
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
-"""The field of a dataclass of options: the command line makes an option of each, from its name, type, default and these words."""
+"""The fields of a dataclass of options: the command line makes an option of each, from its name, type, default and help."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
+
+from hf_layerprune.errors import UsageError, shown
+
+VALUE_TYPES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
 
 
 def option(default: Any, help: str, unit: str = "", shown: str = "") -> Any:
@@ -13,3 +18,27 @@ def option(default: Any, help: str, unit: str = "", shown: str = "") -> Any:
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def read_value(value: object, kind: Any, what: str) -> Any:
+    """`value` as `kind`: int, float, str, bool or a Literal of texts; UsageError calling it `what` if it is none."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UsageError(f"{what} is {shown(value)}: expected one of {', '.join(map(str, get_args(kind)))}.")
+        return value
+    try:
+        return _read(value, kind)
+    except (TypeError, ValueError, OverflowError, KeyError):
+        raise UsageError(f"{what} is {shown(value)}: expected {VALUE_TYPES[kind]}.") from None
+
+
+def _read(value: object, kind: Any) -> Any:
+    """A value as one of the four types, from that type or from text; raises if it is none."""
+    if not isinstance(value, (str, int, float) if kind is float else (str, kind)) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError
+    if kind is bool:
+        return value if isinstance(value, bool) else {"true": True, "false": False}[str(value)]
+    read = kind(value)
+    if kind is float and not math.isfinite(read):
+        raise ValueError
+    return read

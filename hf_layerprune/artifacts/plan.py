@@ -14,6 +14,7 @@ from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.errors import ArtifactError, shown
 
 PLAN_FORMAT = 1
+MANUAL = "manual"  # what a plan names as its strategy when the layers were given
 
 
 @dataclass(frozen=True)

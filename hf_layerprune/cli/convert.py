@@ -10,6 +10,7 @@ import click
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
 from hf_layerprune.probing.options import ProbeOptions
+from hf_layerprune.strategies.options import PlanOptions
 
 
 @click.command(
@@ -31,7 +32,7 @@ from hf_layerprune.probing.options import ProbeOptions
 def convert(
     console: Console,
     source: str,
-    planning: dict[str, Any],
+    planning: PlanOptions,
     probing: ProbeOptions,
     output: Path | None,
     overwrite: bool,
@@ -51,24 +52,27 @@ def convert(
         make_plan,
         open_pruner,
         open_streamed_pruner,
-        planning_arguments,
         show_next,
         write_pruned,
     )
     from hf_layerprune.cli.measure import probe_report
-    from hf_layerprune.strategies.planning import deepstack_warning, domains_needed
+    from hf_layerprune.strategies.planning import deepstack_warning
+    from hf_layerprune.strategies.request import resolve, strategy_of
+    from hf_layerprune.strategies.strategy import needed_domains
 
     parse_size(writing["max_shard_size"])  # refused before anything is measured
     repo = None
     if writing["stream"]:
         pruner, repo = open_streamed_pruner(console, source, lookup, planning)
     else:
-        probes = bool(domains_needed(planning_arguments(planning)["method"]))
+        strategy = strategy_of(planning)
+        probes = strategy is not None and bool(needed_domains(strategy))
         pruner = open_pruner(console, source, probing, lookup, planning, weights=probes or not dry_run)
-    target = output or default_output(pruner, planning)
+    request = resolve(pruner.facts, planning)
+    target = output or default_output(pruner, request)
     if not dry_run:
         check_output(target, overwrite=overwrite, source=pruner.checkpoint.path)
-    plan = make_plan(console, pruner, planning, probing)
+    plan = make_plan(console, pruner, request, probing)
     report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records(), repo) if not dry_run else {}
     show_next(console, target if not dry_run else None, source, pruner.checkpoint, plan, repo is not None)
     caution = deepstack_warning(plan, pruner.facts)

@@ -56,12 +56,13 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
 def _budgets(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """What each of the paper's budgets removes and leaves; a share of few layers can be less than one."""
     from hf_layerprune.errors import UsageError
-    from hf_layerprune.strategies.budget import resolve_budget
+    from hf_layerprune.strategies.options import PlanOptions
+    from hf_layerprune.strategies.request import resolve_budget
 
     rows = []
     for share in ("10%", "25%", "40%"):
         try:
-            k = resolve_budget(checkpoint.facts.layers, budget=share).layers
+            k = resolve_budget(checkpoint.facts.layers, PlanOptions(budget=share)).layers
         except UsageError:
             k = 0
         left = checkpoint.facts.layers - k

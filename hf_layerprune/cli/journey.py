@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,10 @@ from hf_layerprune.cli.source import named_again, open_description, open_source,
 from hf_layerprune.errors import ArtifactError, UsageError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.pruner import LayerPruner
-from hf_layerprune.strategies.planning import MANUAL, check_request, deepstack_warning, domains_needed
+from hf_layerprune.strategies.options import PlanOptions
+from hf_layerprune.strategies.planning import deepstack_warning
+from hf_layerprune.strategies.request import Request, resolve, strategy_of
+from hf_layerprune.strategies.strategy import needed_domains
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.manifest import Manifest
@@ -31,23 +33,20 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.hub.listing import RemoteRepo
 
-DEFAULT_METHOD = "mixed"
-
 
 def open_pruner(
     console: Console,
     source: str,
     probing: ProbeOptions,
     lookup: Mapping[str, Any],
-    planning: Mapping[str, Any] | None = None,
+    planning: PlanOptions | None = None,
     weights: bool = True,
 ) -> LayerPruner:
     """The source, indexed, and where its statistics are kept; options that cannot be honoured are refused before a download.
 
     weights: download those of a Hub id; without, only a plan can be made.
     """
-    arguments = planning_arguments(planning) if planning else None
-    options = {"check": lambda facts: arguments and check_request(facts, **arguments), **lookup}
+    options = {"check": lambda facts: planning and resolve(facts, planning), **lookup}
     checkpoint = open_source(console, source, **options) if weights else open_description(console, source, **options)[0]
     console.say(model_line(checkpoint))
     folder = None if probing.no_cache else kept_folder("statistics")
@@ -55,46 +54,33 @@ def open_pruner(
 
 
 def open_streamed_pruner(
-    console: Console, source: str, lookup: Mapping[str, Any], planning: Mapping[str, Any]
+    console: Console, source: str, lookup: Mapping[str, Any], planning: PlanOptions
 ) -> tuple[LayerPruner, RemoteRepo | None]:
     """As `open_pruner`, the weights left on the Hub, and the repository to stream them from."""
-    arguments = planning_arguments(planning)
-    if domains_needed(arguments["method"]):
+    strategy = strategy_of(planning)
+    if strategy is not None and needed_domains(strategy):
         raise UsageError(
-            f"--stream keeps no weights, and method {arguments['method']!r} must run the model: probe it, plan, and then `apply --stream`; "
+            f"--stream keeps no weights, and method {strategy.name!r} must run the model: probe it, plan, and then `apply --stream`; "
             "or take --layers or --method random."
         )
-    checkpoint, repo = open_streamed(console, source, check=lambda facts: check_request(facts, **arguments), **lookup)
+    checkpoint, repo = open_streamed(console, source, check=lambda facts: resolve(facts, planning), **lookup)
     console.say(model_line(checkpoint))
     return LayerPruner(checkpoint, statistics_folder=None), repo
 
 
-def planning_arguments(planning: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a plan as `LayerPruner.prune` takes them, with the default method."""
-    if planning["method"] and planning["layers"]:
-        raise UsageError("--layers names the layers by hand and --method ranks them: leave one of them out.")
-    return {**planning, "method": planning["method"] or (MANUAL if planning["layers"] else DEFAULT_METHOD)}
-
-
-def default_output(pruner: LayerPruner, planning: Mapping[str, Any]) -> Path:
+def default_output(pruner: LayerPruner, request: Request) -> Path:
     """./<name>-<method>-<layers left>L, known before anything is measured."""
-    arguments = planning_arguments(planning)
-    left = pruner.facts.layers - check_request(pruner.facts, **arguments).layers
-    return Path(f"{source_name(pruner.facts.source.id)}-{arguments['method']}-{left}L")
+    return Path(f"{source_name(pruner.facts.source.id)}-{request.method}-{pruner.facts.layers - request.budget.layers}L")
 
 
-def make_plan(console: Console, pruner: LayerPruner, planning: Mapping[str, Any], probing: ProbeOptions) -> PruningPlan:
+def make_plan(console: Console, pruner: LayerPruner, request: Request, probing: ProbeOptions) -> PruningPlan:
     """Decide, probing first if the method needs it, and show the layer map."""
-    arguments = planning_arguments(planning)
-    check_request(pruner.facts, **arguments)
     statistics = None
-    if domains := domains_needed(arguments["method"]):
-        statistics = measure(console, pruner, pruner.probe_set(probing), probing, domains)
+    if request.domains:
+        statistics = measure(console, pruner, pruner.probe_set(probing), probing, request.domains)
     elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if getattr(probing, name)]:
-        raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {arguments['method']!r} needs none: leave it out.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # show_plan says it
-        plan = pruner.prune(**arguments, statistics=statistics)
+        raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {request.method!r} needs none: leave it out.")
+    plan = pruner.prune_as(request, statistics)
     show_plan(console, plan, statistics, pruner.facts)
     return plan
 

@@ -13,6 +13,7 @@ import click
 
 from hf_layerprune.errors import UsageError
 from hf_layerprune.probing.options import ProbeOptions
+from hf_layerprune.strategies.options import PlanOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -102,6 +103,7 @@ planning = _gathered(
     ),
     click.option("--strict", is_flag=True, help="Refuse where the method must widen its spacing rule to reach the budget."),
     click.option("--force", is_flag=True, help="With --layers: remove protected layers too."),
+    make=PlanOptions,
 )
 
 probing = _gathered("probing", *_of_fields(ProbeOptions), make=ProbeOptions)

@@ -10,6 +10,7 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.strategies.options import PlanOptions
 
 
 @click.command(
@@ -25,22 +26,22 @@ from hf_layerprune.cli.console import Console, reporting
 @options.overwrite
 @options.lookup
 @reporting
-def plan(console: Console, origin: str, planning: dict[str, Any], output: Path, overwrite: bool, lookup: dict[str, Any]) -> None:
+def plan(console: Console, origin: str, planning: PlanOptions, output: Path, overwrite: bool, lookup: dict[str, Any]) -> None:
     """Write the plan of which layers to remove. FROM is a statistics file, a pruned folder or Hub id that has one, or a model.
 
     Statistics beside a pruned model are those of the model it was cut from, and so is the plan. A model without statistics
     gets a plan by methods that need none. Of a Hub id no weights are downloaded.
     """
     from hf_layerprune.artifacts.plan import PruningPlan
-    from hf_layerprune.cli.journey import planning_arguments, show_plan
+    from hf_layerprune.cli.journey import show_plan
     from hf_layerprune.cli.origin import plan_origin, source_of
     from hf_layerprune.cli.outputs import check_file
     from hf_layerprune.strategies.planning import make_plan
+    from hf_layerprune.strategies.request import resolve
 
-    arguments = planning_arguments(planning)
     check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     facts, statistics = plan_origin(console, origin, lookup)
-    made = make_plan(facts, statistics=statistics, **arguments)
+    made = make_plan(facts, resolve(facts, planning), statistics)
     show_plan(console, made, statistics, facts)
     made.save(output)
     console.say(f"wrote   {options.quoted(output)}, a plan for {facts.source.id}")

@@ -31,13 +31,13 @@ def strategies(console: Console) -> None:
 
 def _catalogue() -> list[dict[str, Any]]:
     """One entry a strategy, ours and third-party ones, by name."""
-    from hf_layerprune.strategies import known_strategies
+    from hf_layerprune.strategies.plugins import known_strategies
 
     return [_entry(name) for name in known_strategies()]
 
 
 def _entry(name: str) -> dict[str, Any]:
-    from hf_layerprune.strategies import find_strategy, package_of
+    from hf_layerprune.strategies.plugins import find_strategy, package_of
 
     strategy = find_strategy(name)
     return {

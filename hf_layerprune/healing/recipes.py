@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_type_hints
 
+from hf_layerprune.artifacts.option import read_value
 from hf_layerprune.errors import UsageError, shown
 from hf_layerprune.registry import known_names
-from hf_layerprune.strategies.parameters import read_value
 
 DOMAIN_AWARE_PAPER = "domain-aware paper, section 4.2"
 INTERLACE_PAPER = "INTERLACE, section 3.4 and appendix A.5"

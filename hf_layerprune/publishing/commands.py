@@ -12,12 +12,11 @@ from hf_layerprune.artifacts.folder import EVALUATION, PLAN, RECORDS, STATISTICS
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.lineage import PRUNED
 from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
-from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.artifacts.plan import MANUAL, PruningPlan
 from hf_layerprune.publishing.escaping import NotShown, argument, place
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
 from hf_layerprune.publishing.stages import Stage
 from hf_layerprune.strategies.layer_lists import format_layers
-from hf_layerprune.strategies.planning import MANUAL
 
 WIDTH = 100  # columns after which a command goes on in the next line
 AGAIN = "again"  # the folder of what a published card's commands make, whatever the reader has under the model's name

@@ -1,58 +1,37 @@
-"""From the facts of a model, a method and a budget to a plan: everything around a strategy that is the same for all of them."""
+"""From the facts of a model and a request to a plan: everything around a strategy that is the same for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Unpack
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
-from hf_layerprune.artifacts.plan import Budget, PruningPlan
-from hf_layerprune.artifacts.prompts import Domain
+from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import ArtifactError, LayerPruneError, StrategyError
 from hf_layerprune.registry import OURS, one_line
-from hf_layerprune.strategies import find_strategy, needed_domains, package_of
 from hf_layerprune.strategies.checks import checked_selection
 from hf_layerprune.strategies.layer_lists import format_layers
-from hf_layerprune.strategies.request import Asked, Request, read_request
+from hf_layerprune.strategies.plugins import package_of
+from hf_layerprune.strategies.request import Request
 from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy
 
-MANUAL = "manual"  # what a plan names as its strategy when the layers were given
 
-
-def make_plan(
-    facts: ModelFacts, method: str, *, statistics: LayerStatistics | None = None, strict: bool = False, **asked: Unpack[Asked]
-) -> PruningPlan:
+def make_plan(facts: ModelFacts, request: Request, statistics: LayerStatistics | None = None) -> PruningPlan:
     """Decide which layers of a model go.
 
-    method: a strategy's name, without effect where the layers are named; statistics: of this very model, for a method that
-    needs them; strict: refuse a plan that had to relax its spacing rule; for the rest see `request.Asked`.
+    request: as `resolve` gives it for this model. statistics: of this very model, for a method that needs them.
 
-    Raises UsageError for options that cannot be honoured, ArtifactError for statistics of another model, and StrategyError
-    where the protection or the method cannot reach the budget or the method fails. Never removes fewer layers than asked.
+    Raises ArtifactError for statistics of another model, and StrategyError where the method fails or cannot reach the budget.
+    Never removes fewer layers than asked.
     """
-    request = read_request(facts, method, **asked)
     if request.strategy is None:
         return _plan(facts, request, "none: the layers were named by hand", Selection({}, request.chosen))
-    measured = _measured(request.strategy, facts, statistics)
+    measured = _measured(request, facts, statistics)
     selection = _select(request.strategy, measured, facts.layers, request)
-    if strict and selection.relaxed:
-        _refuse_relaxed(method, selection)
+    if request.strict and selection.relaxed:
+        _refuse_relaxed(request.method, selection)
     return _plan(facts, request, request.strategy.score_meaning, selection, measured)
-
-
-def check_request(facts: ModelFacts, method: str, *, strict: bool = False, **asked: Unpack[Asked]) -> Budget:
-    """The budget of a plan, with everything refused that can be refused before anything is measured.
-
-    Takes the options of `make_plan`, `strict` among them, which can only be judged afterwards; raises as that does.
-    """
-    return read_request(facts, method, **asked).budget
-
-
-def domains_needed(method: str) -> tuple[Domain, ...]:
-    """The domains whose statistics a method reads, none for a plan by hand; raises as `find_strategy` does."""
-    return () if method == MANUAL else needed_domains(find_strategy(method))
 
 
 def deepstack_warning(plan: PruningPlan, facts: ModelFacts) -> str | None:
@@ -71,19 +50,18 @@ def deepstack_warning(plan: PruningPlan, facts: ModelFacts) -> str | None:
     return text + (f", and {facts.deepstack_layers - len(now)} of them nowhere." if len(now) < facts.deepstack_layers else ".")
 
 
-def _measured(strategy: Strategy, facts: ModelFacts, statistics: LayerStatistics | None) -> LayerStatistics | None:
+def _measured(request: Request, facts: ModelFacts, statistics: LayerStatistics | None) -> LayerStatistics | None:
     """The statistics if the strategy reads them, checked to be of this model and to hold its domains; else None."""
-    domains = needed_domains(strategy)
-    if not domains:
+    if not request.domains:
         return None
     if statistics is None:
-        wanted = " and ".join(domains)
-        raise StrategyError(f"strategy {strategy.name!r} needs statistics ({wanted}): probe first, or use a method that needs none.")
+        wanted = " and ".join(request.domains)
+        raise StrategyError(f"strategy {request.method!r} needs statistics ({wanted}): probe first, or use a method that needs none.")
     _refuse_other_model(statistics.model, facts)
-    if missing := [domain for domain in domains if domain not in statistics.domains]:
+    if missing := [domain for domain in request.domains if domain not in statistics.domains]:
         found = " and ".join(statistics.domains) or "no whole domain"
         raise StrategyError(
-            f"strategy {strategy.name!r} needs the {missing[0]} domain, but the statistics hold {found}. "
+            f"strategy {request.method!r} needs the {missing[0]} domain, but the statistics hold {found}. "
             f"Probe the {missing[0]} domain too, or use another method."
         )
     return statistics
@@ -131,7 +109,7 @@ def _plan(facts: ModelFacts, request: Request, meaning: str, selection: Selectio
         source=facts.source,
         family=facts.family,
         budget=request.budget,
-        strategy=request.strategy.name if request.strategy else MANUAL,
+        strategy=request.method,
         parameters=asdict(request.parameters),
         score_meaning=meaning,
         scores=tuple(selection.scores.get(layer) for layer in range(facts.layers)),

@@ -22,10 +22,10 @@ from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_tables, render_card
 from hf_layerprune.publishing.merge import find_parts
 from hf_layerprune.publishing.quality import score
-from hf_layerprune.strategies.planning import make_plan
 from tests.card_commands import command
 from tests.hub.loopback import only_hub, serve
 from tests.hub.writing import objections
+from tests.refused_plans import plan_of
 
 HOSTILE = [
     "---",
@@ -385,7 +385,7 @@ def test_a_dropped_deepstack_layer_forced_layers_and_a_relaxed_rule_are_told(fac
 def test_a_plan_that_was_relaxed_is_called_so_wherever_it_is_shown(facts: CardFacts, method: str, relaxed: bool) -> None:
     """At 40 % mini's twelve free layers hold fewer separate triplets than layers that are to go."""
     mini = replace(facts.decoder, layers=16, original_layers=None)
-    plan = make_plan(mini, method, statistics=facts.statistics, budget="0.4")
+    plan = plan_of(mini, method, statistics=facts.statistics, budget="0.4")
     card = render_card(replace(facts, plan=plan, figures=frozenset({"layer-map.png"})))
     layers = ", ".join(map(str, plan.drop))
     said = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,12 @@ from hypothesis import strategies as st
 
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import UsageError
-from hf_layerprune.strategies.budget import resolve_budget
+from hf_layerprune.strategies.options import PlanOptions
+from hf_layerprune.strategies.request import resolve_budget
+
+
+def budget_of(layers: int, chosen: tuple[int, ...] | None = None, **options: Any) -> Budget:
+    return resolve_budget(layers, PlanOptions(**options), chosen)
 
 
 @pytest.mark.parametrize(
@@ -18,12 +24,12 @@ from hf_layerprune.strategies.budget import resolve_budget
     [(28, "10%", 2), (28, "25%", 6), (28, "40%", 10), (36, "10%", 3), (36, "25%", 8), (36, "40%", 13)],
 )
 def test_middle_budgets_are_those_of_the_domain_aware_paper(layers: int, percent: str, count: int) -> None:
-    assert resolve_budget(layers, budget=percent) == Budget(percent, "middle", count)
+    assert budget_of(layers, budget=percent) == Budget(percent, "middle", count)
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.10, 3), (0.15, 5), (0.20, 7), (0.25, 9)])
 def test_budgets_of_all_layers_are_those_of_interlace(fraction: float, count: int) -> None:
-    assert resolve_budget(36, budget=fraction, budget_of="all") == Budget(str(fraction), "all", count)
+    assert budget_of(36, budget=fraction, budget_of="all") == Budget(str(fraction), "all", count)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,7 @@ def test_budgets_of_all_layers_are_those_of_interlace(fraction: float, count: in
     ],
 )
 def test_fractions_are_exact(layers: int, budget: str | float, count: int) -> None:
-    assert resolve_budget(layers, budget=budget).layers == count
+    assert budget_of(layers, budget=budget).layers == count
 
 
 @given(layers=st.integers(3, 200), thousandths=st.integers(1, 999), all_layers=st.booleans())
@@ -49,15 +55,15 @@ def test_a_fraction_is_the_floor_of_a_whole_number_division(layers: int, thousan
     expected = thousandths * (layers if all_layers else layers - 2) // 1000
     ask = {"budget": str(Decimal(thousandths) / 1000), "budget_of": "all" if all_layers else "middle"}
     if expected:
-        assert resolve_budget(layers, **ask).layers == expected
+        assert budget_of(layers, **ask).layers == expected
     else:
         with pytest.raises(UsageError, match="less than one layer"):
-            resolve_budget(layers, **ask)
+            budget_of(layers, **ask)
 
 
 def test_a_count_and_a_list_are_taken_as_they_are() -> None:
-    assert resolve_budget(16, budget=None, num_layers=13) == Budget(None, "count", 13)
-    assert resolve_budget(16, budget=None, chosen=(3, 7)) == Budget(None, "layers", 2)
+    assert budget_of(16, budget=None, num_layers=13) == Budget(None, "count", 13)
+    assert budget_of(16, budget=None, chosen=(3, 7)) == Budget(None, "layers", 2)
 
 
 RANGE = "is out of range: expected a fraction above 0 and below 1, such as 0.25 or 25%."
@@ -94,41 +100,40 @@ BAD_FRACTIONS = [
 @pytest.mark.parametrize(("budget", "message"), BAD_FRACTIONS)
 def test_what_is_no_fraction_is_a_usage_error(budget: str | float, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        resolve_budget(16, budget=budget)
+        budget_of(16, budget=budget)
     assert str(caught.value) == message
 
 
 def test_an_endless_number_is_refused_in_one_short_line() -> None:
     with pytest.raises(UsageError) as caught:
-        resolve_budget(16, budget="0." + "1" * 100_000)
+        budget_of(16, budget="0." + "1" * 100_000)
     assert len(str(caught.value)) < 250
 
 
 def test_a_model_too_shallow_for_any_fraction_is_told_so() -> None:
     with pytest.raises(UsageError, match="No fraction of so few gives one: use --num-layers or --layers"):
-        resolve_budget(3, budget=0.9)
+        budget_of(3, budget=0.9)
 
 
 @pytest.mark.parametrize("count", [0, -1, 16, 2.0, "2", True])
 def test_a_count_must_leave_a_layer(count: object) -> None:
     with pytest.raises(UsageError, match=r"--num-layers .*: expected a whole number from 1 to 13"):
-        resolve_budget(16, budget=None, num_layers=count)  # type: ignore[arg-type]
+        budget_of(16, budget=None, num_layers=count)
 
 
 @pytest.mark.parametrize(
     ("ask", "found"),
     [
-        ({"budget": None}, "none was given"),
         ({"budget": 0.25, "num_layers": 3}, "got --budget and --num-layers"),
         ({"budget": 0.25, "chosen": (3,)}, "got --budget and --layers"),
         ({"budget": None, "num_layers": 3, "chosen": (3,)}, "got --num-layers and --layers"),
     ],
 )
 def test_the_three_ways_exclude_each_other(ask: dict[str, object], found: str) -> None:
-    with pytest.raises(UsageError, match=f"exactly one of --budget, --num-layers, --layers says how many layers go: {found}"):
-        resolve_budget(16, **ask)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"only one of --budget, --num-layers, --layers says how many layers go, {found}"):
+        budget_of(16, **ask)
 
 
 def test_the_base_of_a_fraction_is_one_of_two() -> None:
     with pytest.raises(UsageError, match="--budget-of 'most': expected middle"):
-        resolve_budget(16, budget=0.25, budget_of="most")  # type: ignore[arg-type]
+        budget_of(16, budget=0.25, budget_of="most")

@@ -11,10 +11,10 @@ import pytest
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import ArtifactError, StrategyError
-from hf_layerprune.strategies import STRATEGIES, needed_domains
 from hf_layerprune.strategies.cosine import CosineStrategy, MixedParameters, normalise
-from hf_layerprune.strategies.planning import make_plan
-from hf_layerprune.strategies.strategy import NoParameters
+from hf_layerprune.strategies.plugins import STRATEGIES
+from hf_layerprune.strategies.strategy import NoParameters, needed_domains
+from tests.refused_plans import plan_of
 from tests.selecting import select
 
 FREE = tuple(range(3, 15))
@@ -75,13 +75,13 @@ def test_a_domain_that_was_not_probed_is_named(make_facts: Any, make_statistics:
     code = "from hf_layerprune.strategies.cosine import CosineStrategy\nSTRATEGY = CosineStrategy('charts', {'charts': 1.0})"
     install_plugin("chart-plugin", "charts", code)
     with pytest.raises(StrategyError, match=r"needs the charts domain, but the statistics hold math and nonmath\. Probe the charts domain"):
-        make_plan(make_facts(), "charts", num_layers=2, statistics=make_statistics())
+        plan_of(make_facts(), "charts", num_layers=2, statistics=make_statistics())
 
 
 def test_a_plan_by_a_third_domain(make_facts: Any, three: LayerStatistics, install_plugin: Any) -> None:
     code = "from hf_layerprune.strategies.cosine import CosineStrategy\nSTRATEGY = CosineStrategy('charts2', {'charts': 1.0})"
     install_plugin("chart-plugin-two", "charts2", code)
-    plan = make_plan(make_facts(), "charts2", num_layers=3, statistics=three)
+    plan = plan_of(make_facts(), "charts2", num_layers=3, statistics=three)
     assert set(plan.drop) == set(sorted(FREE, key=three.cosine("charts").__getitem__)[-3:])
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies import STRATEGIES, Evidence, Selection
-from hf_layerprune.strategies.planning import make_plan
-from hf_layerprune.strategies.strategy import NoParameters
+from hf_layerprune.strategies.plugins import STRATEGIES
+from hf_layerprune.strategies.strategy import Evidence, NoParameters, Selection
+from tests.refused_plans import plan_of
 from tests.selecting import select
 
 READERS: dict[str, Callable[[Evidence], object]] = {
@@ -61,7 +61,7 @@ def test_ours_say_where_statistics_are_missing(name: str) -> None:
 
 
 PLUGIN = """
-from hf_layerprune.strategies import Selection
+from hf_layerprune.strategies.strategy import Selection
 from hf_layerprune.strategies.strategy import NoParameters
 
 class Searching:
@@ -80,11 +80,11 @@ def test_a_plan_that_nobody_measures_losses_for_is_refused(make_facts: Any, inst
     with pytest.raises(
         StrategyError, match="strategy 'searching' of package 'search-plugin': this strategy needs losses of shortened models"
     ):
-        make_plan(make_facts(), "searching", num_layers=2)
+        plan_of(make_facts(), "searching", num_layers=2)
 
 
 def test_the_same_strategy_works_where_losses_are_given(install_plugin: Callable[..., None]) -> None:
-    from hf_layerprune.strategies import find_strategy
+    from hf_layerprune.strategies.plugins import find_strategy
 
     install_plugin("search-plugin-two", "searching", PLUGIN)
     evidence = Evidence(frozenset({"loss"}), losses=lambda drop, repair: {"math": -float(max(drop))})

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies import STRATEGIES
 from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets, more_redundant
+from hf_layerprune.strategies.plugins import STRATEGIES
 from hf_layerprune.strategies.strategy import NoParameters
 from tests.selecting import select
 

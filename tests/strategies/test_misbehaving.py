@@ -12,10 +12,8 @@ import pytest
 
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.strategies import Selection
-from hf_layerprune.strategies.planning import make_plan
-from hf_layerprune.strategies.strategy import NoParameters
-from tests.refused_plans import refusal
+from hf_layerprune.strategies.strategy import NoParameters, Selection
+from tests.refused_plans import plan_of, refusal
 
 
 class Puppet:
@@ -90,19 +88,19 @@ def test_the_cause_of_a_failure_is_kept(make_facts: Any, puppet: Callable[[Any],
     cause = ZeroDivisionError()
     puppet(cause)
     with pytest.raises(StrategyError) as caught:
-        make_plan(make_facts(), "puppet", budget=0.25)
+        plan_of(make_facts(), "puppet", budget=0.25)
     assert caught.value.__cause__ is cause
 
 
 def test_ctrl_c_within_a_strategy_is_no_failure_of_it(make_facts: Any, puppet: Callable[[Any], None]) -> None:
     puppet(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        make_plan(make_facts(), "puppet", budget=0.25)
+        plan_of(make_facts(), "puppet", budget=0.25)
 
 
 def test_a_relaxed_selection_of_a_stranger_is_refused_under_strict_too(make_facts: Any, puppet: Callable[[Any], None]) -> None:
     puppet(Selection({}, (3, 4, 5), relaxed=True, strict_drop=(3, 5)))
-    assert make_plan(make_facts(), "puppet", budget=0.25).strict_drop == (3, 5)
+    assert plan_of(make_facts(), "puppet", budget=0.25).strict_drop == (3, 5)
     assert refusal(StrategyError, make_facts(), "puppet", budget=0.25, strict=True).startswith(
         "strategy 'puppet' reaches 2 of 3 layers by its own spacing rule (3,5)."
     )
@@ -110,7 +108,7 @@ def test_a_relaxed_selection_of_a_stranger_is_refused_under_strict_too(make_fact
 
 def test_numpy_numbers_and_any_order_are_accepted(make_facts: Any, puppet: Callable[[Any], None], tmp_path: Path) -> None:
     puppet(Selection({np.int64(layer): np.float32(0.5) for layer in range(16)}, tuple(np.array([9, 3, 5]))))  # type: ignore[misc]
-    plan = make_plan(make_facts(), "puppet", budget=0.25)
+    plan = plan_of(make_facts(), "puppet", budget=0.25)
     assert plan.drop == (3, 5, 9) and plan.scores == (0.5,) * 16
     plan.save(tmp_path / "plan.json")
     assert PruningPlan.load(tmp_path / "plan.json") == plan

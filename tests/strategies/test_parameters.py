@@ -8,8 +8,8 @@ from typing import Any, Literal
 import pytest
 
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.strategies import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.cosine import MixedParameters
+from hf_layerprune.strategies.plugins import STRATEGIES, parse_parameters
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies import STRATEGIES, parse_parameters
+from hf_layerprune.strategies.plugins import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.pooled import CkaParameters, InterlacePooledParameters, adjacent_cka
 from tests.selecting import select
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.cosine import MixedParameters, most_redundant, normalise
+from hf_layerprune.strategies.plugins import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.random import RandomParameters
 from tests.selecting import select
 

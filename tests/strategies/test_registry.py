@@ -16,15 +16,15 @@ import pytest
 
 import hf_layerprune
 from hf_layerprune.errors import StrategyError, UsageError
-from hf_layerprune.strategies import STRATEGIES, Strategy, find_strategy, known_strategies, needed_domains, package_of
-from hf_layerprune.strategies.strategy import unknown_needs
+from hf_layerprune.strategies.plugins import STRATEGIES, find_strategy, known_strategies, package_of
+from hf_layerprune.strategies.strategy import Strategy, needed_domains, unknown_needs
 from tests.selecting import select
 
 ROOT = Path(hf_layerprune.__file__).parent.parent
 OURS = ("cka", "interlace", "interlace-pooled", "math", "mixed", "nonmath", "random")
 
 GOOD = """
-from hf_layerprune.strategies import Selection
+from hf_layerprune.strategies.strategy import Selection
 from hf_layerprune.strategies.strategy import NoParameters
 
 class Shallowest:
@@ -174,18 +174,18 @@ def test_the_example_plugin_installs_and_plans(example_site: Path) -> None:
         """
 import json, sys
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.strategies import find_strategy, known_strategies, package_of
-from hf_layerprune.strategies.planning import domains_needed, make_plan
+from hf_layerprune.strategies.plugins import find_strategy, known_strategies, package_of
+from tests.refused_plans import plan_of
 
 assert "deepest" in known_strategies() and "layerprune_deepest" not in sys.modules
 facts = ModelFacts(SourceRef("mini", None, "0" * 64), "qwen3_vl", 16, 128, 3)
-plan = make_plan(facts, "deepest", budget="25%", parameters={"spare": "2"})
-print(json.dumps([find_strategy("deepest").name, package_of("deepest"), domains_needed("deepest"), plan.strategy, plan.drop,
+plan = plan_of(facts, "deepest", budget="25%", parameters={"spare": "2"})
+print(json.dumps([find_strategy("deepest").name, package_of("deepest"), plan.strategy, plan.drop,
                   dict(plan.parameters), plan.scores[12], plan.scores[13], "torch" in sys.modules, "transformers" in sys.modules]))
 """,
     )
     # 25 % of 14 middle layers are 3; free are 3-14, of which 13 and 14 are spared.
-    assert json.loads(printed) == ["deepest", "layerprune-deepest", [], "deepest", [10, 11, 12], {"spare": 2}, 12.0, None, False, False]
+    assert json.loads(printed) == ["deepest", "layerprune-deepest", "deepest", [10, 11, 12], {"spare": 2}, 12.0, None, False, False]
 
 
 def test_an_error_of_the_example_plugin_names_it(example_site: Path) -> None:
@@ -194,10 +194,10 @@ def test_an_error_of_the_example_plugin_names_it(example_site: Path) -> None:
         """
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies.planning import make_plan
+from tests.refused_plans import plan_of
 
 try:
-    make_plan(ModelFacts(SourceRef("mini", None, "0" * 64), "qwen3_vl", 16, 128, 3), "deepest", num_layers=5, parameters={"spare": 9})
+    plan_of(ModelFacts(SourceRef("mini", None, "0" * 64), "qwen3_vl", 16, 128, 3), "deepest", num_layers=5, parameters={"spare": 9})
 except StrategyError as error:
     print(error)
 """,
