@@ -27,7 +27,7 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     """
     from hf_layerprune.cli.report import count, model_line, reading_line, size
     from hf_layerprune.cli.source import open_description
-    from hf_layerprune.strategies.layer_lists import format_layers, protected_layers
+    from hf_layerprune.strategies.options import format_layers, protected_layers
 
     checkpoint, reading = open_description(console, source, **lookup)
     facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")

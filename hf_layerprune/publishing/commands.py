@@ -16,7 +16,7 @@ from hf_layerprune.artifacts.plan import MANUAL, PruningPlan
 from hf_layerprune.publishing.escaping import NotShown, argument, place
 from hf_layerprune.publishing.facts import CardFacts, hub_dataset
 from hf_layerprune.publishing.stages import Stage
-from hf_layerprune.strategies.layer_lists import format_layers
+from hf_layerprune.strategies.options import format_layers
 
 WIDTH = 100  # columns after which a command goes on in the next line
 AGAIN = "again"  # the folder of what a published card's commands make, whatever the reader has under the model's name

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
+from hf_layerprune.artifacts.option import option
 from hf_layerprune.artifacts.prompts import Domain
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError, UsageError
 from hf_layerprune.strategies.strategy import Evidence, NoParameters, Selection
 
 EPSILON = 1e-8  # keeps eq. 8 finite where all layers score the same
-
-
-def equation_9(alpha: float) -> dict[Domain, float]:
-    """The weights of eq. 9: alpha on the non-math domain, the rest on math."""
-    return {"nonmath": alpha, "math": 1 - alpha}
 
 
 @dataclass(frozen=True)
@@ -32,12 +28,12 @@ class CosineStrategy:
 
     @property
     def score_meaning(self) -> str:
-        named = " + ".join(domain if weight == 1 else f"{weight:g} * {domain}" for domain, weight in self.weights.items() if weight)
+        named = " + ".join(domain if weight == 1 else f"{weight:g} * {domain}" for domain, weight in self.weights.items())
         return f"{named} cosine of layer input and output, z-normalised over the free layers (eq. 8); the highest go"
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset(f"{domain}.cosine" for domain, weight in self.weights.items() if weight)
+        return frozenset(f"{domain}.cosine" for domain in self.weights)
 
     def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: NoParameters) -> Selection:
         """Remove the k free layers with the highest score."""
@@ -49,7 +45,7 @@ class CosineStrategy:
 class MixedParameters:
     """alpha of eq. 9; raises UsageError outside 0 to 1."""
 
-    alpha: float = field(default=0.7, metadata={"help": "weight of the non-math domain, 0 to 1 (0.7 as in the paper)"})
+    alpha: float = option(0.7, "weight of the non-math domain, 0 to 1 (0.7 as in the paper)")
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -67,26 +63,22 @@ class MixedStrategy:
 
     def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: MixedParameters) -> Selection:
         """Remove the k free layers with the highest R."""
-        return CosineStrategy(self.name, equation_9(parameters.alpha)).select(evidence, free, k, NoParameters())
+        scores = redundancy(evidence.statistics, {"nonmath": parameters.alpha, "math": 1 - parameters.alpha}, free)
+        return Selection(scores, most_redundant(scores, free, k))
 
 
 def redundancy(statistics: LayerStatistics, weights: Mapping[Domain, float], free: Sequence[int]) -> dict[int, float]:
-    """The weighted sum of the domains' normalised cosines, for each free layer; a domain of weight 0 is not looked at.
+    """The weighted sum of the domains' normalised cosines, for each free layer; a domain of weight 0 is not read.
 
     Raises ArtifactError if the statistics lack a domain.
     """
-    total: dict[int, float] = {}
-    for domain, weight in weights.items():
-        if weight:
-            for layer, score in normalise(statistics.cosine(domain), free).items():
-                total[layer] = total[layer] + weight * score if layer in total else weight * score
-    return total
+    parts = [weight * normalise(statistics.cosine(domain)[list(free)]) for domain, weight in weights.items() if weight]
+    return dict(zip(free, np.sum(parts, axis=0).tolist(), strict=True))
 
 
-def normalise(scores: Float[np.ndarray, "layer"], free: Sequence[int]) -> dict[int, float]:
-    """Map each free layer to its z-score among the free layers, with the population deviation (domain-aware paper, eq. 8)."""
-    values = scores[list(free)]
-    return dict(zip(free, ((values - values.mean()) / (values.std() + EPSILON)).tolist(), strict=True))
+def normalise(scores: Float[np.ndarray, "layer"]) -> Float[np.ndarray, "layer"]:
+    """The z-scores of the free layers' scores, with the population deviation (domain-aware paper, eq. 8)."""
+    return np.asarray((scores - scores.mean()) / (scores.std() + EPSILON))
 
 
 def most_redundant(scores: Mapping[int, float], free: Sequence[int], k: int) -> tuple[int, ...]:
@@ -94,8 +86,7 @@ def most_redundant(scores: Mapping[int, float], free: Sequence[int], k: int) -> 
 
     Raises StrategyError if fewer than k free layers have a score.
     """
-    candidates = [layer for layer in free if layer in scores]
-    if len(candidates) < k:
-        raise StrategyError(f"the budget asks for {k} layers, but only {len(candidates)} free layers have a score. Lower the budget.")
-    ranked = sorted(candidates, key=lambda layer: (scores[layer], layer), reverse=True)
+    ranked = sorted((layer for layer in free if layer in scores), key=lambda layer: (scores[layer], layer), reverse=True)
+    if len(ranked) < k:
+        raise StrategyError(f"the budget asks for {k} layers, but only {len(ranked)} free layers have a score. Lower the budget.")
     return tuple(sorted(ranked[:k]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -47,21 +47,22 @@ class SpacedDrop:
 
 
 def drop_by_triplets(triplets: Mapping[int, float], layers: Mapping[int, float], free: Sequence[int], k: int) -> SpacedDrop:
-    """Remove one layer from each of k triplets (INTERLACE, Algorithm 1); `triplets` maps a first layer to the triplet's score.
+    """Remove one of the first two layers of each of k triplets, the more redundant, of equal ones the deeper (INTERLACE, Algorithm 1).
 
-    Neither paper says what happens when fewer than k triplets fit. Ours: the k free layers, no two adjacent, with the
-    greatest sum of `layers`, the single-layer scores. Raises StrategyError if there are no such k.
+    triplets: the scores by first layer. layers: the scores of single layers. Neither paper says what happens when fewer than k
+    triplets fit. Ours: the k free layers, no two adjacent, with the greatest sum of `layers`. StrategyError if there are no such k.
     """
     firsts = greedy_triplets(triplets, free, k)
-    drop = tuple(sorted(more_redundant(first, layers) for first in firsts))
+    drop = tuple(sorted(first if layers[first] > layers[first + 1] else first + 1 for first in firsts))
     if len(drop) == k:
         return SpacedDrop(drop, tuple(2 * first + 1 - gone for first, gone in zip(sorted(firsts), drop, strict=True)))
     candidates = {layer: layers[layer] for layer in free if layer in layers}
     relaxed = spaced_choice(candidates, k)
     if relaxed is None:
+        most = max(count for count in range(k) if spaced_choice(candidates, count) is not None)
         raise StrategyError(
-            f"the budget asks for {k} layers, but at most {most_spaced(candidates)} of the free layers can go with no two of them "
-            f"adjacent. Lower the budget, protect fewer layers, or choose a method without a spacing rule."
+            f"the budget asks for {k} layers, but at most {most} of the free layers can go with no two of them adjacent. "
+            "Lower the budget, protect fewer layers, or choose a method without a spacing rule."
         )
     return SpacedDrop(relaxed, tuple(layer + 1 for layer in relaxed), relaxed=True, strict_drop=drop)
 
@@ -77,11 +78,6 @@ def greedy_triplets(scores: Mapping[int, float], free: Sequence[int], k: int) ->
         if len(chosen) < k and all(abs(first - other) > 2 for other in chosen):
             chosen.append(first)
     return tuple(chosen)
-
-
-def more_redundant(first: int, layers: Mapping[int, float]) -> int:
-    """Of the first two layers of a triplet the one with the higher score, on equality the deeper (Algorithm 1, line 10)."""
-    return first if layers[first] > layers[first + 1] else first + 1
 
 
 def spaced_choice(scores: Mapping[int, float], k: int) -> tuple[int, ...] | None:
@@ -100,12 +96,3 @@ def spaced_choice(scores: Mapping[int, float], k: int) -> tuple[int, ...] | None
         best.append([max((one for one in pair if one is not None), default=None) for pair in zip(best[i], taken, strict=True)])
     chosen = best[-1][k]
     return None if chosen is None else chosen[1][::-1]
-
-
-def most_spaced(layers: Iterable[int]) -> int:
-    """How many of the layers can be chosen at most so that no two are adjacent."""
-    count, last = 0, -2
-    for layer in sorted(layers):
-        if layer > last + 1:
-            count, last = count + 1, layer
-    return count

@@ -9,15 +9,15 @@ from typing import Any, Literal, get_origin, get_type_hints
 from hf_layerprune.artifacts.option import VALUE_TYPES, read_value
 from hf_layerprune.errors import StrategyError, UsageError, shown
 from hf_layerprune.registry import Registry, known_names
-from hf_layerprune.strategies.cosine import CosineStrategy, MixedStrategy, equation_9
+from hf_layerprune.strategies.cosine import CosineStrategy, MixedStrategy
 from hf_layerprune.strategies.interlace import InterlaceStrategy
 from hf_layerprune.strategies.pooled import CkaStrategy, InterlacePooledStrategy
 from hf_layerprune.strategies.random import RandomStrategy
 from hf_layerprune.strategies.strategy import Strategy, unknown_needs
 
 STRATEGIES: Mapping[str, Strategy] = {
-    "math": CosineStrategy("math", equation_9(0.0)),
-    "nonmath": CosineStrategy("nonmath", equation_9(1.0)),
+    "math": CosineStrategy("math", {"math": 1.0}),
+    "nonmath": CosineStrategy("nonmath", {"nonmath": 1.0}),
     "mixed": MixedStrategy(),
     "cka": CkaStrategy(),
     "interlace": InterlaceStrategy(),
@@ -34,7 +34,7 @@ def known_strategies() -> tuple[str, ...]:
 def find_strategy(name: str) -> Strategy:
     """The strategy of that name, ours or another package's.
 
-    Raises UsageError for an unknown name; StrategyError if two packages claim it, or if another package's does not load.
+    Raises UsageError for an unknown name; StrategyError if two packages claim it, or if it does not load.
     """
     return _REGISTRY.find(name)
 

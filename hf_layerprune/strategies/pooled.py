@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from hf_layerprune.artifacts.option import option
 from hf_layerprune.artifacts.prompts import DOMAINS
-from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies.cosine import most_redundant
 from hf_layerprune.strategies.interlace import drop_by_triplets
 from hf_layerprune.strategies.strategy import Evidence, Selection
 
 Side = Literal["input", "output"]
+Features = Float[np.ndarray, "task layer hidden"]  # of each probing task the mean-pooled activations of a layer
 NEEDS = frozenset(f"{domain}.{side}_pool" for domain in DOMAINS for side in ("input", "output"))
 
 
@@ -23,7 +24,7 @@ NEEDS = frozenset(f"{domain}.{side}_pool" for domain in DOMAINS for side in ("in
 class CkaParameters:
     """The side of a layer whose pooled vectors represent it; the paper leaves it open."""
 
-    activations: Side = field(default="output", metadata={"help": "side of a layer that represents it, output or input"})
+    activations: Side = option("output", "side of a layer that represents it, output or input")
 
 
 class CkaStrategy:
@@ -37,8 +38,7 @@ class CkaStrategy:
 
     def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: CkaParameters) -> Selection:
         """Remove the k free layers most similar to their predecessor; layer 0 never goes, for it has none."""
-        similarity = adjacent_cka(pseudo_samples(evidence.statistics, parameters.activations))
-        scores = dict(enumerate(similarity.tolist(), start=1))
+        scores = dict(enumerate(adjacent_cka(evidence.statistics.pooled(parameters.activations)).tolist(), start=1))
         return Selection(scores, most_redundant(scores, free, k))
 
 
@@ -46,7 +46,7 @@ class CkaStrategy:
 class InterlacePooledParameters:
     """The side of a layer that h_l stands for. With its input S_l compares what goes into layer l with what goes into the next."""
 
-    activations: Side = field(default="input", metadata={"help": "side of a layer that represents it, input or output"})
+    activations: Side = option("input", "side of a layer that represents it, input or output")
 
 
 class InterlacePooledStrategy:
@@ -63,38 +63,35 @@ class InterlacePooledStrategy:
 
     def select(self, evidence: Evidence, free: tuple[int, ...], k: int, parameters: InterlacePooledParameters) -> Selection:
         """Remove k free layers, at most one of each triplet, never its third."""
-        similarity = adjacent_cosine(pseudo_samples(evidence.statistics, parameters.activations))
+        similarity = adjacent_cosine(evidence.statistics.pooled(parameters.activations))
         scores = dict(enumerate(similarity.tolist()))
         triplets = dict(enumerate(((similarity[:-1] + similarity[1:]) / 2).tolist()))
         choice = drop_by_triplets(triplets, scores, free, k)
         return Selection(scores, choice.drop, relaxed=choice.relaxed, strict_drop=choice.strict_drop)
 
 
-def pseudo_samples(statistics: LayerStatistics, side: Side) -> Float[np.ndarray, "layer task hidden"]:
-    """Each layer's feature matrix: one row per probing task, its mean-pooled `side`."""
-    return np.swapaxes(statistics.pooled(side), 0, 1)
-
-
-def adjacent_cka(features: Float[np.ndarray, "layer task hidden"]) -> Float[np.ndarray, "pair"]:
-    """Linear CKA of each layer with the next: entry l is CKA(X_l, X_{l+1}), between 0 and 1.
+def adjacent_cka(features: Features) -> Float[np.ndarray, "pair"]:
+    """Linear CKA of each layer with the next: entry l is CKA(X_l, X_{l+1}), between 0 and 1; X_l has one row per probing task.
 
     With K = X X' of centred features, ||X'Y||_F^2 = <K_x, K_y>: nine by nine instead of hidden by hidden.
     """
-    centred = features - features.mean(axis=1, keepdims=True)
+    layers = np.swapaxes(features, 0, 1)
+    centred = layers - layers.mean(axis=1, keepdims=True)
     grams = centred @ centred.swapaxes(1, 2)
     norms = np.sqrt((grams**2).sum((1, 2)))
     _refuse_zero(norms, "its pooled activations are the same for every task")
     return np.asarray((grams[:-1] * grams[1:]).sum((1, 2)) / (norms[:-1] * norms[1:]))
 
 
-def adjacent_cosine(features: Float[np.ndarray, "layer task hidden"]) -> Float[np.ndarray, "pair"]:
+def adjacent_cosine(features: Features) -> Float[np.ndarray, "pair"]:
     """S: entry l is the mean over tasks of cos(h_l, h_{l+1})."""
-    lengths = np.linalg.norm(features, axis=2)
+    layers = np.swapaxes(features, 0, 1)
+    lengths = np.linalg.norm(layers, axis=2)
     _refuse_zero(lengths.min(axis=1), "its pooled activations are zero for a task")
-    return np.asarray(((features[:-1] * features[1:]).sum(2) / (lengths[:-1] * lengths[1:])).mean(1))
+    return np.asarray(((layers[:-1] * layers[1:]).sum(2) / (lengths[:-1] * lengths[1:])).mean(1))
 
 
 def _refuse_zero(sizes: Float[np.ndarray, "layer"], what: str) -> None:
     """Raise StrategyError naming the first layer whose size is 0, where a similarity would be 0 / 0."""
-    if (bad := np.flatnonzero(sizes == 0)).size:
-        raise StrategyError(f"layer {bad[0]} has no similarity to its neighbour: {what}. Probe again, or choose another method.")
+    if (zero := np.flatnonzero(sizes == 0)).size:
+        raise StrategyError(f"layer {zero[0]} has no similarity to its neighbour: {what}. Probe again, or choose another method.")

@@ -1,10 +1,11 @@
-"""The strategy `random`: the control that every ranking has to beat."""
+"""`random`: the control that every ranking has to beat."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
+from hf_layerprune.artifacts.option import option
 from hf_layerprune.errors import UsageError
 from hf_layerprune.strategies.strategy import Evidence, Selection
 
@@ -13,7 +14,7 @@ from hf_layerprune.strategies.strategy import Evidence, Selection
 class RandomParameters:
     """The seed; raises UsageError if negative."""
 
-    seed: int = field(default=0, metadata={"help": "which draw, 0 or more"})
+    seed: int = option(0, "which draw, 0 or more")
 
     def __post_init__(self) -> None:
         if self.seed < 0:  # Random takes the absolute value, so -1 would silently be the draw of 1

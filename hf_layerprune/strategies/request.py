@@ -13,8 +13,7 @@ from hf_layerprune.artifacts.plan import MANUAL, Budget
 from hf_layerprune.artifacts.prompts import Domain
 from hf_layerprune.errors import StrategyError, UsageError, shown
 from hf_layerprune.families.facts import MIN_LAYERS
-from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers, protected_layers
-from hf_layerprune.strategies.options import DEFAULT_METHOD, PlanOptions
+from hf_layerprune.strategies.options import DEFAULT_METHOD, PlanOptions, format_layers, parse_layers, protected_layers
 from hf_layerprune.strategies.plugins import find_strategy, parse_parameters
 from hf_layerprune.strategies.strategy import NoParameters, Strategy, needed_domains
 
@@ -59,8 +58,8 @@ def resolve(facts: ModelFacts, options: PlanOptions) -> Request:
 
     Raises UsageError for options that cannot be honoured, StrategyError where the protection does not leave the layers asked for.
     """
-    asked, depth = options.layers, facts.layers
-    chosen = None if asked is None else parse_layers(asked, depth) if isinstance(asked, str) else check_layers(asked, depth)
+    depth = facts.layers
+    chosen = None if options.layers is None else parse_layers(options.layers, depth)
     budget = resolve_budget(depth, options, chosen)
     if (left := depth - budget.layers) < MIN_LAYERS:
         raise UsageError(f"removing {budget.layers} of {depth} layers leaves {left}; at least {MIN_LAYERS} must stay. Remove fewer.")
@@ -107,7 +106,9 @@ def resolve_budget(layers: int, options: PlanOptions, chosen: tuple[int, ...] | 
     of = max(layers - 2, 0) if options.budget_of == "middle" else layers
     k = math.floor(_fraction(asked) * of)  # in rational arithmetic: as floats 0.29 * 100 is 28.999...
     if k == 0:
-        raise UsageError(f"--budget {shown(asked)} of {of} layers is less than one layer. {_least(of)}")
+        least = -(-10_000 // of) / 10_000 if of else 1.0  # of four digits
+        hint = f"The least is 1 layer, from --budget {least} on." if least < 1 else "No fraction gives one: use --num-layers or --layers."
+        raise UsageError(f"--budget {shown(asked)} of {of} layers is less than one layer. {hint}")
     return Budget(asked, options.budget_of, k)
 
 
@@ -122,14 +123,7 @@ def _fraction(asked: str) -> Fraction:
     return value
 
 
-def _least(of: int) -> str:
-    """What to ask for instead: the smallest fraction of four digits that gives a layer, if one below 1 does."""
-    digits = -(-10_000 // of) if of else 10_000
-    if digits >= 10_000:
-        return "No fraction of so few gives one: use --num-layers or --layers."
-    return f"The least is 1 layer, from --budget {digits / 10_000} on."
-
-
 def _reason(layer: int, facts: ModelFacts) -> str:
+    """Why a layer is protected."""
     known = {0: "first", facts.layers - 1: "last"}
     return known.get(layer, "DeepStack" if layer < facts.deepstack_layers else "by --protect")

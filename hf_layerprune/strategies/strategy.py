@@ -43,28 +43,31 @@ class Evidence:
     @property
     def statistics(self) -> LayerStatistics:
         """What a probe measured."""
-        self._require(bool(self.needs - {LOSS, WEIGHTS}), "statistics", 'an entry such as "math.cosine"')
+        if not self.needs - {LOSS, WEIGHTS}:
+            raise _not_asked_for("statistics", 'an entry such as "math.cosine"')
         if self.measured is None:
             raise StrategyError("this strategy needs statistics, but got none: probe the model first.")
         return self.measured
 
     def loss(self, drop: frozenset[int], repair: str = "none") -> Mapping[Domain, float]:
         """The loss per domain of the model without the layers `drop`, after a repair of what is left; nats a token."""
-        self._require(LOSS in self.needs, "losses", f'"{LOSS}"')
+        if LOSS not in self.needs:
+            raise _not_asked_for("losses", f'"{LOSS}"')
         if self.losses is None:
             raise StrategyError("this strategy needs losses of shortened models, but got none: use a method that needs statistics only.")
         return self.losses(drop, repair)
 
     def layer_weights(self, layer: int) -> Weights:
         """The tensors of a decoder layer, by the rest of their names ("mlp.up_proj.weight")."""
-        self._require(WEIGHTS in self.needs, "weights", f'"{WEIGHTS}"')
+        if WEIGHTS not in self.needs:
+            raise _not_asked_for("weights", f'"{WEIGHTS}"')
         if self.weights is None:
             raise StrategyError("this strategy needs the layers' weights, but got none: use a method that needs statistics only.")
         return self.weights(layer)
 
-    def _require(self, named: bool, what: str, entry: str) -> None:
-        if not named:
-            raise StrategyError(f"the strategy reads {what} without asking for them: add {entry} to its needs.")
+
+def _not_asked_for(what: str, entry: str) -> StrategyError:
+    return StrategyError(f"the strategy reads {what} without asking for them: add {entry} to its needs.")
 
 
 @dataclass(frozen=True)

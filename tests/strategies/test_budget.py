@@ -111,7 +111,7 @@ def test_an_endless_number_is_refused_in_one_short_line() -> None:
 
 
 def test_a_model_too_shallow_for_any_fraction_is_told_so() -> None:
-    with pytest.raises(UsageError, match="No fraction of so few gives one: use --num-layers or --layers"):
+    with pytest.raises(UsageError, match="No fraction gives one: use --num-layers or --layers"):
         budget_of(3, budget=0.9)
 
 

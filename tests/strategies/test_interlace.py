@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets, more_redundant
+from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets
 from hf_layerprune.strategies.plugins import STRATEGIES
 from hf_layerprune.strategies.strategy import NoParameters
 from tests.selecting import select
@@ -106,8 +106,8 @@ def test_no_two_removed_layers_are_ever_adjacent(layer: list[float], triplet: li
 
 def test_ties_of_triplets_and_of_layers_go_deeper() -> None:
     assert greedy_triplets({1: 0.5, 4: 0.5, 7: 0.5}, tuple(range(1, 10)), 2) == (7, 4)
-    assert more_redundant(3, {3: 0.5, 4: 0.5}) == 4
-    assert more_redundant(3, {3: 0.6, 4: 0.5}) == 3
+    assert drop_by_triplets({3: 0.5}, {3: 0.5, 4: 0.5}, (3, 4, 5), 1).drop == (4,)
+    assert drop_by_triplets({3: 0.5}, {3: 0.6, 4: 0.5}, (3, 4, 5), 1).drop == (3,)
 
 
 def test_a_triplet_with_a_protected_layer_is_not_eligible() -> None:

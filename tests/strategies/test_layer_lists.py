@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.errors import UsageError
-from hf_layerprune.strategies.layer_lists import check_layers, format_layers, parse_layers, protected_layers
+from hf_layerprune.strategies.options import format_layers, parse_layers, protected_layers
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_everything_else_is_refused_with_the_valid_range(text: str, message: str
 @pytest.mark.parametrize("chosen", [[3, 3], [16], [-1], ["3"], [3.0], [True], []])
 def test_a_list_from_python_is_checked_alike(chosen: list[object]) -> None:
     with pytest.raises(UsageError, match="--layers: "):
-        check_layers(chosen, 16)  # type: ignore[arg-type]
+        parse_layers(chosen, 16)  # type: ignore[arg-type]
 
 
 @given(st.sets(st.integers(0, 39), min_size=1))

@@ -195,8 +195,7 @@ def test_statistics_of_another_model_are_refused_with_the_difference(make_facts:
     other = make_statistics(make_facts(name="other"))
     message = refusal(ArtifactError, make_facts(), "math", budget=0.25, statistics=other)
     assert message == (
-        "the statistics are of other with fingerprint other0000000, but mini has mini00000000: "
-        "another model or another revision. Probe mini."
+        "the statistics are of another model or another revision: fingerprint 'other0000000', but mini has 'mini00000000'. Probe mini."
     )
     assert plan_of(make_facts(), "random", budget=0.25, statistics=other).statistics is None  # it reads none
 
@@ -206,7 +205,7 @@ def test_statistics_of_another_shape_are_refused(make_facts: Any, make_statistic
     expected = getattr(make_facts(), key)
     facts = replace(make_facts(), **{key: value})
     message = refusal(ArtifactError, facts, "math", num_layers=1, statistics=make_statistics())
-    assert message == f"the statistics are of another model: {key} {expected!r}, but mini has {value!r}. Probe mini."
+    assert message == f"the statistics are of another model or another revision: {key} {expected!r}, but mini has {value!r}. Probe mini."
 
 
 @pytest.mark.parametrize("name", ["math", "mixed", "cka", "interlace", "interlace-pooled"])

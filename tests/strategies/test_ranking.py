@@ -36,12 +36,12 @@ def by_hand(make_statistics: Any, make_facts: Any) -> Any:
 @given(st.lists(st.floats(-1, 1), min_size=8, max_size=8), st.sets(st.integers(0, 7), min_size=1))
 def test_normalisation_is_equation_8_over_the_free_layers(values: list[float], free: set[int]) -> None:
     chosen = [values[layer] for layer in sorted(free)]
-    expected = {layer: (values[layer] - fmean(chosen)) / (pstdev(chosen) + 1e-8) for layer in sorted(free)}
-    assert normalise(np.asarray(values), sorted(free)) == pytest.approx(expected, abs=1e-6)
+    expected = [(value - fmean(chosen)) / (pstdev(chosen) + 1e-8) for value in chosen]
+    assert normalise(np.asarray(chosen)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_layers_that_all_score_the_same_are_normalised_to_zero() -> None:
-    assert normalise(np.full(4, 0.75), (1, 2)) == {1: 0.0, 2: 0.0}
+    assert normalise(np.full(2, 0.75)).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(("name", "values", "drop"), [("math", MATH, (2, 3, 4)), ("nonmath", NONMATH, (3, 4, 5))])
