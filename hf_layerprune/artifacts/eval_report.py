@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import check_format, dump_json, from_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.scores import Row
 from hf_layerprune.artifacts.significance import SIGNIFICANT, holm
@@ -21,33 +21,20 @@ from hf_layerprune.errors import ArtifactError
 
 EVAL_FORMAT = 1
 
-Record = TypeVar("Record")
-
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """The samples of a task.
-
-    name: of the task
-    digest: sha256 over all samples, images and settings
-    samples: how many there are to evaluate on
-    unusable: how many records are no sample
-    spec: as --tasks takes it
-    origin: the file, folder or dataset
-    revision: the Hub commit of a dataset, None for any other origin
-    seed: of what was drawn
-    records: how many there are in all
-    """
+    """The samples of a task."""
 
     name: str
-    digest: str
-    samples: int
-    unusable: int
-    spec: str
-    origin: str
-    revision: str | None
-    seed: int
-    records: int
+    digest: str  # sha256 over all samples, images and settings
+    samples: int  # how many there are to evaluate on
+    unusable: int  # how many records are no sample
+    spec: str  # as --tasks takes it
+    origin: str  # the file, folder or dataset
+    revision: str | None  # the Hub commit of a dataset
+    seed: int  # of what was drawn
+    records: int  # how many there are in all
 
 
 @dataclass(frozen=True)
@@ -63,34 +50,28 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What decides a model's answers beside the samples.
+    """What decides a model's answers beside the samples; device, dtype, device_map and attn_implementation as asked for."""
 
-    weights, side_files: sha256 over all tensors, and over tokenizer, chat template, processor and generation config
-    device, dtype, device_map, attn_implementation: as asked for
-    decoding: how tokens are chosen
-    torch, transformers: versions
-    """
-
-    weights: str
-    side_files: str
+    weights: str  # sha256 over all tensors
+    side_files: str  # sha256 over tokenizer, chat template, processor and generation config
     device: str
     dtype: str
     device_map: str | None
     attn_implementation: str | None
-    decoding: str
-    torch: str
-    transformers: str
+    decoding: str  # how tokens are chosen
+    torch: str  # version
+    transformers: str  # version
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where and with what answers were generated. batch: the most samples at once; hf_layerprune, torch, transformers: versions."""
+    """Where and with what answers were generated."""
 
     device: str
     dtype: str
     attention: str
     threads: int
-    batch: int
+    batch: int  # the most samples at once
     python: str
     platform: str
     hf_layerprune: str
@@ -100,12 +81,12 @@ class Environment:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model that was evaluated. answers: sha256 of the file of its answers."""
+    """A model that was evaluated."""
 
     source: SourceRef
     settings: ModelSettings
     environment: Environment
-    answers: str
+    answers: str  # sha256 of the file of its answers
 
     @property
     def id(self) -> str:
@@ -122,23 +103,16 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """An evaluation of `model`, compared with `against` if there is one.
+    """An evaluation of `model`, compared with `against` if there is one."""
 
-    key: of everything that decides the scores
-    asked: what decides the samples beside the tasks
-    rows: of each task its subtasks, then the whole task if it has several
-    skipped: why samples were skipped, the first hundred reasons
-    seconds: wall time of what was answered in this run
-    """
-
-    key: str
+    key: str  # sha256 of everything that decides the scores
     model: EvaluatedModel
     against: EvaluatedModel | None
     asked: TaskSettings
     tasks: tuple[TaskRecord, ...]
-    rows: tuple[Row, ...]
-    skipped: tuple[str, ...] = ()
-    seconds: float = 0.0
+    rows: tuple[Row, ...]  # of each task its subtasks, then the whole task if it has several
+    skipped: tuple[str, ...] = ()  # why samples were skipped, the first hundred reasons
+    seconds: float = 0.0  # wall time of what was answered in this run
 
     def __post_init__(self) -> None:
         names = [(row.task, row.subtask) for row in self.rows]
@@ -219,37 +193,18 @@ class EvalReport:
 
     @classmethod
     def _from_dict(cls, value: dict[str, Any]) -> EvalReport:
+        rows = []
+        for task, scores in value["scores"].items():
+            rows += [Row.from_dict(task, name, row) for name, row in scores["subtasks"].items()]
+            if scores["whole"] is not None:
+                rows.append(Row.from_dict(task, None, scores["whole"]))
         return cls(
             key=str(value["key"]),
-            model=_model(value["model"]),
-            against=None if value["against"] is None else _model(value["against"]),
-            asked=record(TaskSettings, value["asked"]),
-            tasks=tuple(record(TaskRecord, task) for task in value["tasks"]),
-            rows=tuple(Row.from_dict(task, *item) for task, scores in value["scores"].items() for item in _parts(scores)),
+            model=from_json(EvaluatedModel, value["model"], "model"),
+            against=None if value["against"] is None else from_json(EvaluatedModel, value["against"], "against"),
+            asked=from_json(TaskSettings, value["asked"], "asked"),
+            tasks=tuple(from_json(TaskRecord, task, "tasks") for task in value["tasks"]),
+            rows=tuple(rows),
             skipped=tuple(map(str, value["skipped"])),
             seconds=float(value["seconds"]),
         )
-
-
-def record(kind: type[Record], value: Mapping[str, Any]) -> Record:
-    """A dataclass of plain fields from a JSON object. TypeError naming the field if one is missing, unknown or of another type."""
-    hints = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    if not isinstance(value, dict) or set(value) != set(names):
-        raise TypeError(f"{kind.__name__}: expected the fields {', '.join(names)}")
-    for name in names:
-        if not isinstance(value[name], hints[name]) or (isinstance(value[name], bool) and hints[name] is not bool):
-            raise TypeError(f"{kind.__name__}: {name} is a {type(value[name]).__name__}")
-    return kind(**value)
-
-
-def _model(value: dict[str, Any]) -> EvaluatedModel:
-    source, answers = SourceRef(**value["source"]), value["answers"]
-    if not isinstance(answers, str) or len(value) != len(fields(EvaluatedModel)):
-        raise TypeError("a model has a source, settings, an environment and the sha256 of its answers")
-    return EvaluatedModel(source, record(ModelSettings, value["settings"]), record(Environment, value["environment"]), answers)
-
-
-def _parts(scores: dict[str, Any]) -> list[tuple[str | None, dict[str, Any]]]:
-    """The subtasks' scores by name, then the whole task's under None if it has some."""
-    return [*scores["subtasks"].items(), *([(None, scores["whole"])] if scores["whole"] is not None else [])]

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json
+from hf_layerprune.artifacts.jsonfile import dump_json, read_record
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.typed import from_json
-from hf_layerprune.errors import ArtifactError
 
 HEALING_FORMAT = 1
 CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")  # one number a step each
@@ -135,9 +133,4 @@ class HealingRecord:
     @classmethod
     def load(cls, path: Path) -> HealingRecord:
         """Read `healing.json`; ArtifactError if it is damaged or from a newer version."""
-        value = read_json(path, "healing record")
-        check_format(value.pop("format", None), HEALING_FORMAT, "healing record", str(path))
-        try:
-            return from_json(cls, value, "the record")
-        except (TypeError, ValueError) as error:
-            raise ArtifactError(f"{path}: the healing record is damaged: {error}.") from error
+        return read_record(cls, path, "healing record", HEALING_FORMAT)

@@ -1,4 +1,4 @@
-"""Read and write files whole or not at all, and JSON without surprises."""
+"""Read and write files whole or not at all, JSON without surprises, and records by the types of their fields."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import os
 import stat
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hf_layerprune.errors import ArtifactError, shown
+
+Value = TypeVar("Value")
 
 MAX_JSON_BYTES = 64 << 20
 MAX_DEPTH = 64
@@ -107,13 +112,13 @@ def parse_json(content: bytes, where: str, what: str) -> dict[str, Any]:
     """Parse a JSON object strictly: UTF-8 (a byte-order mark is accepted), no NaN, no duplicate key, nested 64 deep at most."""
     try:
         value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+        if _depth(value) > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} deep")
     except (ValueError, RecursionError, MemoryError) as error:
         reason = {RecursionError: "nested too deep", MemoryError: "it takes more memory than there is"}.get(type(error), str(error))
         raise ArtifactError(f"{where}: not a valid {what}: {reason}.") from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{where}: not a valid {what}: expected a JSON object, got {type(value).__name__}.")
-    if _depth(value) > MAX_DEPTH:
-        raise ArtifactError(f"{where}: not a valid {what}: nested more than {MAX_DEPTH} deep.")
     return value
 
 
@@ -121,6 +126,61 @@ def check_format(value: object, known: int, what: str, where: str) -> None:
     """ArtifactError unless a file's `format` is the one that this version reads and writes."""
     if type(value) is not int or value != known:
         raise ArtifactError(f"{where}: {what} format {value!r}; this version reads {known}. Update hf-layerprune.")
+
+
+def read_record(kind: type[Value], path: Path, what: str, known: int) -> Value:
+    """Read a dataclass that was written as JSON with its `format`; ArtifactError if it is damaged or not of the format `known`."""
+    value = read_json(path, what)
+    check_format(value.pop("format", None), known, what, str(path))
+    return record_of(kind, value, what, str(path))
+
+
+def record_of(kind: type[Value], value: Any, what: str, where: str) -> Value:
+    """`from_json`, with an ArtifactError naming `where` for a value that does not fit or that the dataclass refuses."""
+    try:
+        return from_json(kind, value, f"the {what}")
+    except ArtifactError as error:
+        raise ArtifactError(f"{where}: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArtifactError(f"{where}: the {what} is damaged: {error}.") from error
+
+
+def from_json(kind: type[Value], value: Any, name: str) -> Value:
+    """A dataclass whose fields are scalars, literals, `X | Y`, `tuple[X, ...]`, `Mapping[str, X]`, dataclasses like it or anything.
+
+    name: what to call the value in errors, such as "the plan". A field with a default may be missing. ValueError naming the key
+    that is missing, unexpected, or of another type; whole numbers are floats too.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {shown(value)}, expected an object")
+    known = {field.name: field.default is MISSING and field.default_factory is MISSING for field in fields(kind)}  # type: ignore[arg-type]
+    kinds = get_type_hints(kind)
+    if missing := [key for key, needed in known.items() if needed and key not in value]:
+        raise ValueError(f"{name} lacks the key {missing[0]!r}")
+    if unexpected := sorted(value.keys() - known.keys()):
+        raise ValueError(f"{name} has an unexpected key {shown(unexpected[0])}")
+    return kind(**{key: _typed(kinds[key], item, f"{name}.{key}") for key, item in value.items()})
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        kinds = [one for one in inner if type(value) is one] or [one for one in inner if one is not NoneType]
+        return None if value is None and NoneType in inner else _typed(kinds[0], value, name)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(inner[0], item, name) for item in value)
+    if (origin is Literal and value in inner) or kind is Any:
+        return value
+    if origin is not None and origin not in (tuple, Literal) and isinstance(value, Mapping):
+        return {key: _typed(inner[1], item, f"{name}.{key}") for key, item in value.items()}
+    if is_dataclass(kind):
+        return from_json(kind, value, name)  # type: ignore[arg-type]
+    if type(value) is int and kind is float:
+        return float(value)
+    if origin is not None or type(value) is not kind:
+        expected = {tuple: "a list", Literal: f"one of {inner}", None: getattr(kind, "__name__", "")}.get(origin, "an object")
+        raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+    return value
 
 
 def dump_json(value: dict[str, Any]) -> bytes:
@@ -154,13 +214,5 @@ def _no_constant(name: str) -> None:
 
 
 def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level and deepest <= MAX_DEPTH:
-        deepest += 1
-        level = [
-            item
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for item in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-    return deepest
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)

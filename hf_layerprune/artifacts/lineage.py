@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
+from hf_layerprune.artifacts.jsonfile import record_of
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.errors import ArtifactError, shown
+from hf_layerprune.errors import ArtifactError
 
-SOURCE, PRUNED, HEALED = "source", "pruned", "healed"
+SOURCE: Final = "source"
+PRUNED: Final = "pruned"
+HEALED: Final = "healed"
 MAX_STEPS = 100
 
 
@@ -17,29 +20,23 @@ class Step:
     """A checkpoint of a lineage. how: "source" for one that was not made with hf-layerprune, else what made it of the one before."""
 
     source: SourceRef
-    how: str
-
-    def __post_init__(self) -> None:
-        if self.how not in (SOURCE, PRUNED, HEALED):
-            raise ValueError(f"{shown(self.how)} is not how a checkpoint came about")
+    how: Literal["source", "pruned", "healed"]
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self.source), "how": self.how}
 
 
 def parse_lineage(value: object, where: str) -> tuple[Step, ...]:
-    """The steps in `source.json`, none where it has no such key; ArtifactError where they are none."""
+    """The steps in `source.json`, none where it has no such key; ArtifactError if they are damaged."""
     if value is None:
         return ()
-    try:
-        if not isinstance(value, list) or not 0 < len(value) <= MAX_STEPS:
-            raise ValueError(f"expected a list of at most {MAX_STEPS} checkpoints")
-        steps = tuple(Step(SourceRef(item["id"], item["commit"], item["fingerprint"]), item["how"]) for item in value)
-        if any(step.how == SOURCE for step in steps[1:]):
-            raise ValueError("a source that was made of another checkpoint")
-        return steps
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{where}: the lineage is damaged ({error}).") from error
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_STEPS:
+        raise ArtifactError(f"{where}: the lineage is damaged: expected a list of at most {MAX_STEPS} checkpoints.")
+    flat = [dict(item) if isinstance(item, dict) else {} for item in value]
+    steps = tuple(record_of(Step, {"how": item.pop("how", None), "source": item}, "lineage", where) for item in flat)
+    if any(step.how == SOURCE for step in steps[1:]):
+        raise ArtifactError(f"{where}: the lineage is damaged: only its first checkpoint can be a source.")
+    return steps
 
 
 def earlier_name(record: str, place: int) -> str:

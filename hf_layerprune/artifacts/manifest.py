@@ -5,39 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, write_atomic
+from hf_layerprune.artifacts.jsonfile import dump_json, read_record, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.errors import ArtifactError
 
 MANIFEST_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file of the checkpoint: its size in bytes and the sha256 of its content, in hexadecimal."""
+    """One file of the checkpoint."""
 
     bytes: int
-    sha256: str
+    sha256: str  # hexadecimal
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """files: every weight, config and side file by its path in the folder (records under `layerprune/` lie outside);
-    tensors: for every tensor written, the name it has in the source; shard_policy: "source" (the source's boundaries) or
-    the greatest shard size in bytes; writer: the version of the rewriter, which with source, plan and policy fixes the bytes;
-    changed: the tensors that a fine-tuning gave new values, sorted, an earlier fine-tuning of the source too; all others are the
-    source's, bit for bit; trained: those of them that the last fine-tuning changed, where an earlier one changed others, else empty.
-    """
+    """What a checkpoint folder holds, and of what it was made."""
 
     source: SourceRef
-    writer: str
-    shard_policy: str | int
-    files: Mapping[str, FileRecord]
-    tensors: Mapping[str, str]
-    changed: tuple[str, ...] = ()
-    trained: tuple[str, ...] = ()
+    writer: str  # version of the rewriter, which with source, plan and policy fixes the bytes
+    shard_policy: str | int  # "source" (the source's boundaries) or the greatest shard size in bytes
+    files: Mapping[str, FileRecord]  # weight, config and side files by their path in the folder, without the records in layerprune/
+    tensors: Mapping[str, str]  # of every tensor written the name in the source
+    changed: tuple[str, ...] = ()  # tensors that fine-tunings gave new values, sorted; all others are the source's, bit for bit
+    trained: tuple[str, ...] = ()  # those of them that the last fine-tuning changed, where an earlier one changed others
 
     def save(self, path: Path) -> None:
         write_atomic(path, self.dump())
@@ -49,12 +42,4 @@ class Manifest:
     @classmethod
     def load(cls, path: Path) -> Manifest:
         """Read `manifest.json`; ArtifactError if it is damaged or from a newer version."""
-        value = read_json(path, "manifest")
-        check_format(value.get("format"), MANIFEST_FORMAT, "manifest", str(path))
-        try:
-            files = {str(name): FileRecord(int(record["bytes"]), str(record["sha256"])) for name, record in value["files"].items()}
-            tensors: dict[str, Any] = {str(name): str(origin) for name, origin in value["tensors"].items()}
-            healed = (tuple(str(name) for name in value.get(key, ())) for key in ("changed", "trained"))
-            return cls(SourceRef(**value["source"]), str(value["writer"]), value["shard_policy"], files, tensors, *healed)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ArtifactError(f"{path}: the manifest is damaged ({error!r}).") from error
+        return read_record(cls, path, "manifest", MANIFEST_FORMAT)

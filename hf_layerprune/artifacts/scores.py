@@ -14,18 +14,12 @@ ROUNDING = 1e-9  # of sums of scores, relative
 
 @dataclass(frozen=True)
 class Tally:
-    """The scores of one model.
+    """The scores of one model; ArtifactError for sums that no scores in [0, 1] have."""
 
-    samples: how many it answered
-    total: the sum of its scores; the number of correct answers where each score is 0 or 1
-    truncated: how many answers the token budget ended
-    squares: the sum of the squared scores; None where each score is 0 or 1
-    """
-
-    samples: int
-    total: float
-    truncated: int
-    squares: float | None = None
+    samples: int  # how many it answered
+    total: float  # the sum of its scores; the number of correct answers where each score is 0 or 1
+    truncated: int  # how many answers the token budget ended
+    squares: float | None = None  # the sum of the squared scores; None where each score is 0 or 1
 
     def __post_init__(self) -> None:
         counts = (self.samples, self.truncated, *((self.total,) if self.squares is None else ()))
@@ -33,15 +27,10 @@ class Tally:
             raise ArtifactError(f"invalid score: {self.total!r} correct or {self.truncated!r} truncated of {self.samples!r} samples.")
         if min(counts) < 0:
             raise ArtifactError(f"invalid score: sample counts must be non-negative integers, got {min(counts)}.")
-        if self.squares is not None and not self._squares_fit(self.squares):
-            raise ArtifactError(
-                f"invalid score: {self.squares!r} cannot be the sum of squares of scores in [0, 1] with the sum {self.total!r}."
-            )
-
-    def _squares_fit(self, squares: float) -> bool:
-        """Whether (sum s)^2 / n <= sum s^2 <= sum s, as for all scores s in [0, 1], up to rounding."""
-        slack = ROUNDING * max(self.samples, 1)
-        return self.total**2 - slack * self.samples <= squares * self.samples and squares <= self.total + slack
+        if self.squares is not None:
+            slack = ROUNDING * max(self.samples, 1)  # (sum s)^2 / n <= sum s^2 <= sum s, up to rounding
+            if self.squares > self.total + slack or self.squares * self.samples < self.total**2 - slack * self.samples:
+                raise ArtifactError(f"invalid score: {self.squares!r} cannot be the sum of squares of scores with the sum {self.total!r}.")
 
     @property
     def binary(self) -> bool:
@@ -91,25 +80,17 @@ class Tally:
 
 @dataclass(frozen=True)
 class Row:
-    """The scores on one subtask, or on a whole task.
-
-    task, subtask: names; subtask is None for the whole task
-    unusable: samples that count for no model, since an image or a record could not be used
-    model, other: the scores of the model and of the one it is compared with, on the same samples
-    gained, lost: samples on which the model scored higher, and lower, than the other
-    squares, flip_p: the sum of the squared differences and the p value of the sign-flip test; None where each score is 0 or 1, whose
-        squares are gained + lost and whose test is McNemar's
-    """
+    """The scores on one subtask, or on a whole task; ArtifactError where the comparison does not fit the scores."""
 
     task: str
-    subtask: str | None
-    unusable: int
+    subtask: str | None  # None for the whole task
+    unusable: int  # samples that count for no model, since an image or a record could not be used
     model: Tally
-    other: Tally | None = None
-    gained: int = 0
-    lost: int = 0
-    squares: float | None = None
-    flip_p: float | None = None
+    other: Tally | None = None  # of the model it is compared with, on the same samples
+    gained: int = 0  # samples on which the model scored higher than the other
+    lost: int = 0  # and lower
+    squares: float | None = None  # the sum of the squared differences; None where each score is 0 or 1: gained + lost
+    flip_p: float | None = None  # p value of the sign-flip test; None where each score is 0 or 1: McNemar's
 
     def __post_init__(self) -> None:
         counts = (self.unusable, self.gained, self.lost)

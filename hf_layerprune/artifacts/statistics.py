@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from hf_layerprune.artifacts.jsonfile import check_format, parse_json, read_bounded, write_atomic
+from hf_layerprune.artifacts.jsonfile import check_format, parse_json, read_bounded, record_of, write_atomic
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, domain_of, subtasks
 from hf_layerprune.errors import ArtifactError
@@ -50,16 +50,25 @@ def array_shapes(tasks: int, layers: int, width: int) -> dict[str, tuple[int, ..
 
 @dataclass(frozen=True)
 class ProbeRecord:
-    """How the statistics came about: the probe set and the settings, as far as they decide the numbers.
+    """How the statistics came about: the probe set and the settings, as far as they decide the numbers."""
 
-    probe_set: its name, content fingerprint and images per domain; settings: device, dtype and library versions;
-    skipped: the records that were left out and why, the first hundred; skipped_count: how many per domain.
-    """
+    probe_set: Mapping[str, Any]  # its name, content fingerprint and images per domain
+    settings: Mapping[str, Any]  # device, dtype and library versions
+    skipped: tuple[str, ...] = ()  # the records that could not be used and why, the first hundred
+    skipped_count: Mapping[str, int] = field(default_factory=dict)  # how many per domain
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Provenance:
+    """What stands in the file's header: of `LayerStatistics` all but the arrays."""
+
+    model: ModelFacts
+    subtasks: tuple[str, ...]
+    domains: Mapping[str, Domain] = field(default_factory=dict)
     probe_set: Mapping[str, Any]
     settings: Mapping[str, Any]
-    skipped: Sequence[str] = ()
-    skipped_count: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...]
+    skipped_count: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -185,23 +194,20 @@ class LayerStatistics:
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> LayerStatistics:
         try:
-            arrays = load_safetensors(content)
-            length = int.from_bytes(content[:8], "little")
-            metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-            provenance = parse_json(metadata["layerprune"].encode(), where, "statistics file")
+            found = load_safetensors(content)
+            arrays = {name: found[name] for name in _ARRAYS}
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            provenance = header["__metadata__"]["layerprune"].encode()
         except (SafetensorError, ValueError, KeyError) as error:
-            raise ArtifactError(f"{where}: not a whole statistics file ({error}). Probe again, or pass the right file.") from error
-        check_format(provenance.get("format"), STATISTICS_FORMAT, "statistics", where)
+            raise ArtifactError(f"{where}: not a whole statistics file ({error!r}). Probe again, or pass the right file.") from error
+        value = parse_json(provenance, where, "statistics file")
+        check_format(value.pop("format", None), STATISTICS_FORMAT, "statistics", where)
+        of = record_of(_Provenance, value, "provenance of the statistics", where)
+        record = ProbeRecord(of.probe_set, of.settings, of.skipped, of.skipped_count)
         try:
-            probe_set, settings, counts = (dict(provenance[key]) for key in ("probe_set", "settings", "skipped_count"))
-            record = ProbeRecord(probe_set, settings, tuple(provenance["skipped"]), counts)
-            model = ModelFacts.from_dict(provenance["model"], where)
-            others = {str(name): str(domain) for name, domain in provenance.get("domains", {}).items()}
-            return cls(model, record, tuple(provenance["subtasks"]), **{name: arrays[name] for name in _ARRAYS}, other_domains=others)
+            return cls(of.model, record, of.subtasks, **arrays, other_domains=of.domains)
         except ArtifactError as error:
             raise ArtifactError(f"{where}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{where}: not a whole statistics file ({error!r}). Probe again, or pass the right file.") from error
 
     def _rows(self, domain: Domain) -> list[int]:
         domains = [self.other_domains.get(name) or domain_of(name) for name in self.subtasks]

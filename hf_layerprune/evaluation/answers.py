@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from hf_layerprune.artifacts.eval_report import Environment, record
-from hf_layerprune.artifacts.jsonfile import write_atomic
+from hf_layerprune.artifacts.eval_report import Environment
+from hf_layerprune.artifacts.jsonfile import from_json, write_atomic
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.errors import ArtifactError, EvaluationError
 
@@ -146,6 +146,6 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _record(kind: type[Kind], value: Any) -> Kind | None:
     try:
-        return record(kind, value)
-    except TypeError:
+        return from_json(kind, value, "answer")
+    except ValueError:
         return None
