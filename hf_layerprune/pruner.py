@@ -276,11 +276,15 @@ class LayerPruner:
 
         return evaluate_model(self.checkpoint, tasks, against=against, dtype=self._dtype, loading=self._loading, **options)
 
-    def push_to_hub(self, repo_id: str, folder: str | Path, **options: Any) -> Pushed:
-        """Publish `folder`, which `save_pretrained` or `heal` wrote, not what is in memory; the arguments are those of `push.push`."""
+    def push_to_hub(self, repo_id: str, folder: str | Path, *, token: str | bool | None = None, **options: Any) -> Pushed:
+        """Publish `folder`, which `save_pretrained` or `heal` wrote, not what is in memory.
+
+        options: the fields of `publishing.options.PushOptions`. Raises as `publishing.push.push`.
+        """
+        from hf_layerprune.publishing.options import PushOptions
         from hf_layerprune.publishing.push import push
 
-        return push(Path(folder), repo_id, **options)
+        return push(Path(folder), repo_id, PushOptions(**options), token=token)
 
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
         """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""

@@ -37,9 +37,3 @@ def parse_lineage(value: object, where: str) -> tuple[Step, ...]:
     if any(step.how == SOURCE for step in steps[1:]):
         raise ArtifactError(f"{where}: the lineage is damaged: only its first checkpoint can be a source.")
     return steps
-
-
-def earlier_name(record: str, place: int) -> str:
-    """What the record of an earlier step is called: `healing-2.json` is how the checkpoint at place 2 of the lineage was made."""
-    stem, _, suffix = record.rpartition(".")
-    return f"{stem}-{place}.{suffix}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.folder import HEALING, MANIFEST, PLAN, PROVENANCE, README, RECORDS
-from hf_layerprune.artifacts.healing_record import HealingRecord
-from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, dump_json, read_bounded, read_json
-from hf_layerprune.artifacts.lineage import HEALED, PRUNED, SOURCE, Step, earlier_name, parse_lineage
+from hf_layerprune.artifacts.folder import MANIFEST, PLAN, PROVENANCE, README, RECORDS
+from hf_layerprune.artifacts.jsonfile import dump_json, read_json
+from hf_layerprune.artifacts.lineage import HEALED, PRUNED, SOURCE, Step, parse_lineage
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import PruningPlan
@@ -20,7 +18,6 @@ from hf_layerprune.errors import LayerPruneError
 
 CARD_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")
 MAX_CARD_BYTES = 64 << 10
-MADE_BY: dict[str, Callable[[Path], object]] = {PLAN: PruningPlan.load, HEALING: HealingRecord.load}  # the records of one step
 
 
 def source_record(folder: Path, source: SourceRef) -> bytes:
@@ -61,24 +58,6 @@ def ancestors_of(records: Path, manifest: Manifest) -> tuple[Step, ...]:
     first = PruningPlan.load(plan).source if manifest.changed and plan.is_file() else manifest.source
     rest = () if first.fingerprint == manifest.source.fingerprint else (Step(manifest.source, PRUNED),)
     return (Step(first, SOURCE), *rest)
-
-
-def earlier_records(folder: Path, source: SourceRef, *, plan: bool) -> dict[str, bytes]:
-    """How the checkpoint in a folder and those before it were made, as records for what is made of it, each named after its place in
-    the lineage. plan: its plan as well, which a healed one keeps as it is. What cannot be read is left out."""
-    found: dict[str, bytes] = {}
-    with suppress(LayerPruneError):
-        lineage = lineage_of(folder, source)
-        names = {name: (name, kind) for place in range(len(lineage)) for kind in MADE_BY for name in [earlier_name(kind, place)]}
-        if lineage[-1].how == HEALED:
-            names[earlier_name(HEALING, len(lineage) - 1)] = (HEALING, HEALING)
-        if plan and (places := [place for place, step in enumerate(lineage) if step.how == PRUNED]):
-            names[earlier_name(PLAN, places[-1])] = (PLAN, PLAN)
-        for name, (here, kind) in names.items():
-            with suppress(LayerPruneError):
-                MADE_BY[kind](folder / RECORDS / here)
-                found[name] = read_bounded(regular_file(folder, f"{RECORDS}/{here}", ""), "record", MAX_JSON_BYTES)
-    return found
 
 
 def _lineage(folder: Path, source: SourceRef) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hf_layerprune.checkpoint.copying import copy_file, write_file, write_shard
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import plan_shards
-from hf_layerprune.checkpoint.provenance import earlier_records, healed_record
+from hf_layerprune.checkpoint.provenance import healed_record
 from hf_layerprune.checkpoint.rewrite import WRITER, bytes_needed, copy_side_files, index_of
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.staging import staged_folder
@@ -71,7 +71,7 @@ def _write_records(folder: Path, checkpoint: Checkpoint, manifest: Manifest, rec
         copy_file(path, folder / path.name)
     write_file(folder / PROVENANCE, healed_record(checkpoint.path, checkpoint.source))
     write_file(folder / MANIFEST, manifest.dump())
-    for name, content in {**earlier_records(checkpoint.path, checkpoint.source, plan=False), **records}.items():
+    for name, content in records.items():
         write_file(folder / name, content)
 
 

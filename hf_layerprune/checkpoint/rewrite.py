@@ -13,7 +13,7 @@ from hf_layerprune.checkpoint.config import dump_config, shorten_config
 from hf_layerprune.checkpoint.copying import Progress, copy_file, write_file, write_shard
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import NewShard, kept_names, plan_shards
-from hf_layerprune.checkpoint.provenance import earlier_records, source_record
+from hf_layerprune.checkpoint.provenance import source_record
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.stream import ShardStream
@@ -54,7 +54,7 @@ def rewrite(
     only what the next run goes on from.
     """
     plan = _checked(plan, checkpoint)
-    records = {**earlier_records(checkpoint.path, checkpoint.source, plan=True), **_checked_records(records or {})}
+    records = _checked_records(records or {})
     if stream and max_shard_size is not None:
         raise UsageError("--stream keeps the source's shards, one at a time: leave out --max-shard-size.")
     shards = plan_shards(checkpoint, plan.keep, max_shard_size)

@@ -13,6 +13,7 @@ import click
 
 from hf_layerprune.errors import UsageError
 from hf_layerprune.probing.options import ProbeOptions
+from hf_layerprune.publishing.options import CardOptions, PushOptions
 from hf_layerprune.strategies.options import PlanOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -180,13 +181,8 @@ healing_data = _gathered(
     click.option("--exclude", multiple=True, metavar="SPEC", help="With --render-math: leave out the problems in this source."),
 )
 
-licence = click.option("--license", metavar="ID", help="The licence, as the Hub spells it.  [default: the source's]")
-control = click.option(
-    "--control", type=PATH, metavar="DIR", help="The unpruned source after the same fine-tuning, evaluated: what that alone does."
-)
-pruned = click.option(
-    "--pruned", type=PATH, metavar="DIR", help="Of a healed model: the pruned one before that, evaluated, to stand beside it."
-)
+card = _gathered("asked", *_of_fields(CardOptions), make=CardOptions)
+pushing = _gathered("asked", *_of_fields(PushOptions), make=PushOptions)
 
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
 

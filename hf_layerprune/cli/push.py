@@ -10,6 +10,7 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.publishing.options import PushOptions
 
 RESUME = "what was sent is kept; run the same command again and only the rest is sent."
 
@@ -23,15 +24,9 @@ RESUME = "what was sent is kept; run the same command again and only the rest is
 )
 @click.argument("folder", metavar="DIR", type=options.PATH)
 @click.argument("repo")
-@click.option("--private", is_flag=True, help="If REPO is yet to be created, let only its owner see it.")
-@click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the main branch.")
-@click.option("--revision", metavar="REF", help="A branch, or refs/pr/N to go on with a pull request.  [default: main]")
-@click.option("--commit-message", metavar="TEXT", help="Of the one commit that a push makes.")
-@options.licence
-@options.control
-@options.pruned
+@options.pushing
 @reporting
-def push(console: Console, folder: Path, repo: str, **asked: object) -> None:
+def push(console: Console, folder: Path, repo: str, asked: PushOptions) -> None:
     """Check DIR from its options to its last byte, then send REPO what it lacks: weights, records, figures and a card.
 
     A push is one commit. What a person wrote on the Hub's card is kept; where hf-layerprune's parts of it were edited, or
@@ -51,7 +46,7 @@ def push(console: Console, folder: Path, repo: str, **asked: object) -> None:
         click.echo(f"note: {line}", err=True)  # of what an interruption left open, also to those who asked for errors only
         invocation.resume = "what was sent is kept."
 
-    done = publish(folder, repo, say=say, **asked)  # type: ignore[arg-type]
+    done = publish(folder, repo, asked, say=say)
     if done.uploaded or done.deleted:
         gone = f", {len(done.deleted)} removed" if done.deleted else ""
         console.say(f"pushed  {len(done.uploaded)} files, {len(done.unchanged)} were there{gone}; the Hub's list equals the folder's")
@@ -62,6 +57,6 @@ def push(console: Console, folder: Path, repo: str, **asked: object) -> None:
         console.say(
             f"next    hf-layerprune push {options.quoted(folder)} {repo} --revision {done.pull_request}, to change the pull request"
         )
-    elif not asked["revision"]:
+    elif not asked.revision:
         console.say(f"next    hf-layerprune verify {repo}")
     console.result({"repo": repo, **asdict(done)})

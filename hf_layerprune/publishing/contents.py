@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import (
-    CONTROL_EVALUATION,
-    CONTROL_HEALING,
-    EVALUATION,
-    HEALING,
-    LAYER_MAP,
-    LAYER_MAP_DARK,
-    LICENSE,
-    LOSS,
-    LOSS_DARK,
-    MANIFEST,
-    PLAN,
-    PROVENANCE,
-    PRUNED_EVALUATION,
-    README,
-    RECORDS,
-    STATISTICS,
-)
+from hf_layerprune.artifacts.folder import README, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
-from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.hub.listing import RemoteFile
-from hf_layerprune.hub.prove import is_listed
+from hf_layerprune.hub.prove import is_listed, record_of
 
 # Records, statistics and figures. Answers (answers.jsonl) quote the questions of whoever evaluated, and stay where they are.
 RECORD_SUFFIXES = (".json", ".png", ".safetensors")
 CARD_RECORD = f"{RECORDS}/card.json"  # made by each push; a downloaded one is of an earlier push
-# What pushes sent that did not write down what they sent.
-OUR_RECORDS = frozenset(
-    f"{RECORDS}/{name}"
-    for name in (
-        *(PLAN, MANIFEST, PROVENANCE, STATISTICS, HEALING, EVALUATION, LICENSE, CONTROL_EVALUATION, CONTROL_HEALING, PRUNED_EVALUATION),
-        *(LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -54,16 +27,15 @@ class Item:
     record: FileRecord
 
     @classmethod
-    def of_bytes(cls, name: str, content: bytes) -> Item:
-        return cls(name, content, FileRecord(len(content), hashlib.sha256(content).hexdigest()))
+    def of(cls, name: str, content: Path | bytes) -> Item:
+        return cls(name, content, record_of(content))
 
     def is_at(self, file: RemoteFile | None) -> bool:
         """Whether the repository lists this very file under its name."""
-        if file is None or file.size != self.record.bytes:
+        if file is None or not is_listed(self.content, file, self.record):
             return False
-        if isinstance(self.content, Path):  # git's id is that of the file as it is now, which may have changed since it was recorded
-            return is_listed(self.content, file, self.record) and (file.sha256 is not None or hash_file(self.content) == self.record)
-        return is_listed(self.content, file, self.record)
+        # Git's id is that of the file as it is now, which may have changed since it was recorded.
+        return file.sha256 is not None or record_of(self.content) == self.record
 
 
 def record_files(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -73,25 +45,26 @@ def record_files(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     """
     try:
         names = sorted(path.name for path in (folder / RECORDS).iterdir() if not path.name.startswith("."))
-        found = {f"{RECORDS}/{name}" for name in names if name.endswith(RECORD_SUFFIXES)} - {CARD_RECORD}
+        found = [f"{RECORDS}/{name}" for name in names if name.endswith(RECORD_SUFFIXES)]
         left = tuple(f"{RECORDS}/{name}" for name in names if not name.endswith(RECORD_SUFFIXES))
-        return {name: regular_file(folder, name, "Put a regular file there, or remove it.") for name in sorted(found)}, left
+        remedy = "Put a regular file there, or remove it."
+        return {name: regular_file(folder, name, remedy) for name in found if name != CARD_RECORD}, left
     except OSError as error:
         raise PublishError(f"{folder / RECORDS}: cannot list it: {error.strerror}. Check the disk and its permissions.") from error
     except LayerPruneError as error:
         raise PublishError(str(error)) from error
 
 
-def items_of(folder: Path, manifest: Manifest, records: Mapping[str, Path], beside: Path) -> list[Item]:
+def items_of(folder: Path, manifest: Manifest, records: Mapping[str, Path], beside: Mapping[str, bytes]) -> list[Item]:
     """All files but the card; the manifest's have been proved, so that they are not read again.
 
-    beside: where a new card was written, whose figures and records go in place of older ones.
+    beside: what goes into layerprune/ with a new card, in place of older files.
     """
-    newer = {f"{RECORDS}/{path.name}": path for path in (beside / RECORDS).glob("*")}
+    contents: dict[str, Path | bytes] = {**records, **{f"{RECORDS}/{name}": content for name, content in beside.items()}}
     try:
         return [
             *(Item(name, folder / name, record) for name, record in manifest.files.items() if name != README),
-            *(Item(name, path, hash_file(path)) for name, path in sorted({**records, **newer}.items())),
+            *(Item.of(name, contents[name]) for name in sorted(contents)),
         ]
     except OSError as error:
         raise PublishError(f"{folder}: reading it failed: {error.strerror or error}. Check the disk, then push again.") from error

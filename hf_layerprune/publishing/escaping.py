@@ -9,11 +9,15 @@ import unicodedata
 
 MAX_TEXT = 200  # characters of a name that a card shows
 MAX_ARGUMENT = 1000  # characters of an argument of a command, which is of no use shortened
-PIPE = "<code>&#124;</code>"
+PIPE = "<code>&#124;</code>"  # a pipe ends a table's cell inside a code span too, and a backslash before it is read in several ways
 
 
 class Markdown(str):
     """Text that is Markdown of ours, or was made harmless: the template lets it through as it is, and everything else as code."""
+
+
+class NotShown(ValueError):
+    """A text that a command needs and a card cannot show as it is."""
 
 
 def plain(text: object, limit: int = MAX_TEXT) -> str:
@@ -29,31 +33,19 @@ def plain(text: object, limit: int = MAX_TEXT) -> str:
 
 
 def code(text: object) -> Markdown:
-    """A code span: nothing in it is markup or a link, in a table neither.
-
-    A pipe ends a cell of a table inside a code span too, and no backslash before it is read alike by all: it gets an element of its
-    own, as an entity, which neither table nor text can take for a pipe that means something.
-    """
-    pieces = re.split(r"(\|)", plain(text) or " ")
-    return Markdown("".join(PIPE if piece == "|" else _span(piece) for piece in pieces if piece))
-
-
-def _span(shown: str) -> str:
-    """A code span whose fence is longer than any run of backticks within."""
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    pad = " " if shown[0] in "` " or shown[-1] in "` " else ""
-    return f"{fence}{pad}{shown}{pad}{fence}"
+    """A code span: nothing in it is markup or a link, in a table neither."""
+    spans = []
+    for piece in re.split(r"(\|)", plain(text) or " "):
+        fence = "`" * (1 + max((len(run) for run in re.findall("`+", piece)), default=0))  # longer than any run of backticks within
+        pad = " " if piece and (piece[0] in "` " or piece[-1] in "` ") else ""
+        spans.append(PIPE if piece == "|" else piece and f"{fence}{pad}{piece}{pad}{fence}")
+    return Markdown("".join(spans))
 
 
 def name(text: object) -> Markdown:
     """As plain words where that is safe, as for most names of models; else as code."""
-    shown = plain(text)
-    harmless = re.fullmatch(r"(?!.*www\.)[A-Za-z0-9][A-Za-z0-9 /.+,;()'-]*", shown)
-    return Markdown(shown) if harmless else code(text)
-
-
-class NotShown(ValueError):
-    """A text that a command needs and a card cannot show as it is."""
+    harmless = re.fullmatch(r"(?!.*www\.)[A-Za-z0-9][A-Za-z0-9 /.+,;()'-]*", plain(text))
+    return Markdown(plain(text)) if harmless else code(text)
 
 
 def argument(text: object) -> Markdown:
@@ -73,8 +65,7 @@ def place(name: str) -> Markdown:
 def literal(text: str) -> Markdown:
     """A text as Python reads it, on one line of a fenced block; one that nobody would type is shortened."""
     shown = json.dumps(text if len(text) <= MAX_ARGUMENT else plain(text), ensure_ascii=False)
-    escaped = (letter if _visible(letter) and letter not in "<>" else f"\\U{ord(letter):08x}" for letter in shown)
-    return Markdown("".join(escaped))
+    return Markdown("".join(letter if _visible(letter) and letter not in "<>" else f"\\U{ord(letter):08x}" for letter in shown))
 
 
 def for_output(value: object) -> object:

@@ -1,20 +1,15 @@
-"""Everything that a card says, read from a folder's records: no number of it comes from elsewhere."""
+"""Everything that a card says, as values: no number of it comes from elsewhere than a record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any
 
 from hf_layerprune.artifacts.eval_report import EvalReport
-from hf_layerprune.artifacts.folder import (
-    HEALING,
-    PLAN,
-    RECORDS,
-)
+from hf_layerprune.artifacts.folder import HEALING, PLAN, RECORDS
 from hf_layerprune.artifacts.healing_record import HealingRecord
-from hf_layerprune.artifacts.lineage import HEALED, PRUNED
+from hf_layerprune.artifacts.lineage import HEALED, PRUNED, Step
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
@@ -22,17 +17,21 @@ from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import UsageError
 from hf_layerprune.publishing.sizes import Sizes
-from hf_layerprune.publishing.stages import Stage
-
-Record = TypeVar("Record")
 
 
-class Named(TypedDict, total=False):
-    """What a person names for a card, as `card_facts` takes it."""
+@dataclass(frozen=True)
+class Stage:
+    """A checkpoint of the lineage, and how it was made of the one before, where a record here says it."""
 
-    license: str | None
-    control: Path | None
-    pruned: Path | None
+    source: SourceRef
+    how: str  # "source", "pruned" or "healed"
+    plan: PruningPlan | None = None
+    healing: HealingRecord | None = None
+
+    @property
+    def record(self) -> str | None:
+        """The file that says how it was made, None where there is none."""
+        return f"{RECORDS}/{PLAN}" if self.plan else f"{RECORDS}/{HEALING}" if self.healing else None
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class CardFacts:
     original_depth: int | None  # layers of the first ancestor
     sizes: Sizes
     card: Mapping[str, Any]  # what source.json says of license, language and task
+    lineage: tuple[Step, ...]  # the checkpoints before this one, oldest first
     plan: PruningPlan | None
     statistics: LayerStatistics | None
     healing: HealingRecord | None
@@ -53,37 +53,47 @@ class CardFacts:
     control: EvalReport | None = None  # of the unpruned source after the same fine-tuning
     control_healing: HealingRecord | None = None
     pruned: EvalReport | None = None  # of the pruned model before it was fine-tuned
-    before: tuple[Stage, ...] = ()  # up to the source, which is last; empty: only the source is known
-    later: tuple[Stage, ...] = ()  # from the pruned stage of a healed model to what was healed last
     license_given: bool = False  # whether a person named the license
     figures: frozenset[str] = frozenset()  # names of the images beside the card, under layerprune/
     repo: str | None = None  # the id that it is pushed to, None for a card that stays with its folder
 
     @property
     def license(self) -> str | None:
-        """The licence's identifier on the Hub, None if neither the source nor the person who asked named one."""
+        """The license's identifier on the Hub, None if neither the source nor the person who asked named one."""
         found = self.card.get("license")
         return str(found[0] if isinstance(found, list) else found) if found else None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Every checkpoint from the first that the records name to this one, which is last."""
-        before = self.before or (Stage(self.source),)
-        found = [*before[:-1], replace(before[-1], source=self.source)]
-        if self.plan and self.healing:
-            first, *rest = self.later or (Stage(self.healing.checkpoint, PRUNED),)
-            stages = [replace(first, plan=self.plan, record=f"{RECORDS}/{PLAN}"), *rest]
-            found += [*stages[:-1], replace(stages[-1], source=self.healing.checkpoint)]
+        known = {ref.fingerprint: ref for ref in (self.source, *([self.healing.checkpoint] if self.healing else []))}
+        stages = [Stage(known.get(step.source.fingerprint, step.source), step.how) for step in self.lineage]
         own = SourceRef(self.name, None, self.sizes.fingerprint or "")
-        if self.healing:
-            return (*found, Stage(own, HEALED, None, self.healing, f"{RECORDS}/{HEALING}"))
-        return (*found, Stage(own, PRUNED, self.plan, None, f"{RECORDS}/{PLAN}"))
+        if not self.healing:
+            return (*stages, Stage(own, PRUNED, plan=self.plan))
+        if self.plan:
+            pruned = next((place for place in reversed(range(1, len(stages))) if stages[place].how == PRUNED), None)
+            if pruned and stages[pruned - 1].source.fingerprint == self.plan.source.fingerprint:
+                stages[pruned] = replace(stages[pruned], plan=self.plan)
+        return (*stages, Stage(own, HEALED, healing=self.healing))
+
+    @property
+    def healings(self) -> tuple[Stage, ...]:
+        """The fine-tunings after the last pruning, oldest first."""
+        stages = self.stages
+        last = max((place for place, stage in enumerate(stages) if stage.how != HEALED), default=-1)
+        return stages[last + 1 :]
+
+    @property
+    def start(self) -> int:
+        """The place in `stages` from which on the records say how everything was made."""
+        return max((place for place, stage in enumerate(self.stages) if place and stage.record is None), default=0)
 
     @property
     def base_model(self) -> str | None:
         """The Hub id of what this was made from, or of what that says it was made from; None where neither is on the Hub."""
         inherited = self.card.get("base_model")
-        ancestors = [stage.source.id for stage in reversed(self.before)]
+        ancestors = [step.source.id for step in reversed(self.lineage)]
         candidates = [self.source.id, *ancestors, *([inherited] if isinstance(inherited, str) else inherited or [])]
         return next((str(item) for item in candidates if is_hub_id(item)), None)
 
@@ -95,7 +105,3 @@ def hub_dataset(record: Mapping[str, Any]) -> DataSpec | None:
     except UsageError:
         return None
     return spec if record.get("revision") and is_hub_id(spec.name) else None
-
-
-def read_optional(path: Path, load: Callable[[Path], Record]) -> Record | None:
-    return load(path) if path.is_file() else None

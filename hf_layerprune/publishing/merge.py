@@ -35,50 +35,63 @@ class Part:
     stop: int
 
 
+class ParsedCard:
+    """A card taken apart. PublishError where the markers or the metadata are damaged, so that it is not known what is a person's."""
+
+    def __init__(self, text: str) -> None:
+        found = FRONT_MATTER.match(text)
+        self.metadata = _parsed(found["yaml"]) if found else {}
+        self.body = text[found.end() :] if found else text.lstrip("\ufeff")
+        self.front = text[: len(text) - len(self.body)]
+        self.parts = find_parts(self.body)
+        keys = next((line for part in self.parts if (line := KEYS_LINE.search(self.body, part.start, part.stop))), None)
+        self.our_keys = tuple(keys[1].split()) if keys else ()
+        tags = self.metadata.get("tags")
+        tags = tags if isinstance(tags, list) else []
+        self.our_tags, self.their_tags = [tag for tag in tags if tag in OUR_TAGS], [tag for tag in tags if tag not in OUR_TAGS]
+
+
 def our_parts(card: str) -> str:
     """sha256 over our marked parts and the metadata keys that we set, in hexadecimal: whether a card is still as we wrote it.
 
-    What a person wrote beside them, line ends and the order of keys do not count. PublishError where the markers are damaged.
+    What a person wrote beside them, line ends and the order of keys do not count.
     """
-    texts = [(part.name, _unix(card[part.start : part.stop])) for part in find_parts(card)]
-    found = _split(card)[0]
-    keys = {key: str(sorted(_tags(found)[0]) if key == "tags" else found.get(key)) for key in _our_keys(card)}
+    found = ParsedCard(card)
+    texts = [(part.name, _unix(found.body[part.start : part.stop])) for part in found.parts]
+    keys = {key: str(sorted(found.our_tags) if key == "tags" else found.metadata.get(key)) for key in found.our_keys}
     return digest_of([texts, keys])
 
 
 def merge_card(existing: str, rendered: str) -> str:
     """`existing` with our parts and keys as `rendered` has them; a part it lacks comes after the part before it, or at the end.
 
-    What a person wrote in `rendered` is left out, and so are remarks in metadata that has to change. PublishError where the markers
-    or the metadata of `existing` are damaged, so that it is not known what is a person's.
+    What a person wrote in `rendered` is left out, and so are remarks in metadata that has to change.
     """
     if not existing.strip("\ufeff \t\r\n"):
         return rendered
-    (old, body), (new, new_body) = _split(existing), _split(rendered)
-    were_ours, ours = _our_keys(existing), _our_keys(rendered)
-    merged = {key: value for key, value in old.items() if key not in were_ours or key in ours} | {key: new[key] for key in ours}
-    if "tags" in ours:
-        merged["tags"] = [*_tags(new)[0], *_tags(old)[1]]
-    front = existing[: len(existing) - len(body)] if merged == old else front_matter(merged)
-    return front + _merge_body(body, new_body)
+    old, new = ParsedCard(existing), ParsedCard(rendered)
+    theirs = {key: value for key, value in old.metadata.items() if key not in old.our_keys or key in new.our_keys}
+    merged = theirs | {key: new.metadata[key] for key in new.our_keys}
+    if "tags" in new.our_keys:
+        merged["tags"] = [*new.our_tags, *old.their_tags]
+    return (old.front if merged == old.metadata else front_matter(merged)) + _merge_body(old, new)
 
 
 def own_text(card: str) -> str:
     """What a person wrote in a card beside our parts and keys, in one text that can be compared; empty where there is nothing."""
-    found, body = _split(card)
-    edges = [0, *(edge for part in find_parts(body) for edge in (part.start, part.stop)), len(body)]
-    texts = [_unix(body[start:stop]).strip() for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-    ours = _our_keys(card)
-    keys = sorted((key, value) for key, value in found.items() if key not in ours)
-    own = [[text for text in texts if text], keys, _tags(found)[1] if "tags" in ours else []]
+    found = ParsedCard(card)
+    edges = [0, *(edge for part in found.parts for edge in (part.start, part.stop)), len(found.body)]
+    texts = [_unix(found.body[start:stop]).strip() for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+    keys = sorted((key, value) for key, value in found.metadata.items() if key not in found.our_keys)
+    own = [[text for text in texts if text], keys, found.their_tags if "tags" in found.our_keys else []]
     return repr(own) if any(own) else ""
 
 
 def taken_keys(existing: str, rendered: str) -> tuple[str, ...]:
     """The metadata keys that a person set in `existing`, which a merge would set to something else."""
-    theirs, ours, were_ours = _split(existing)[0], _split(rendered)[0], _our_keys(existing)
-    becoming = [key for key in _our_keys(rendered) if key in theirs and key not in were_ours and key != "tags"]
-    return tuple(key for key in becoming if theirs[key] != ours.get(key))
+    old, new = ParsedCard(existing), ParsedCard(rendered)
+    becoming = [key for key in new.our_keys if key in old.metadata and key not in old.our_keys and key != "tags"]
+    return tuple(key for key in becoming if old.metadata[key] != new.metadata.get(key))
 
 
 def find_parts(text: str) -> list[Part]:
@@ -97,62 +110,32 @@ def find_parts(text: str) -> list[Part]:
             opened = None
         else:
             raise PublishError(
-                f"the card's marker '{kind} {name}' stands where none may: twice, nested or without its other half. {REPAIR}"
+                f"the card's marker '{kind} {name}' stands where none may: repeated, nested or without its other half. {REPAIR}"
             )
     if opened is not None:
         raise PublishError(f"the card's part {opened[0]!r} begins and does not end. {REPAIR}")
     return parts
 
 
-def _merge_body(existing: str, rendered: str) -> str:
+def _merge_body(old: ParsedCard, new: ParsedCard) -> str:
     """Our parts replaced one by one, new ones put where they belong; those that a newer version no longer has are removed."""
-    new = {part.name: rendered[part.start : part.stop] for part in find_parts(rendered)}
-    old = find_parts(existing)
-    if not old:
-        return existing + _gap(existing) + "\n".join(new.values())
-    missing = _missing(list(new), [part.name for part in old])
-    merged = existing[: old[0].start] + "".join(new[name] + "\n" for name in missing.get(None, []))
-    for part, following in zip(old, [*old[1:], None], strict=True):
-        merged += new.get(part.name, "") + "".join("\n" + new[name] for name in missing.get(part.name, []))
-        merged += existing[part.stop : following.start if following else None]
-    return merged
-
-
-def _missing(new: list[str], old: list[str]) -> dict[str | None, list[str]]:
-    """The parts to be inserted, by the part of the existing card that they follow, None for those before the first."""
-    after: dict[str | None, list[str]] = {}
-    place: str | None = None
-    for name in new:
-        if name in old:
+    texts = {part.name: new.body[part.start : part.stop] for part in new.parts}
+    if not old.parts:
+        gap = "" if not old.body or old.body.endswith("\n\n") else "\n" if old.body.endswith("\n") else "\n\n"
+        return old.body + gap + "\n".join(texts.values())
+    before, after = "", {part.name: "" for part in old.parts}
+    place: str | None = None  # the existing part that a missing one follows; None before the first
+    for name, text in texts.items():
+        if name in after:
             place = name
+        elif place is None:
+            before += text + "\n"
         else:
-            after.setdefault(place, []).append(name)
-    return after
-
-
-def _gap(text: str) -> str:
-    return "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
-
-
-def _our_keys(card: str) -> tuple[str, ...]:
-    """The metadata keys that we set in a card, as its first part says; none in a card without one."""
-    for part in find_parts(card):
-        if found := KEYS_LINE.search(card[part.start : part.stop]):
-            return tuple(found[1].split())
-    return ()
-
-
-def _tags(metadata: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Our tags, and those that a person added; none where they are no list."""
-    tags = metadata.get("tags")
-    found = tags if isinstance(tags, list) else []
-    return [tag for tag in found if tag in OUR_TAGS], [tag for tag in found if tag not in OUR_TAGS]
-
-
-def _split(card: str) -> tuple[dict[str, Any], str]:
-    """The metadata of the front matter, empty where there is none, and what follows it."""
-    found = FRONT_MATTER.match(card)
-    return (_parsed(found["yaml"]), card[found.end() :]) if found else ({}, card.lstrip("\ufeff"))
+            after[place] += "\n" + text
+    merged = old.body[: old.parts[0].start] + before
+    for part, following in zip(old.parts, [*old.parts[1:], None], strict=True):
+        merged += texts.get(part.name, "") + after[part.name] + old.body[part.stop : following.start if following else None]
+    return merged
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -164,14 +147,13 @@ def _parsed(text: str) -> dict[str, Any]:
             raise PublishError(f"the card's metadata refers from one place to another (a YAML alias). Write it out. {REPAIR}")
         node, value = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise PublishError(f"the card's metadata is no valid YAML: {line[:160]}. {REPAIR}") from error
+        raise PublishError(f"the card's metadata is invalid YAML: {' '.join(str(error).split())[:160]}. {REPAIR}") from error
     if value is None or value == "":
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise PublishError(f"the card's metadata is {shown(value)}, expected keys and values. {REPAIR}")
     if len(node.value) != len(value):
-        raise PublishError(f"the card's metadata has a key twice. {REPAIR}")
+        raise PublishError(f"the card's metadata repeats a key. {REPAIR}")
     return value
 
 

@@ -7,62 +7,44 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Unpack
 
 from hf_layerprune.artifacts.folder import README, RECORDS
-from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded
+from hf_layerprune.artifacts.jsonfile import dump_json
 from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
-from hf_layerprune.publishing.card import MAX_CARD_BYTES, card_facts, merge_card, our_parts, render_card, write_card
+from hf_layerprune.publishing.card import MAX_CARD_BYTES, read_card
 from hf_layerprune.publishing.contents import CARD_RECORD, Item
-from hf_layerprune.publishing.facts import Named
-from hf_layerprune.publishing.hub import Target
-from hf_layerprune.publishing.merge import own_text, taken_keys
-from hf_layerprune.publishing.preflight import Request
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.merge import merge_card, our_parts, own_text, taken_keys
+from hf_layerprune.publishing.options import PushOptions
+from hf_layerprune.publishing.target import Target
+from hf_layerprune.publishing.template import render_card
 
 UNTOUCHED = our_parts("")  # of a card that has none of our parts: where none were ever pushed, nothing of ours was edited
+RENEWED = f"{README}: written anew from the records and options of today; `hf-layerprune card` does the same in the folder."
 KEPT = f"{README}: text that somebody wrote on the Hub is kept; text of yours beside hf-layerprune's parts is not sent."
 KEPT_PUSHED = f"{README}: the text beside hf-layerprune's parts that an earlier push brought is kept, as this folder's card has none."
 REPLACED = f"{README}: your text beside hf-layerprune's parts goes in place of the one that an earlier push brought."
 
 
-class LocalCard:
-    """The card of a folder, written anew beside a copy of the one that lies there: a push changes nothing in the folder.
+def local_card(folder: Path, facts: CardFacts, repo: str) -> tuple[str, str | None]:
+    """The folder's card as it is pushed to `repo`, merged with the one that lies there, and a line for people if that was another.
 
-    A context manager: `place` holds README.md and the figures for as long as it is open.
+    PublishError where what lies there is a link out of the folder, or no file: it may not be the folder's to publish.
     """
-
-    def __init__(self, folder: Path, repo: str, **named: Unpack[Named]) -> None:
-        self._temporary = TemporaryDirectory(prefix="hf-layerprune-card-")
-        self.place = Path(self._temporary.name)
-        self.renewed = False
-        try:
-            self.text = self._write(folder, repo, named)
-        except BaseException:
-            self._temporary.cleanup()
-            raise
-
-    def __enter__(self) -> LocalCard:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._temporary.cleanup()
-
-    def _write(self, folder: Path, repo: str, named: Named) -> str:
-        there = _card_in(folder)
-        if there is not None:
-            (self.place / README).write_bytes(there)
-        text = write_card(folder, self.place / README, **named, repo=repo).read_text(encoding="utf-8")
-        if there is not None:
-            figures = frozenset(path.name for path in (self.place / RECORDS).glob("*.png"))
-            here = render_card(replace(card_facts(folder, **named), figures=figures))  # as `card` writes it
-            self.renewed = our_parts(there.decode("utf-8")) not in (our_parts(text), our_parts(here))
-        return text
+    card = render_card(replace(facts, repo=repo))
+    if not os.path.lexists(folder / README):
+        return card, None
+    try:
+        there = read_card(regular_file(folder, README, "Put a regular file there, or remove it."))
+        merged = merge_card(there, card)
+        as_written = (our_parts(merged), our_parts(render_card(facts)))  # by a push, and by `card`
+        return merged, RENEWED if our_parts(there) not in as_written else None
+    except LayerPruneError as error:
+        raise PublishError(str(error)) from error
 
 
-def card_items(target: Target | None, request: Request, local: str, names: Iterable[str]) -> tuple[Item, Item, str | None]:
+def card_items(target: Target | None, local: str, names: Iterable[str], options: PushOptions) -> tuple[Item, Item, str | None]:
     """The card to push, the record that the next push knows it by, and a line for people where somebody's text stays or goes.
 
     local: the folder's card; names: of the files that go with it. The record has the sha256 of our parts, that of the whole card
@@ -80,11 +62,11 @@ def card_items(target: Target | None, request: Request, local: str, names: Itera
         untouched = hashlib.sha256(there).hexdigest() == target.card_record.get("sha256")
         if untouched and (ours or not theirs):  # what was edited here goes
             return *_items(local, True, names), REPLACED if theirs not in ("", ours) else None
-        if not request.create_pr:
+        if not options.create_pr:
             _refuse_edited(target, text, local)
         merged = merge_card(text, local)
     except UnicodeDecodeError as error:
-        raise PublishError(f"{target.id}/{README}: is no UTF-8 text. Correct it there, then push again.") from error
+        raise PublishError(f"{target.id}/{README}: it is not UTF-8 text. Correct it there, then push again.") from error
     except LayerPruneError as error:
         raise PublishError(f"{target.id}/{README}: {error}") from error
     kept = None if merged == local else KEPT_PUSHED if untouched else KEPT
@@ -106,19 +88,9 @@ def _refuse_edited(target: Target, text: str, local: str) -> None:
         )
 
 
-def _card_in(folder: Path) -> bytes | None:
-    """The card that lies in a folder; PublishError where it is a link out of it, or no file: it may not be the folder's to publish."""
-    if not os.path.lexists(folder / README):
-        return None
-    try:
-        return read_bounded(regular_file(folder, README, "Put a regular file there, or remove it."), "model card", MAX_CARD_BYTES)
-    except LayerPruneError as error:
-        raise PublishError(str(error)) from error
-
-
 def _items(text: str, as_pushed: bool, names: Iterable[str]) -> tuple[Item, Item]:
     """as_pushed: whether all of the card came from a push, so that the next one may put another in its place."""
-    card = Item.of_bytes(README, text.encode("utf-8"))
+    card = Item.of(README, text.encode("utf-8"))
     records = sorted(name for name in names if name.startswith(f"{RECORDS}/"))
     record = {"format": 1, "parts": our_parts(text), "sha256": card.record.sha256 if as_pushed else None, "records": records}
-    return card, Item.of_bytes(CARD_RECORD, dump_json(record))
+    return card, Item.of(CARD_RECORD, dump_json(record))

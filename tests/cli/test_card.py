@@ -69,7 +69,7 @@ def test_the_pruned_model_stands_beside_the_healed_one(run_in_process: Run, here
     assert "| source | pruned | healed | control |" in (healed / "README.md").read_text()
     assert (healed / "layerprune" / "pruned-eval.json").is_file()
     refused = run_in_process("card", "healed", "--pruned", CARDS / "mini-cka-13L")
-    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "Leave --pruned out" in refused.stderr
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and "Name another folder with --pruned" in refused.stderr
 
 
 def test_an_unknown_licence_is_pointed_out(run_in_process: Run, folder: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_folder_that_is_not_ours_is_refused_in_one_line(run_in_process: Run, h
 
 def test_a_control_that_is_none_is_refused(run_in_process: Run, folder: Path) -> None:
     done = run_in_process("card", "short", "--control", "short")
-    assert done.returncode == 1 and "Leave --control out" in done.stderr and not (folder / "README.md").exists()
+    assert done.returncode == 1 and "Name another folder with --control" in done.stderr and not (folder / "README.md").exists()
 
 
 def test_missing_figures_are_pointed_out(run_in_process: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import PublishError
 from hf_layerprune.mini import model_path
-from hf_layerprune.publishing.card import card_facts, render_card
-from tests.card_commands import command, commands
+from hf_layerprune.publishing.records import card_facts
+from hf_layerprune.publishing.template import render_card
+from tests.card_commands import commands
 
 Run = Callable[..., SimpleNamespace]
 QUICK = "--data mini,count=8 --set batch_size=4"
@@ -46,81 +46,51 @@ def lineage(folder: Path) -> list[tuple[str, str, str]]:
     return [(step["id"], step["how"], step["fingerprint"]) for step in steps]
 
 
-def again(done: Callable[[str], str], here: Path, name: str) -> Path:
-    """A model as the commands of its card make it of its records, where nothing else lies."""
-    first = here.parent / "first"
-    here.rename(first)
-    here.mkdir()
-    shutil.copytree(first / name / "layerprune", here / "layerprune")
-    for line in commands((first / name / "README.md").read_text()):
-        done(line)
-    return here / name
-
-
 def test_healed_twice(done: Callable[[str], str], here: Path) -> None:
+    """The plan and the last fine-tuning are known; the one between is a line of the lineage."""
     done("convert mini --layers 4,9 -o short")
     done(f"heal short --recipe interlace --tune-last 1 {QUICK} -o h5")
     done(f"heal h5 --recipe interlace {QUICK} --seed 1 -o h6")
     done("card h6")
     card, manifest = (here / "h6" / "README.md").read_text(), Manifest.load(here / "h6" / "layerprune" / "manifest.json")
-    mini = fingerprint(model_path())
-    assert lineage(here / "h6") == [
-        ("mini", "source", mini),
-        ("short", "pruned", fingerprint(here / "short")),
-        ("h5", "healed", fingerprint(here / "h5")),
-    ]
-    assert lineage(here / "h5") == lineage(here / "h6")[:2]
-    first = HealingRecord.load(here / "h6" / "layerprune" / "healing-2.json")
-    assert first == HealingRecord.load(here / "h5" / "layerprune" / "healing.json")
+    before = [("mini", "source", fingerprint(model_path())), ("short", "pruned", fingerprint(here / "short"))]
+    assert lineage(here / "h6") == [*before, ("h5", "healed", fingerprint(here / "h5"))] and lineage(here / "h5") == before
     assert "lineage" not in json.loads((here / "short" / "layerprune" / "source.json").read_text())
-
-    assert "`mini` with 2 of its 16 decoder layers removed by hf-layerprune, then fine-tuned for 2 steps, then for 2 steps more.\n" in card
-    earlier = Manifest.load(here / "h5" / "layerprune" / "manifest.json").changed
-    assert {*earlier} < {*manifest.changed}
+    assert {*Manifest.load(here / "h5" / "layerprune" / "manifest.json").changed} < {*manifest.changed}
     assert f"Of the {len(manifest.tensors)} tensors, {len(manifest.changed)} were trained afterwards, in 2 fine-tunings; the other" in card
     assert verify(here / "h6", Checkpoint.open(model_path(), "mini")).ok
     assert verify(here / "h6", Checkpoint.open(here / "h5", "h5")).ok
-    assert f"the one with the fingerprint `{fingerprint(here / 'short')}`" in card
-    chain = "Lineage: `mini`, pruned to `short` (2 of 16 layers by `manual`, `layerprune/plan.json`), healed to `h5` (2 steps by "
-    chain += "`interlace`, seed 0, `layerprune/healing-2.json`), healed to this model (2 steps by `interlace`, seed 1, "
-    assert chain in card and ["--tune-last" in line for line in commands(card) if " heal " in line] == [True, False]
+    assert "to `short` (2 of 16 layers by `manual`, `layerprune/plan.json`), healed to `h5` (its record does not lie here)" in card
+    assert "How `h5` was made these records do not say" in card
     assert "has the fingerprint of what was healed into h6\n" in done("apply mini h6 -o stage")
-    made = fingerprint(here / "h6")
-    assert fingerprint(again(done, here, "h6")) == made
+    (first := here / "h6").rename(here / "before")
+    for line in commands(card):
+        done(line)
+    assert fingerprint(first) == fingerprint(here / "before")
 
 
 def test_pruned_after_healing(done: Callable[[str], str], here: Path) -> None:
-    """The dense model healed, pruned, and pruned again; then from records that lack a step."""
+    """The dense model healed, pruned, and pruned again: the last stage is reproduced from the checkpoint before it."""
     done(f"heal mini --recipe interlace --tune-last 2 {QUICK} -o h1")
     done("convert h1 --layers 4,9 -o p2")
     done("convert p2 --method random --set seed=3 --num-layers 1 -o p3")
     done("card p3")
-    card, records = (here / "p3" / "README.md").read_text(), here / "p3" / "layerprune"
+    card = (here / "p3" / "README.md").read_text()
     assert [step[:2] for step in lineage(here / "p3")] == [("mini", "source"), ("h1", "healed"), ("p2", "pruned")]
-    assert {"healing-1.json", "plan-2.json", "plan.json"} <= {path.name for path in records.iterdir()}
     assert (
-        "`mini`, fine-tuned for 2 steps by hf-layerprune, then with 2 of its 16 decoder layers removed, then with 1 of its 14 decoder "
+        "`mini`, fine-tuned (these records do not say how) by hf-layerprune, then with layers removed, then with 1 of its 14 decoder "
         "layers removed; it was not fine-tuned afterwards.\n"
     ) in card
-    assert f"All {len(Manifest.load(records / 'manifest.json').tensors)} tensors are those of `p2`, bit for bit" in card
-    weights = fingerprint(here / "h1")
-    assert f"for the very weights with the fingerprint `{weights}`: where `heal` gave others, `apply` refuses them." in card
-    assert "--tune-last 2" in command(card, "heal") and "apply ./h1 layerprune/plan-2.json -o ./p2" in card
+    assert f"All {len(Manifest.load(here / 'p3' / 'layerprune' / 'manifest.json').tensors)} tensors are those of `p2`, bit for bit" in card
+    assert "hf-layerprune heal" not in card and "hf-layerprune apply ./p2 layerprune/plan.json" in card
     assert "hf-layerprune plan ./p2 --method random --set seed=3 --num-layers 1 -o plan.json\n" in card
     published = render_card(replace(card_facts(here / "p3"), repo="me/p3"))
-    assert "```sh\nhf download me/p3 --include 'layerprune/*' --local-dir .\nhf-layerprune heal mini " in published
     assert "hf-layerprune apply ./p2 me/p3 -o ./again\nhf-layerprune verify ./again --source ./p2\n" in published
-    made = fingerprint(here / "p3")
-    assert fingerprint(again(done, here, "p3")) == made
-
-    (lacking := here.parent / "first" / "p3" / "layerprune" / "plan-2.json").unlink()
-    card = render_card(card_facts(here.parent / "first" / "p3"))
-    assert "then with layers removed, then with 1 of its 14" in card and "pruned to `p2` (its record does not lie here)" in card
-    assert "How `p2` was made these records do not say, so that it cannot be reproduced from them." in card
-    assert "hf-layerprune heal" not in card and "hf-layerprune apply ./p2 layerprune/plan.json" in card
-    shutil.copy(records / "plan.json", lacking)
-    with pytest.raises(PublishError, match=r"plan-2\.json: is not how the checkpoint at its place of the lineage was made"):
-        card_facts(here.parent / "first" / "p3")
+    shutil.copytree(here / "p3" / "layerprune", here / "layerprune")
+    (here / "p3").rename(here / "before")
+    for line in commands(card):
+        done(line)
+    assert fingerprint(here / "p3") == fingerprint(here / "before")
 
 
 def test_a_dense_model_healed_twice(done: Callable[[str], str], here: Path) -> None:
@@ -128,9 +98,9 @@ def test_a_dense_model_healed_twice(done: Callable[[str], str], here: Path) -> N
     done(f"heal h1 --recipe interlace --tune-last 3 {QUICK} -o h2")
     done("card h2")
     card = (here / "h2" / "README.md").read_text()
-    assert "`mini`, no layer removed, fine-tuned for 2 steps by hf-layerprune, then for 2 steps more.\n" in card
+    assert "`mini`, no layer removed, fine-tuned (these records do not say how) by hf-layerprune, then for 2 steps more.\n" in card
     assert "the control" not in card and "This is the last of 2 fine-tunings" in card
-    assert [shlex.split(line)[-1] for line in commands(card)] == ["./h1", "./h2", "./h2"]
+    assert [shlex.split(line)[-1] for line in commands(card)] == ["./h2", "./h2"]
 
 
 def test_a_damaged_lineage_is_refused(done: Callable[[str], str], here: Path) -> None:

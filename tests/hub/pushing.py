@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote_verify import verify_remote
 from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.publishing import push as publishing
+from hf_layerprune.publishing.options import PushOptions
+from hf_layerprune.publishing.push import Pushed
 from tests.hub.loopback import LoopbackHub
 from tests.hub.models import content
 from tests.tiny_checkpoint import make_checkpoint, make_plan
@@ -16,6 +21,13 @@ REPO = "me/tiny-5L"
 AGAIN = r"Push again: what was sent is kept, and only the rest is sent\."  # how an error ends after which that is so
 COMMIT, LISTED = "POST .*/commit/", "GET .*/tree/"
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n"
+
+
+def push(
+    folder: Path, repo: str = REPO, *, token: str | None = TOKEN, say: Callable[[str], None] = lambda line: None, **options: Any
+) -> Pushed:
+    """Push a folder; options: the fields of PushOptions."""
+    return publishing.push(folder, repo, PushOptions(**options), token=token, say=say)
 
 
 def emptied(hub: LoopbackHub) -> LoopbackHub:

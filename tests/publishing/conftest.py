@@ -7,10 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from hf_layerprune.publishing.card import CardFacts, card_facts
-from hf_layerprune.publishing.push import Pushed, push
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.push import Pushed
+from hf_layerprune.publishing.records import card_facts
 from tests.hub.loopback import LoopbackHub
-from tests.hub.pushing import REPO, TOKEN, emptied, pruned_folder
+from tests.hub.pushing import REPO, TOKEN, emptied, pruned_folder, push
 
 ROOT = Path(__file__).parents[2]
 

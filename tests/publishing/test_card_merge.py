@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_layerprune.errors import ArtifactError, PublishError
-from hf_layerprune.publishing.card import merge_card, our_parts, render_card, write_card
+from hf_layerprune.publishing.card import write_card
 from hf_layerprune.publishing.facts import CardFacts
-from hf_layerprune.publishing.merge import begin, end, find_parts, own_text, taken_keys
+from hf_layerprune.publishing.merge import begin, end, find_parts, merge_card, our_parts, own_text, taken_keys
+from hf_layerprune.publishing.template import render_card
 
 OLD = f"""---
 library_name: transformers
@@ -206,7 +207,7 @@ def test_write_card_merges_and_a_damaged_card_changes_nothing(records: Callable[
         write_card(folder)
     assert path.read_bytes() == broken and not list(folder.glob("layerprune/*.png"))
     path.write_bytes(b"\xff")
-    with pytest.raises(PublishError, match="no UTF-8 text"):
+    with pytest.raises(PublishError, match="not UTF-8 text"):
         write_card(folder)
 
 

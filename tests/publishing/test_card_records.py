@@ -17,7 +17,10 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.errors import PublishError
 from hf_layerprune.mini import model_path
-from hf_layerprune.publishing.card import card_facts, render_card, write_card
+from hf_layerprune.publishing.card import write_card
+from hf_layerprune.publishing.options import CardOptions
+from hf_layerprune.publishing.records import card_facts
+from hf_layerprune.publishing.template import render_card
 
 Records = Callable[[str], Path]
 
@@ -104,21 +107,21 @@ def test_a_control_must_be_the_source_after_the_same_fine_tuning(records: Record
     for name in ("control-eval.json", "control-healing.json"):
         (healed / "layerprune" / name).unlink()
     assert card_facts(healed).control is None
-    given = card_facts(healed, control=control)
-    card = write_card(healed, control=control).read_text()
+    given = card_facts(healed, CardOptions(control=control))
+    card = write_card(healed, options=CardOptions(control=control)).read_text()
     assert given.control is not None and card_facts(healed).control == given.control and write_card(healed).read_text() == card
     with pytest.raises(PublishError, match="no fine-tuning of its source is the same"):
-        card_facts(records("mini-mixed-13L"), control=control)
+        card_facts(records("mini-mixed-13L"), CardOptions(control=control))
     with pytest.raises(PublishError, match=r"no control: expected healing.json and eval.json"):
-        card_facts(healed, control=healed)
+        card_facts(healed, CardOptions(control=healed))
     healing = control / "layerprune" / "healing.json"
     edit(healing, lambda record: record["recipe"].update(learning_rate=1e-4))
     with pytest.raises(PublishError, match="learning_rate differs"):
-        card_facts(healed, control=control)
+        card_facts(healed, CardOptions(control=control))
     edit(healing, lambda record: record["recipe"].update(learning_rate=1e-3))
     edit(control / "layerprune" / "eval.json", lambda report: report["tasks"][0].update(digest="0" * 64))
     with pytest.raises(PublishError, match="on other samples"):
-        card_facts(healed, control=control)
+        card_facts(healed, CardOptions(control=control))
 
 
 def test_the_pruned_model_must_be_the_one_that_was_healed(records: Records) -> None:
@@ -126,20 +129,20 @@ def test_the_pruned_model_must_be_the_one_that_was_healed(records: Records) -> N
     kept = healed / "layerprune" / "pruned-eval.json"
     kept.unlink(missing_ok=True)
     assert card_facts(healed).pruned is None
-    card = write_card(healed, pruned=pruned).read_text()
+    card = write_card(healed, options=CardOptions(pruned=pruned)).read_text()
     assert kept.is_file() and write_card(healed).read_text() == card
     with pytest.raises(PublishError, match="is no pruned model that was healed, so there is none to compare with"):
-        card_facts(pruned, pruned=pruned)
+        card_facts(pruned, CardOptions(pruned=pruned))
     stage = json.loads((healed / "layerprune" / "healing.json").read_text())["checkpoint"]["fingerprint"][:12]
     with pytest.raises(PublishError, match=rf"of 'mini-cka-13L' with fingerprint \w{{12}}, but this model was healed from {stage}"):
-        card_facts(healed, pruned=records("mini-cka-13L"))
+        card_facts(healed, CardOptions(pruned=records("mini-cka-13L")))
     evaluation = pruned / "layerprune" / "eval.json"
     edit(evaluation, lambda report: report["tasks"][0].update(digest="0" * 64))
     with pytest.raises(PublishError, match="on other samples"):
-        card_facts(healed, pruned=pruned)
+        card_facts(healed, CardOptions(pruned=pruned))
     evaluation.unlink()
     with pytest.raises(PublishError, match=r"eval\.json: missing\. Evaluate the pruned model first"):
-        card_facts(healed, pruned=pruned)
+        card_facts(healed, CardOptions(pruned=pruned))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_a_control_must_be_asked_in_the_same_way(records: Records, settings: dic
 
     edit(control / "layerprune" / "eval.json", change)
     with pytest.raises(PublishError, match=rf"evaluated with another {what} than this model\. Evaluate both with the same options\."):
-        card_facts(healed, control=control)
+        card_facts(healed, CardOptions(control=control))
 
 
 def test_a_model_healed_twice_has_no_control(records: Records) -> None:
@@ -170,7 +173,7 @@ def test_a_model_healed_twice_has_no_control(records: Records) -> None:
     steps = [Step(facts.source, "source"), Step(SourceRef("x", None, "0" * 64), "pruned"), Step(facts.manifest.source, "healed")]
     edit(healed / "layerprune" / "source.json", lambda record: record.update(lineage=[step.to_dict() for step in steps]))
     with pytest.raises(PublishError, match="was healed 2 times, and a control is compared with one healing"):
-        card_facts(healed, control=control)
+        card_facts(healed, CardOptions(control=control))
 
 
 @pytest.mark.parametrize(
@@ -194,27 +197,27 @@ def test_the_licence_of_a_person_replaces_the_sources(records: Records) -> None:
     edit(folder / "layerprune" / "source.json", lambda record: record.update(license="other", license_name="qwen", license_link="LICENSE"))
     assert card_facts(folder).license == "other"
     assert "license_name: qwen" in render_card(card_facts(folder))
-    given = card_facts(folder, license="mit")
+    given = card_facts(folder, CardOptions(license="mit"))
     assert given.license == "mit" and "license_name" not in given.card
     assert "as the person who made this card named it" in render_card(given)
-    with pytest.raises(PublishError, match="licence is empty"):
-        card_facts(folder, license=" ")
+    with pytest.raises(PublishError, match="license is empty"):
+        card_facts(folder, CardOptions(license=" "))
 
 
 def test_a_licence_that_was_named_once_is_remembered(records: Records, tmp_path: Path) -> None:
     folder, elsewhere = records("mini-mixed-13L"), tmp_path / "elsewhere.md"
-    write_card(folder, elsewhere, license="mit")
+    write_card(folder, elsewhere, CardOptions(license="mit"))
     assert card_facts(folder).license == "apache-2.0"  # a card elsewhere changes nothing in the folder
-    write_card(folder, license="mit")
+    write_card(folder, options=CardOptions(license="mit"))
     assert "license: mit\n" in write_card(folder).read_text()
-    assert "license: bsd-3-clause\n" in write_card(folder, license="bsd-3-clause").read_text()
+    assert "license: bsd-3-clause\n" in write_card(folder, options=CardOptions(license="bsd-3-clause")).read_text()
     assert card_facts(folder).license == "bsd-3-clause" and card_facts(folder).license_given
     record = folder / "layerprune" / "license.json"
     for damaged in ('{"license": ["mit"]}', '{"license": ""}', "{}"):
         record.write_text(damaged)
-        with pytest.raises(PublishError, match=r"license\.json: names no licence\. Name it again with --license"):
+        with pytest.raises(PublishError, match=r"license\.json: names no license\. Name it again with --license"):
             card_facts(folder)
-    assert card_facts(folder, license="mit").license == "mit"
+    assert card_facts(folder, CardOptions(license="mit")).license == "mit"
 
 
 def test_a_licence_that_nobody_named_is_said_to_be_unknown(records: Records) -> None:
@@ -245,7 +248,7 @@ def test_another_models_records_are_left_as_they_are(records: Records, tmp_path:
     (tmp_path / "alias").symlink_to(other)
     for output in (other / "card.md", other, tmp_path / "alias" / "card.md"):
         with pytest.raises(PublishError, match=r"holds another model, whose records are left as they are\. Name another place with -o"):
-            write_card(folder, output, license="mit")
+            write_card(folder, output, CardOptions(license="mit"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "layerprune").symlink_to(other / "layerprune")
@@ -253,7 +256,9 @@ def test_another_models_records_are_left_as_they_are(records: Records, tmp_path:
         write_card(folder, elsewhere / "card.md")
     assert {path.name: path.read_bytes() for path in (other / "layerprune").iterdir()} == before
     assert not (other / "card.md").exists() and not (other / "README.md").exists() and len([*elsewhere.iterdir()]) == 1
-    assert write_card(folder, folder / "card.md", license="mit").is_file() and (folder / "layerprune" / "license.json").is_file()
+    assert (
+        write_card(folder, folder / "card.md", CardOptions(license="mit")).is_file() and (folder / "layerprune" / "license.json").is_file()
+    )
 
 
 def test_a_card_beside_the_records_of_a_download_is_refused_too(records: Records, tmp_path: Path) -> None:

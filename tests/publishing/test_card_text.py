@@ -19,9 +19,10 @@ from hf_layerprune.artifacts.eval_report import TaskSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.scores import Tally
 from hf_layerprune.errors import PublishError
-from hf_layerprune.publishing.card import CardFacts, metadata, our_parts, paper_tables, render_card
-from hf_layerprune.publishing.merge import find_parts
-from hf_layerprune.publishing.quality import score
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.merge import find_parts, our_parts
+from hf_layerprune.publishing.metadata import metadata
+from hf_layerprune.publishing.template import paper_tables, render_card, score
 from tests.card_commands import command
 from tests.hub.loopback import only_hub, serve
 from tests.hub.writing import objections
@@ -295,10 +296,10 @@ def test_what_a_reader_may_take_amiss_is_explained(facts: CardFacts) -> None:
     assert "just like healed: other layers (5, 6 and 9, healed 5, 9 and 11), fewer steps (126, healed 128).\n" in fewer
     rising = replace(facts.healing, curve=dict.fromkeys(facts.healing.curve, (0.1, 0.2)))
     assert "The loss did not fall" not in render_card(replace(facts, healing=rising))
-    dense = render_card(replace(facts, plan=None, healing=rising, control=None, control_healing=None, later=()))
+    dense = render_card(replace(facts, plan=None, healing=rising, control=None, control_healing=None, lineage=facts.lineage[:1]))
     assert "The loss did not fall, which can happen when the model already knew these tasks." in dense
     marked = replace(facts.plan, tune=(4,), freeze=(0,))
-    alone = replace(facts, plan=marked, healing=None, control=None, control_healing=None, later=())
+    alone = replace(facts, plan=marked, healing=None, control=None, control_healing=None, lineage=facts.lineage[:1])
     assert "to tune 4, to freeze 0 (not used: not fine-tuned).\n" in render_card(alone)
     assert "to tune 4, to freeze 0.\n" in render_card(replace(facts, plan=marked))
     one = replace(facts.plan, drop=(6,), keep=tuple(sorted({*range(16)} - {6})), budget=replace(facts.plan.budget, layers=1))
@@ -352,7 +353,7 @@ def test_what_is_said_of_the_papers_stands_in_their_tables(facts: CardFacts) -> 
 
 def test_a_card_claims_nothing_that_no_record_shows(facts: CardFacts) -> None:
     """No order in which abilities go, no purpose reached, no control where nothing was compared."""
-    dense = replace(facts, plan=None, control=None, control_healing=None, later=())
+    dense = replace(facts, plan=None, control=None, control_healing=None, lineage=facts.lineage[:1])
     for card in map(render_card, (facts, dense, replace(facts, evaluation=None, control=None))):
         assert not re.search("reasoning|first to go|suffers|make up for|even a random", card.split("## Citation")[0], re.IGNORECASE)
     assert "the control" not in render_card(dense).lower()

@@ -17,7 +17,9 @@ from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.figures.layer_map import draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
-from hf_layerprune.publishing.card import CardFacts, card_facts, render_card
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.records import card_facts
+from hf_layerprune.publishing.template import render_card
 from tests.publishing.test_card_text import HOSTILE, hostile_facts
 
 ROOT = Path(__file__).parents[2]

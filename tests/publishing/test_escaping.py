@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.publishing.card import CardFacts, render_card
 from hf_layerprune.publishing.escaping import MAX_TEXT, NotShown, argument, code, literal, place, plain
+from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.merge import begin, end, find_parts
+from hf_layerprune.publishing.template import render_card
 from tests.publishing.test_card_text import PAGE, inside
 
 LIKE = ["a->b.jsonl", "x" * 1000, "<!-- hf-layerprune:begin title -->", "-->", "'->'", "<!'--", "```", "~~~", "a'b\"c\\d", ""]

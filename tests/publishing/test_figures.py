@@ -16,9 +16,8 @@ from PIL import Image
 from hf_layerprune.figures.layer_map import _which_go, draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
-from hf_layerprune.publishing import figures
-from hf_layerprune.publishing.card import CardFacts, card_facts, render_card, write_card
-from hf_layerprune.publishing.figures import draw_figures
+from hf_layerprune.publishing import card as figures
+from hf_layerprune.publishing.card import CardFacts, card_facts, draw_figures, render_card, write_card
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -154,7 +153,7 @@ def test_a_figure_that_is_missing_or_none_is_not_shown_and_said(
         dark.write_bytes(content)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     facts = card_facts(folder)
-    assert sorted(figures.kept_figures(folder, facts)) == ["layer-map-dark.png", "layer-map.png"]
+    assert sorted(figures.files_beside(folder, facts, CardOptions())) == ["layer-map-dark.png", "layer-map.png"]
     assert figures.figures_note(folder, facts) == (
         "the card has no figures (loss.png): matplotlib draws them, and is not installed (pip install matplotlib)."
     )

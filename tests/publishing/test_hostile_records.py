@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from hf_layerprune.errors import LayerPruneError
-from hf_layerprune.publishing.card import card_facts, render_card
 from hf_layerprune.publishing.merge import find_parts, our_parts
+from hf_layerprune.publishing.records import card_facts
+from hf_layerprune.publishing.template import render_card
 from tests.publishing.test_card_text import structure
 from tests.publishing.test_cards import Live
 

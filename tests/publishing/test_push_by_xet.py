@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from hf_layerprune.errors import PublishError
-from hf_layerprune.publishing.push import Pushed, push
+from hf_layerprune.publishing.push import Pushed
 from tests.hub.loopback import LoopbackHub
-from tests.hub.pushing import AGAIN, REPO, TOKEN, pruned_folder
+from tests.hub.pushing import AGAIN, REPO, TOKEN, pruned_folder, push
 from tests.hub.state import Fault
 
 
@@ -71,7 +71,7 @@ def test_a_file_that_changes_before_it_is_sent_by_xet(
             hub.objects[added.upload_info.sha256.hex()] = content
 
     monkeypatch.setattr("huggingface_hub._commit_api._upload_xet_files", upload)
-    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: '{name}' is listed with .* expected .*; the Hub does not hold what was"):
+    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: '{name}' is .* expected .*; the Hub does not hold what was"):
         push(folder, REPO, token=TOKEN, say=lambda line: None)
     assert given == []
 
@@ -79,5 +79,5 @@ def test_a_file_that_changes_before_it_is_sent_by_xet(
 def test_a_small_file_that_changes_before_it_is_sent(hub: LoopbackHub, tmp_path: Path) -> None:
     folder = pruned_folder(tmp_path)
     hub.faults = [Fault("POST .*/preupload/", before=lambda: (folder / "LICENSE").write_text("All rights!"))]
-    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: 'LICENSE' is listed with .* expected .*; the Hub does not hold what was"):
+    with pytest.raises(PublishError, match=rf"^{REPO} @ \w{{7}}: 'LICENSE' is .* expected .*; the Hub does not hold what was"):
         push(folder, REPO, token=TOKEN, say=lambda line: None)

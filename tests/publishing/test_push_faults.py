@@ -14,9 +14,9 @@ import pytest
 
 from hf_layerprune.errors import PublishError
 from hf_layerprune.hub.session import time_limits
-from hf_layerprune.publishing.push import Pushed, push
+from hf_layerprune.publishing.push import Pushed
 from tests.hub.loopback import LoopbackHub
-from tests.hub.pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, whole
+from tests.hub.pushing import AGAIN, COMMIT, LISTED, REPO, TOKEN, push, whole
 from tests.hub.state import Fault
 
 PUT, YAML, INFO = "PUT /lfs/", "POST /api/validate-yaml", f"GET /api/models/{REPO}$"
@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_refused_and_pushed_again(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], name: str) -> None:
     fault, message = FAULTS[name]
-    hub.faults.append(fault)
+    hub.faults = [Fault(**vars(fault))]
     with pytest.raises(PublishError) as raised:
         pushed()
     said = str(raised.value)
@@ -222,7 +222,7 @@ def test_a_part_with_a_wrong_etag(hub: LoopbackHub, folder: Path, pushed: Callab
 def test_what_arrived_is_compared(hub: LoopbackHub, folder: Path, pushed: Callable[..., Pushed], monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that turns a bit of the first file after it took it."""
     monkeypatch.setattr(hub, "flips", 1)
-    expected = r"^me/tiny-5L @ \w{7}: 'LICENSE' is listed with 11 bytes and git id \w{12}, expected .* sha256 \w{12}; the Hub does not hold"
+    expected = r"^me/tiny-5L @ \w{7}: 'LICENSE' is 11 bytes with sha256 \w{12}, expected .* sha256 \w{12}; the Hub does not hold"
     with pytest.raises(PublishError, match=expected):
         pushed()
     assert pushed().uploaded == ("LICENSE",) and whole(hub, folder)

@@ -17,7 +17,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 import hf_layerprune
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.mini import model_path
-from hf_layerprune.publishing.quality import score
+from hf_layerprune.publishing.template import score
 from tests.card_commands import command
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.models import content

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hf_layerprune.errors import PublishError
-from hf_layerprune.publishing.push import Pushed, push
+from hf_layerprune.publishing.push import Pushed
 from tests.hub.loopback import LoopbackHub
-from tests.hub.pushing import AGAIN, LISTED, REPO, TOKEN, same_model, whole
+from tests.hub.pushing import AGAIN, LISTED, REPO, TOKEN, push, same_model, whole
 from tests.hub.state import Fault
 
 NAMED = r"refs/pr/1 was opened: go on with --revision refs/pr/1 in place of --create-pr\.$"

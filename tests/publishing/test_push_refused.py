@@ -10,10 +10,9 @@ import pytest
 
 from hf_layerprune.errors import PublishError, UsageError
 from hf_layerprune.hub.listing import RemoteRepo
-from hf_layerprune.publishing.hub import Target
-from hf_layerprune.publishing.push import push
+from hf_layerprune.publishing.target import Target
 from tests.hub.loopback import LoopbackHub
-from tests.hub.pushing import CARD, OTHER, REPO, TOKEN, pruned_folder
+from tests.hub.pushing import CARD, OTHER, REPO, TOKEN, pruned_folder, push
 from tests.hub.state import Account
 
 
@@ -36,7 +35,7 @@ def nothing_sent(hub: LoopbackHub) -> bool:
     "repo", ["tiny", "me/", "/tiny", "a/b/c", "me/ti ny", "me/..", "", "https://huggingface.co/me/tiny", "me/tiny.git"]
 )
 def test_names(hub: LoopbackHub, folder: Path, repo: str) -> None:
-    refused(folder, r"is no id of a repository on the Hub: expected OWNER/NAME", repo, UsageError)
+    refused(folder, r"is not a valid id of a repository on the Hub: expected OWNER/NAME", repo, UsageError)
     assert hub.requests == []
 
 
@@ -66,7 +65,7 @@ def test_folders_that_are_not_ours(hub: LoopbackHub, tmp_path: Path, folder: Pat
 
 def test_licence_unknown(hub: LoopbackHub, tmp_path: Path) -> None:
     folder = pruned_folder(tmp_path, card="no front matter")
-    refused(folder, r"the licence of owner/tiny is not known, so this may not be published\. .* such as --license apache-2\.0 ")
+    refused(folder, r"the license of owner/tiny is not known, so this may not be published\. .* such as --license apache-2\.0 ")
     assert hub.requests == []
     push(folder, REPO, token=TOKEN, license="mit", say=lambda line: None)
     assert b"\nlicense: mit\n" in hub.repos[REPO].files()["README.md"]
@@ -227,7 +226,7 @@ def test_a_name_that_is_taken_by_what_one_may_not_see(hub: LoopbackHub, folder: 
 
 
 def test_a_huge_record_on_the_hub_is_not_read(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.publishing.hub.MAX_JSON_BYTES", 10)
+    monkeypatch.setattr("hf_layerprune.publishing.target.MAX_JSON_BYTES", 10)
     push(folder, REPO, token=TOKEN, say=lambda line: None)
     refused(folder, r"^me/tiny-5L/layerprune/manifest\.json: .* bytes, at most 10 are read")
 
@@ -235,7 +234,7 @@ def test_a_huge_record_on_the_hub_is_not_read(hub: LoopbackHub, folder: Path, mo
 @pytest.mark.parametrize("licence", ["unknown", "Unknown", "[mit, unknown]"])
 def test_a_source_that_says_its_licence_is_unknown(hub: LoopbackHub, tmp_path: Path, licence: str) -> None:
     folder = pruned_folder(tmp_path, card=f"---\nlicense: {licence}\n---\n")
-    refused(folder, r"the licence of owner/tiny is not known, so this may not be published")
+    refused(folder, r"the license of owner/tiny is not known, so this may not be published")
     assert nothing_sent(hub)
     push(folder, REPO, token=TOKEN, license="unknown", say=lambda line: None)  # a person may say so
     assert "license: unknown\n" in hub.repos[REPO].files()["README.md"].decode()
@@ -255,7 +254,7 @@ def test_texts_that_would_break_a_card(hub: LoopbackHub, tmp_path: Path) -> None
 
 
 def test_no_token_is_in_a_repr() -> None:
-    assert TOKEN not in repr(Target("a/b", "c" * 40, False, TOKEN)) + repr(RemoteRepo("a/b", "c" * 40, token=TOKEN))
+    assert TOKEN not in repr(Target("a/b", "c" * 40, TOKEN)) + repr(RemoteRepo("a/b", "c" * 40, token=TOKEN))
 
 
 def test_a_missing_pull_request_is_no_branch_to_create(hub: LoopbackHub, folder: Path) -> None:

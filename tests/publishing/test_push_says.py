@@ -9,9 +9,8 @@ import pytest
 
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.publishing.card import write_card
-from hf_layerprune.publishing.push import push
 from tests.hub.loopback import LoopbackHub
-from tests.hub.pushing import REPO, TOKEN, pruned_folder
+from tests.hub.pushing import REPO, TOKEN, pruned_folder, push
 
 
 def test_nothing_is_said_of_a_card_that_is_as_it_was_written(hub: LoopbackHub, tmp_path: Path) -> None:
