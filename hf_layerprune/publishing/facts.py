@@ -66,15 +66,14 @@ class CardFacts:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Every checkpoint from the first that the records name to this one, which is last."""
-        known = {ref.fingerprint: ref for ref in (self.source, *([self.healing.checkpoint] if self.healing else []))}
-        stages = [Stage(known.get(step.source.fingerprint, step.source), step.how) for step in self.lineage]
+        stages = [Stage(step.source, step.how) for step in self.lineage]
         own = SourceRef(self.name, None, self.sizes.fingerprint or "")
         if not self.healing:
-            return (*stages, Stage(own, PRUNED, plan=self.plan))
+            return (*stages[:-1], replace(stages[-1], source=self.source), Stage(own, PRUNED, plan=self.plan))
         if self.plan:
             pruned = next((place for place in reversed(range(1, len(stages))) if stages[place].how == PRUNED), None)
             if pruned and stages[pruned - 1].source.fingerprint == self.plan.source.fingerprint:
-                stages[pruned] = replace(stages[pruned], plan=self.plan)
+                stages[pruned - 1 : pruned + 1] = replace(stages[pruned - 1], source=self.source), replace(stages[pruned], plan=self.plan)
         return (*stages, Stage(own, HEALED, healing=self.healing))
 
     @property

@@ -17,7 +17,11 @@ from hf_layerprune.figures.layer_map import _which_go, draw_map
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import DARK, LIGHT, Theme
 from hf_layerprune.publishing import card as figures
-from hf_layerprune.publishing.card import CardFacts, card_facts, draw_figures, render_card, write_card
+from hf_layerprune.publishing.card import draw_figures, write_card
+from hf_layerprune.publishing.facts import CardFacts
+from hf_layerprune.publishing.options import CardOptions
+from hf_layerprune.publishing.records import card_facts
+from hf_layerprune.publishing.template import render_card
 
 
 def pixels(png: bytes) -> np.ndarray:
