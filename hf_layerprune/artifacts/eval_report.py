@@ -15,8 +15,7 @@ from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import check_format, dump_json, from_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.scores import Row
-from hf_layerprune.artifacts.significance import SIGNIFICANT, holm
+from hf_layerprune.artifacts.scores import SIGNIFICANT, Row, holm
 from hf_layerprune.errors import ArtifactError
 
 EVAL_FORMAT = 1

@@ -19,18 +19,19 @@ def layer_map(plan: PruningPlan, rows: Mapping[str, Scores] | None = None, *, as
     """Lines of the map. rows: per label one number a layer, drawn as bars over the free layers; by default the plan's own scores."""
     if rows is None:
         rows = {"score": plan.scores} if any(score is not None for score in plan.scores) else {}
-    free = [layer for layer in range(plan.layers) if layer not in plan.protected]
-    bars = {label: _bars(scores, free, ascii_only) for label, scores in rows.items()}
-    marks = [mark(_fate(plan, layer), ascii_only) for layer in range(plan.layers)]
+    fates = ["removed" if i in plan.drop else "protected" if i in plan.protected else "kept" for i in range(plan.layers)]
+    cells = {
+        "layer": [str(layer) for layer in range(plan.layers)],
+        **{label: _bars(scores, plan, ascii_only) for label, scores in rows.items()},
+        "": [mark(fate, ascii_only) for fate in fates],
+    }
     lines = []
     for start in range(0, plan.layers, LAYERS_A_ROW):
-        part = range(start, min(start + LAYERS_A_ROW, plan.layers))
-        lines.append(_row("layer", [str(layer) for layer in part]))
-        lines += [_row(label, [cells[layer] for layer in part]) for label, cells in bars.items()]
-        lines.append(_row("", [marks[layer] for layer in part]))
+        for label, row in cells.items():
+            lines.append(f" {label:<8}" + "".join(f"{cell:>3}" for cell in row[start : start + LAYERS_A_ROW]))
     labels = {"removed": removed_label(plan), "kept": "kept", "protected": "protected"}
     legend = "   ".join(f"{mark(name, ascii_only)} {label}" for name, label in labels.items())
-    return [*lines, f"          {legend}{'   taller: more redundant' if bars else ''}"]
+    return [*lines, f"          {legend}{'   taller: more redundant' if rows else ''}"]
 
 
 def removal_lines(plan: PruningPlan) -> list[str]:
@@ -65,18 +66,9 @@ def _next(plan: PruningPlan) -> int | None:
     return ranked[-k - 1][1] if len(ranked) > k and top == plan.drop else None
 
 
-def _fate(plan: PruningPlan, layer: int) -> str:
-    return "removed" if layer in plan.drop else "protected" if layer in plan.protected else "kept"
-
-
-def _bars(scores: Scores, free: Sequence[int], ascii_only: bool) -> list[str]:
+def _bars(scores: Scores, plan: PruningPlan, ascii_only: bool) -> list[str]:
     """A bar for every free layer with a score, by its rank among them: by value one far-off layer would level all others."""
-    known = {layer: score for layer in free if (score := scores[layer]) is not None}
-    ranked = sorted(known.values())
-    glyphs = ASCII_BARS if ascii_only else BARS
+    known = {layer: score for layer, score in enumerate(scores) if score is not None and layer not in plan.protected}
+    ranked, glyphs = sorted(known.values()), ASCII_BARS if ascii_only else BARS
     height = {layer: round(ranked.index(score) / max(len(ranked) - 1, 1) * 7) for layer, score in known.items()}
-    return [glyphs[height[layer]] if layer in known else mark("none", ascii_only) for layer in range(len(scores))]
-
-
-def _row(label: str, cells: Sequence[str]) -> str:
-    return f" {label:<8}" + "".join(f"{cell:>3}" for cell in cells)
+    return [glyphs[height[layer]] if layer in known else mark("none", ascii_only) for layer in range(plan.layers)]

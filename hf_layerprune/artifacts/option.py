@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from hf_layerprune.errors import UsageError, shown
 
 VALUE_TYPES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+BOOLEANS = {"true": True, "false": False, True: True, False: False}
 
 
 def option(default: Any, help: str, unit: str = "", shown: str = "") -> Any:
@@ -21,24 +22,18 @@ def option(default: Any, help: str, unit: str = "", shown: str = "") -> Any:
 
 
 def read_value(value: object, kind: Any, what: str) -> Any:
-    """`value` as `kind`: int, float, str, bool or a Literal of texts; UsageError calling it `what` if it is none."""
+    """`value`, text or already of the kind, as int, float, str, bool or a Literal of texts; UsageError calling it `what` if it is none."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UsageError(f"{what} is {shown(value)}: expected one of {', '.join(map(str, get_args(kind)))}.")
         return value
+    accepted = {float: (str, int, float), bool: (str, bool)}.get(kind, (str, kind))
     try:
-        return _read(value, kind)
+        if type(value) not in accepted:
+            raise TypeError
+        read = BOOLEANS[value] if kind is bool else kind(value)
+        if kind is float and not math.isfinite(read):
+            raise ValueError
     except (TypeError, ValueError, OverflowError, KeyError):
         raise UsageError(f"{what} is {shown(value)}: expected {VALUE_TYPES[kind]}.") from None
-
-
-def _read(value: object, kind: Any) -> Any:
-    """A value as one of the four types, from that type or from text; raises if it is none."""
-    if not isinstance(value, (str, int, float) if kind is float else (str, kind)) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError
-    if kind is bool:
-        return value if isinstance(value, bool) else {"true": True, "false": False}[str(value)]
-    read = kind(value)
-    if kind is float and not math.isfinite(read):
-        raise ValueError
     return read

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors.numpy import save as save_safetensors
 
 from hf_layerprune.artifacts.jsonfile import check_format, parse_json, read_bounded, record_of, write_atomic
 from hf_layerprune.artifacts.model_facts import ModelFacts
-from hf_layerprune.artifacts.prompts import DOMAINS, Domain, domain_of, subtasks
+from hf_layerprune.artifacts.prompts import DOMAINS, Domain, subtasks
 from hf_layerprune.errors import ArtifactError
 
 STATISTICS_FORMAT = 1
@@ -33,7 +33,7 @@ Sums = Float[np.ndarray, "..."]
 
 
 def array_shapes(tasks: int, layers: int, width: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each array of the statistics of `tasks` subtasks, L = `layers` and d = `width`."""
+    """The shape of each array of the statistics of T = `tasks` subtasks, L = `layers` and d = `width`; K kinds of tokens."""
     kinds = len(TOKEN_KINDS)
     return {
         "samples": (tasks,),
@@ -73,36 +73,27 @@ class _Provenance:
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Sums per subtask (T of them), token kind (K: all, visual, text), layer (L) and width (d).
-
-    samples [T]: forward passes; tokens [T, K]: tokens in them;
-    cosine_sum, cosine_square_sum [T, K, L]: over samples, of the mean over a sample's tokens of cos(layer input, layer output)
-    (domain-aware paper, eq. 6); token_cosine_sum [T, K, L]: the same cosine summed over tokens (INTERLACE, S_layer);
-    triplet_cosine_sum [T, L - 2]: over tokens, cos(input of layer i, output of layer i + 2) (INTERLACE, eq. 1);
-    last_token_cosine_sum [T, L, L]: over samples, of the last token, cos(input of layer i, output of layer j), 0 where j < i;
-    input_pool_sum, output_pool_sum [T, L, d]: over samples, of the mean over a sample's tokens.
-    other_domains: the domain of each subtask that is none of the nine built-in ones.
-    """
+    """Sums per subtask (T of them), token kind (K: all, visual, text), layer (L) and width (d)."""
 
     model: ModelFacts
     record: ProbeRecord
     subtasks: tuple[str, ...]
-    samples: Counts
-    tokens: Counts
-    cosine_sum: Sums
-    cosine_square_sum: Sums
-    token_cosine_sum: Sums
-    triplet_cosine_sum: Sums
-    last_token_cosine_sum: Sums
-    input_pool_sum: Sums
-    output_pool_sum: Sums
-    other_domains: Mapping[str, Domain] = field(default_factory=dict)
+    samples: Counts  # [T] forward passes
+    tokens: Counts  # [T, K] tokens in them
+    cosine_sum: Sums  # [T, K, L] over samples, of a sample's token mean of cos(layer input, layer output) (domain-aware paper, eq. 6)
+    cosine_square_sum: Sums  # [T, K, L] over samples, of the squares of these means
+    token_cosine_sum: Sums  # [T, K, L] the same cosine over tokens (INTERLACE, S_layer)
+    triplet_cosine_sum: Sums  # [T, L - 2] over tokens, cos(input of layer i, output of layer i + 2) (INTERLACE, eq. 1)
+    last_token_cosine_sum: Sums  # [T, L, L] over samples, of the last token, cos(input of layer i, output of layer j), 0 where j < i
+    input_pool_sum: Sums  # [T, L, d] over samples, of a sample's token mean of a layer's input
+    output_pool_sum: Sums  # [T, L, d] and of its output
+    other_domains: Mapping[str, Domain] = field(default_factory=dict)  # of each subtask that is none of the nine built-in ones
 
     def __post_init__(self) -> None:
         known = {*_BUILT_IN, *self.other_domains}
         if unknown := [name for name in self.subtasks if name not in known or self.subtasks.count(name) > 1]:
             raise ArtifactError(f"the statistics hold the subtask {unknown[0]!r}, which has no domain or is a duplicate.")
-        if stray := sorted(_BUILT_IN.intersection(self.other_domains) | {*self.other_domains}.difference(self.subtasks)):
+        if stray := sorted(_BUILT_IN.keys() & self.other_domains.keys() | self.other_domains.keys() - {*self.subtasks}):
             raise ArtifactError(f"the statistics give the subtask {stray[0]!r} a domain, but it is built in or was not probed.")
         for name, shape in array_shapes(len(self.subtasks), self.model.layers, self.model.hidden_size).items():
             array = getattr(self, name)
@@ -118,9 +109,9 @@ class LayerStatistics:
     def domains(self) -> tuple[Domain, ...]:
         """The domains of which every subtask was probed: the built-in ones first, then by name."""
         probed = {name for name, count in zip(self.subtasks, self.samples, strict=True) if count}
-        missing = {self.other_domains[name] for name in self.other_domains if name not in probed}
-        others = sorted({*self.other_domains.values()} - missing - {*DOMAINS})
-        return (*(domain for domain in DOMAINS if domain not in missing and probed.issuperset(subtasks(domain))), *others)
+        missing = {domain for name, domain in {**_BUILT_IN, **self.other_domains}.items() if name not in probed}
+        names = dict.fromkeys((*DOMAINS, *sorted(self.other_domains.values())))
+        return tuple(name for name in names if name not in missing)
 
     def cosine(self, domain: Domain, kind: str = "all") -> Float[np.ndarray, "layer"]:
         """S_l of a domain: the mean over its samples of their token-mean cosine (domain-aware paper, eq. 6 and 7)."""
@@ -210,12 +201,12 @@ class LayerStatistics:
             raise ArtifactError(f"{where}: {error}") from error
 
     def _rows(self, domain: Domain) -> list[int]:
-        domains = [self.other_domains.get(name) or domain_of(name) for name in self.subtasks]
-        rows = [row for row, found in enumerate(domains) if found == domain and self.samples[row]]
+        of = {**_BUILT_IN, **self.other_domains}
+        rows = [row for row, name in enumerate(self.subtasks) if of[name] == domain and self.samples[row]]
         if not rows:
             raise ArtifactError(f"the statistics hold no samples of the {domain} domain.")
         return rows
 
 
-_BUILT_IN = frozenset(name for domain in DOMAINS for name in subtasks(domain))
-_ARRAYS = tuple(item.name for item in fields(LayerStatistics) if item.name not in ("model", "record", "subtasks", "other_domains"))
+_BUILT_IN = {name: domain for domain in DOMAINS for name in subtasks(domain)}
+_ARRAYS = tuple(array_shapes(1, 1, 1))

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from hf_layerprune.artifacts.eval_report import EvalReport
-from hf_layerprune.artifacts.scores import Row, Tally
-from hf_layerprune.artifacts.significance import sign_flip
+from hf_layerprune.artifacts.scores import Row, Tally, sign_flip
 from hf_layerprune.data.limits import percent
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import Answer, Place

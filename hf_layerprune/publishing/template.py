@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.artifacts.prompts import subtasks
-from hf_layerprune.artifacts.scores import Row, Tally
-from hf_layerprune.artifacts.significance import SIGNIFICANT
+from hf_layerprune.artifacts.scores import SIGNIFICANT, Row, Tally
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.commands import command_lines, local_names
 from hf_layerprune.publishing.escaping import Markdown, NotShown, argument, for_output, literal, name, place

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from numbers import Real
 from operator import index
-from typing import Any
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
@@ -17,7 +15,7 @@ from hf_layerprune.registry import OURS, one_line
 from hf_layerprune.strategies.options import format_layers
 from hf_layerprune.strategies.plugins import package_of
 from hf_layerprune.strategies.request import Request
-from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy
+from hf_layerprune.strategies.strategy import Evidence, Selection
 
 
 def make_plan(facts: ModelFacts, request: Request, statistics: LayerStatistics | None = None) -> PruningPlan:
@@ -28,35 +26,33 @@ def make_plan(facts: ModelFacts, request: Request, statistics: LayerStatistics |
     Raises ArtifactError for statistics of another model, and StrategyError where the method fails or cannot reach the budget.
     Never removes fewer layers than asked.
     """
-    meaning, selection, measured = "none: the layers were named by hand", Selection({}, request.chosen), None
-    if request.strategy:
-        meaning = request.strategy.score_meaning
-        measured = _measured(request, facts, statistics)
-        selection = _select(request.strategy, measured, facts.layers, request)
-    if request.strict and selection.relaxed:
+    if request.strategy is None:
+        return _plan(facts, request, Selection({}, request.chosen))
+    measured = _measured(request, facts, statistics)
+    package = package_of(request.method)
+    who = f"strategy {request.method!r} of package {package!r}"
+    try:
+        evidence = Evidence(request.strategy.needs, measured)
+        selection = request.strategy.select(evidence, request.free, request.budget.layers, request.parameters)
+    except Exception as error:  # another package's code may raise anything
+        if package == OURS and isinstance(error, LayerPruneError):
+            raise  # ours says what to do
+        if isinstance(error, LayerPruneError):
+            raise StrategyError(f"{who}: {error}") from error
+        raise StrategyError(f"{who} failed: {one_line(error)}. Use another method, or report it to the package.") from error
+    selection = _plain(selection, facts.layers, who)
+    if taken := [layer for layer in selection.drop if layer not in request.free]:
+        raise StrategyError(f"{who} drops layer {taken[0]}, expected some of {format_layers(request.free)}.")
+    try:
+        plan = _plan(facts, request, selection, measured)
+    except ArtifactError as error:
+        raise StrategyError(f"{who}: {error}") from error
+    if request.strict and plan.relaxed:
         raise StrategyError(
-            f"strategy {request.method!r} reaches {len(selection.strict_drop)} of {len(selection.drop)} layers by its own spacing rule "
-            f"({format_layers(selection.strict_drop)}). Lower the budget, protect fewer layers, or leave out --strict to relax the rule."
+            f"strategy {request.method!r} reaches {len(plan.strict_drop)} of {len(plan.drop)} layers by its own spacing rule "
+            f"({format_layers(plan.strict_drop)}). Lower the budget, protect fewer layers, or leave out --strict to relax the rule."
         )
-    return PruningPlan(
-        source=facts.source,
-        family=facts.family,
-        budget=request.budget,
-        strategy=request.method,
-        parameters=asdict(request.parameters),
-        score_meaning=meaning,
-        scores=tuple(selection.scores.get(layer) for layer in range(facts.layers)),
-        protected=request.protected,
-        forced=request.forced,
-        drop=selection.drop,
-        keep=tuple(layer for layer in range(facts.layers) if layer not in selection.drop),
-        tune=selection.tune,
-        freeze=selection.freeze,
-        relaxed=selection.relaxed,
-        strict_drop=selection.strict_drop,
-        statistics=measured.fingerprint if measured else None,
-        original_layers=facts.original_layers,
-    )
+    return plan
 
 
 def deepstack_warning(plan: PruningPlan, facts: ModelFacts) -> str | None:
@@ -98,64 +94,46 @@ def _measured(request: Request, facts: ModelFacts, statistics: LayerStatistics |
     return statistics
 
 
-def _select(strategy: Strategy, measured: LayerStatistics | None, layers: int, request: Request) -> Selection:
-    """Run a strategy, whoever wrote it, and check what it returns; StrategyError naming it and its package."""
-    package = package_of(strategy.name)
-    who = f"strategy {strategy.name!r} of package {package!r}"
-    try:
-        evidence = Evidence(strategy.needs, measured)
-        selection = strategy.select(evidence, request.free, request.budget.layers, request.parameters)
-    except Exception as error:  # another package's code may raise anything
-        if package == OURS and isinstance(error, LayerPruneError):
-            raise  # ours says what to do
-        if isinstance(error, LayerPruneError):
-            raise StrategyError(f"{who}: {error}") from error
-        raise StrategyError(f"{who} failed: {one_line(error)}. Use another method, or report it to the package.") from error
-    return _checked(selection, layers, request, who)
+def _plain(selection: object, layers: int, who: str) -> Selection:
+    """The selection with ascending layers and plain numbers; NumPy's are accepted, for a ranking by argsort yields them.
 
-
-def _checked(selection: object, layers: int, request: Request, who: str) -> Selection:
-    """The selection with ascending layers and plain numbers, whoever made it.
-
-    Raises StrategyError beginning with `who` if it is not as many of the free layers as asked for, with finite scores, or if the
-    layers to tune and to freeze are not disjoint sets of kept layers.
+    Raises StrategyError beginning with `who` for what a plan does not refuse.
     """
     if not isinstance(selection, Selection):
         raise StrategyError(f"{who} returned {type(selection).__name__}, expected a Selection.")
-    drop = _layers(selection.drop, "drop", request.free, who)
-    if len(drop) != request.budget.layers:
-        raise StrategyError(f"{who} drops {len(drop)} layers, expected exactly {request.budget.layers}.")
-    kept = tuple(layer for layer in range(layers) if layer not in drop)
-    tune, freeze = _layers(selection.tune, "tune", kept, who), _layers(selection.freeze, "freeze", kept, who)
-    if both := set(tune) & set(freeze):
-        raise StrategyError(f"{who} both tunes and freezes layer {min(both)}.")
-    strict_drop = _layers(selection.strict_drop, "strict_drop", request.free, who)
-    return Selection(_scores(selection.scores, layers, drop, who), drop, tune, freeze, bool(selection.relaxed), strict_drop)
-
-
-def _layers(value: Any, key: str, allowed: tuple[int, ...], who: str) -> tuple[int, ...]:
-    """The layers of one key, ascending; NumPy's integers are accepted, for a ranking by argsort yields them."""
-    try:
-        layers = sorted(index(layer) for layer in value)
-    except TypeError:
-        raise StrategyError(f"{who} returned {key!r} that is no sequence of layer numbers.") from None
-    for layer in layers:
-        if layers.count(layer) > 1:
-            raise StrategyError(f"{who} names layer {layer} twice in {key!r}.")
-        if layer not in allowed:
-            raise StrategyError(f"{who} names layer {layer} in {key!r}, expected some of {format_layers(allowed)}.")
-    return tuple(layers)
-
-
-def _scores(scores: object, layers: int, drop: tuple[int, ...], who: str) -> dict[int, float]:
-    """The scores as floats; a strategy that scores at all must score what it drops."""
-    if not isinstance(scores, Mapping):
-        raise StrategyError(f"{who} returned scores that are {type(scores).__name__}, expected a mapping from layers to numbers.")
-    for layer, score in scores.items():
-        if layer not in range(layers):
-            raise StrategyError(f"{who} scores {shown(layer)}, which is no layer; expected 0 to {layers - 1}.")
-        if not isinstance(score, Real) or not math.isfinite(score):
-            raise StrategyError(f"{who} gives layer {layer} the score {shown(score)}, expected a finite number.")
-    if scores and (unscored := [layer for layer in drop if layer not in scores]):
+    lists: dict[str, tuple[int, ...]] = {}
+    for key in ("drop", "tune", "freeze", "strict_drop"):
+        try:
+            lists[key] = tuple(sorted({index(layer) for layer in getattr(selection, key)}))
+        except TypeError:
+            raise StrategyError(f"{who} returned {key!r} that is no sequence of layer numbers.") from None
+    scores = selection.scores
+    if not isinstance(scores, Mapping) or not all(isinstance(score, Real) for score in scores.values()):
+        raise StrategyError(f"{who} returned scores that are no mapping from layers to numbers.")
+    if strange := [layer for layer in (*scores, *sum(lists.values(), ())) if layer not in range(layers)]:
+        raise StrategyError(f"{who} names layer {shown(strange[0])}, expected 0 to {layers - 1}.")
+    if scores and (unscored := [layer for layer in lists["drop"] if layer not in scores]):
         raise StrategyError(f"{who} drops layer {unscored[0]} without a score for it, though it scores {len(scores)} others.")
-    return {int(layer): float(score) for layer, score in sorted(scores.items())}
+    return Selection({int(layer): float(score) for layer, score in scores.items()}, relaxed=bool(selection.relaxed), **lists)
+
+
+def _plan(facts: ModelFacts, request: Request, selection: Selection, measured: LayerStatistics | None = None) -> PruningPlan:
+    return PruningPlan(
+        source=facts.source,
+        family=facts.family,
+        budget=request.budget,
+        strategy=request.method,
+        parameters=asdict(request.parameters),
+        score_meaning=request.strategy.score_meaning if request.strategy else "none: the layers were named by hand",
+        scores=tuple(selection.scores.get(layer) for layer in range(facts.layers)),
+        protected=request.protected,
+        forced=request.forced,
+        drop=selection.drop,
+        keep=tuple(layer for layer in range(facts.layers) if layer not in selection.drop),
+        tune=selection.tune,
+        freeze=selection.freeze,
+        relaxed=selection.relaxed,
+        strict_drop=selection.strict_drop,
+        statistics=measured.fingerprint if measured else None,
+        original_layers=facts.original_layers,
+    )

@@ -26,24 +26,6 @@ STRATEGIES: Mapping[str, Strategy] = {
 }
 
 
-def known_strategies() -> tuple[str, ...]:
-    """The names of all strategies that are installed, sorted; those of other packages are not loaded for it."""
-    return _REGISTRY.names()
-
-
-def find_strategy(name: str) -> Strategy:
-    """The strategy of that name, ours or another package's.
-
-    Raises UsageError for an unknown name; StrategyError if two packages claim it, or if it does not load.
-    """
-    return _REGISTRY.find(name)
-
-
-def package_of(name: str) -> str:
-    """The one package that a strategy comes from; raises as `find_strategy` does, but loads nothing."""
-    return _REGISTRY.package_of(name)
-
-
 def _problem(strategy: object, name: str) -> str | None:
     """Why an object cannot serve as the strategy `name`, or None."""
     if isinstance(strategy, type):
@@ -93,3 +75,4 @@ def field_types(strategy: Strategy) -> dict[str, Any]:
 
 
 _REGISTRY = Registry("strategy", "strategies", "hf_layerprune.strategies", STRATEGIES, _problem, StrategyError)
+known_strategies, find_strategy, package_of = _REGISTRY.names, _REGISTRY.find, _REGISTRY.package_of

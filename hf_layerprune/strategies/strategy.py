@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ QUANTITIES = ("cosine", "token_cosine", "triplet_cosine", "last_token_cosine", "
 LOSS, WEIGHTS = "loss", "weights"
 
 Weights = Mapping[str, Float[np.ndarray, "..."]]
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True)
@@ -43,31 +44,23 @@ class Evidence:
     @property
     def statistics(self) -> LayerStatistics:
         """What a probe measured."""
-        if not self.needs - {LOSS, WEIGHTS}:
-            raise _not_asked_for("statistics", 'an entry such as "math.cosine"')
-        if self.measured is None:
-            raise StrategyError("this strategy needs statistics, but got none: probe the model first.")
-        return self.measured
+        entry = next(iter(self.needs - {LOSS, WEIGHTS}), "math.cosine")
+        return self._given(self.measured, "statistics", entry)
 
     def loss(self, drop: frozenset[int], repair: str = "none") -> Mapping[Domain, float]:
         """The loss per domain of the model without the layers `drop`, after a repair of what is left; nats a token."""
-        if LOSS not in self.needs:
-            raise _not_asked_for("losses", f'"{LOSS}"')
-        if self.losses is None:
-            raise StrategyError("this strategy needs losses of shortened models, but got none: use a method that needs statistics only.")
-        return self.losses(drop, repair)
+        return self._given(self.losses, "losses of shortened models", LOSS)(drop, repair)
 
     def layer_weights(self, layer: int) -> Weights:
         """The tensors of a decoder layer, by the rest of their names ("mlp.up_proj.weight")."""
-        if WEIGHTS not in self.needs:
-            raise _not_asked_for("weights", f'"{WEIGHTS}"')
-        if self.weights is None:
-            raise StrategyError("this strategy needs the layers' weights, but got none: use a method that needs statistics only.")
-        return self.weights(layer)
+        return self._given(self.weights, "the layers' weights", WEIGHTS)(layer)
 
-
-def _not_asked_for(what: str, entry: str) -> StrategyError:
-    return StrategyError(f"the strategy reads {what} without asking for them: add {entry} to its needs.")
+    def _given(self, value: Given | None, what: str, entry: str) -> Given:
+        if entry not in self.needs:
+            raise StrategyError(f'the strategy reads {what} without asking for them: add an entry such as "{entry}" to its needs.')
+        if value is None:
+            raise StrategyError(f"this strategy needs {what}, but got none. Probe the model for statistics, or use another method.")
+        return value
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def make_statistics(facts: ModelFacts) -> Callable[..., LayerStatistics]:
         arrays: dict[str, Any] = {name: draw.random(shape) for name, shape in shapes.items()}
         arrays["samples"] = draw.integers(1, 5, shapes["samples"])
         arrays["tokens"] = 10 * arrays["samples"][:, None] + draw.integers(0, 9, shapes["tokens"])
-        arrays |= {name: np.asarray(value) for name, value in given.items()}
+        arrays |= {name: value if name == "other_domains" else np.asarray(value) for name, value in given.items()}
         return LayerStatistics(facts, record or ProbeRecord({"name": "synthetic", "seed": 0}, {"dtype": "float32"}), tasks, **arrays)
 
     return make

@@ -17,6 +17,7 @@ from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
 from hf_layerprune.errors import ArtifactError
+from tests.artifacts.conftest import ALL_TASKS
 
 Make = Callable[..., LayerStatistics]
 ARRAYS = tuple(array_shapes(1, 3, 1))
@@ -62,10 +63,35 @@ def test_a_domain_counts_once_all_its_subtasks_were_probed(make_statistics: Make
     assert make_statistics(tasks=subtasks("nonmath")).domains == ("nonmath",)
     samples = np.ones(9, dtype=np.int64)
     samples[2] = 0
-    partly = make_statistics(samples=samples)
-    assert partly.domains == ("nonmath",)
+    assert make_statistics(samples=samples).domains == ("nonmath",)
     with pytest.raises(ArtifactError, match="no samples of the math domain"):
         make_statistics(tasks=subtasks("nonmath")).cosine("math")
+
+
+CHARTS = {"read a bar": "charts", "read a pie": "charts"}
+
+
+def test_other_domains_are_kept_in_the_file_and_by_a_merge(make_statistics: Make, tmp_path: Path) -> None:
+    built_in = make_statistics()
+    three = make_statistics(tasks=(*ALL_TASKS, *CHARTS), other_domains=CHARTS)
+    three.save(tmp_path / "three.safetensors")
+    loaded = LayerStatistics.load(tmp_path / "three.safetensors")
+    assert three.domains == loaded.domains == ("math", "nonmath", "charts")
+    assert (loaded.other_domains, loaded.fingerprint) == (CHARTS, three.fingerprint)
+    assert three.merge(loaded).samples.tolist() == (2 * three.samples).tolist()
+    with pytest.raises(ArtifactError, match="different models or probe sets"):
+        three.merge(replace(three, other_domains={**CHARTS, "read a pie": "pies"}))
+    assert b'"domains"' not in built_in.content.partition(b"cosine_sum")[0]
+    samples = three.samples.copy()
+    samples[-1] = 0
+    assert replace(three, samples=samples).domains == DOMAINS
+    for others, message in (
+        ({"read a bar": "charts"}, "the subtask 'read a pie', which has no domain"),
+        ({**CHARTS, "read a map": "maps"}, "'read a map' a domain, but it is built in or was not probed"),
+        ({**CHARTS, "captioning": "charts"}, "'captioning' a domain, but it is built in or was not probed"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
+            replace(three, other_domains=others)
 
 
 def test_merging_two_parts_is_exact_and_counts_what_was_skipped(make_statistics: Make) -> None:

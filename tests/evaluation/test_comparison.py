@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
-from hf_layerprune.artifacts.significance import sign_flip
+from hf_layerprune.artifacts.scores import sign_flip
 from hf_layerprune.evaluation import comparison
 from hf_layerprune.evaluation.answers import Answer
 from hf_layerprune.evaluation.comparison import rows, skipped

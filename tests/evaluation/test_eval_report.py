@@ -15,8 +15,7 @@ import pytest
 
 from hf_layerprune.artifacts.eval_report import Environment, EvalReport, EvaluatedModel, ModelSettings, TaskRecord, TaskSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.scores import Row, Tally
-from hf_layerprune.artifacts.significance import holm, mcnemar, sign_flip, standard_error, wilson_interval
+from hf_layerprune.artifacts.scores import Row, Tally, holm, mcnemar, sign_flip, standard_error, wilson_interval
 from hf_layerprune.errors import ArtifactError
 
 

@@ -26,7 +26,7 @@ from hf_layerprune.publishing.template import paper_tables, render_card, score
 from tests.card_commands import command
 from tests.hub.loopback import only_hub, serve
 from tests.hub.writing import objections
-from tests.refused_plans import plan_of
+from tests.plans import plan_of
 
 HOSTILE = [
     "---",

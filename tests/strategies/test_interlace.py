@@ -1,7 +1,8 @@
-"""INTERLACE's Algorithm 1 on an example by hand, its limits, and what happens beyond them."""
+"""INTERLACE's Algorithm 1 on an example by hand, its limits, and the exact choice beyond them against every subset."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -10,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_layerprune.errors import StrategyError
-from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets
+from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets, spaced_choice
 from hf_layerprune.strategies.plugins import STRATEGIES
-from hf_layerprune.strategies.strategy import NoParameters
-from tests.selecting import select
+from tests.plans import select
 
 INTERLACE = STRATEGIES["interlace"]
 
@@ -41,14 +41,14 @@ def by_hand(make_statistics: Any, make_facts: Any) -> Any:
     ],
 )
 def test_algorithm_1_by_hand(by_hand: Any, k: int, drop: tuple[int, ...], tune: tuple[int, ...], freeze: tuple[int, ...]) -> None:
-    selection = select(INTERLACE, by_hand, FREE, k, NoParameters())
+    selection = select(INTERLACE, by_hand, FREE, k)
     assert (selection.drop, selection.tune, selection.freeze) == (drop, tune, freeze)
     assert (selection.relaxed, selection.strict_drop) == (False, ())
     assert selection.scores == pytest.approx(dict(enumerate(LAYER)))
 
 
 def test_beyond_the_triplets_the_best_layers_apart_are_taken_and_said(by_hand: Any) -> None:
-    selection = select(INTERLACE, by_hand, FREE, 4, NoParameters())
+    selection = select(INTERLACE, by_hand, FREE, 4)
     assert (selection.relaxed, selection.strict_drop) == (True, (2, 4, 8))
     best = max(
         (subset for subset in combinations(FREE, 4) if all(b - a > 1 for a, b in pairwise(subset))),
@@ -61,18 +61,18 @@ def test_beyond_the_triplets_the_best_layers_apart_are_taken_and_said(by_hand: A
 
 def test_beyond_what_spacing_allows_is_refused(by_hand: Any) -> None:
     with pytest.raises(StrategyError, match="asks for 6 layers, but at most 5 of the free layers can go with no two of them adjacent"):
-        select(INTERLACE, by_hand, FREE, 6, NoParameters())
+        select(INTERLACE, by_hand, FREE, 6)
 
 
 def test_without_protection_the_triplets_at_both_ends_are_eligible(by_hand: Any) -> None:
     # 9-10-11 and 0-1-2 score 0.99: the deeper first, then the other, as Algorithm 1 is printed.
-    assert select(INTERLACE, by_hand, tuple(range(12)), 1, NoParameters()).drop == (9,)
-    assert select(INTERLACE, by_hand, tuple(range(12)), 2, NoParameters()).drop == (1, 9)
+    assert select(INTERLACE, by_hand, tuple(range(12)), 1).drop == (9,)
+    assert select(INTERLACE, by_hand, tuple(range(12)), 2).drop == (1, 9)
 
 
 def test_a_removed_last_layer_has_no_layer_after_it_to_tune(make_statistics: Any, make_facts: Any) -> None:
     statistics = make_statistics(make_facts(layers=4, deepstack=0), token=(0.9, 0.1, 0.1, 0.9), triplet=(0.5, 0.5))
-    selection = select(INTERLACE, statistics, (0, 1, 2, 3), 2, NoParameters())
+    selection = select(INTERLACE, statistics, (0, 1, 2, 3), 2)
     assert (selection.drop, selection.tune, selection.freeze, selection.relaxed) == ((0, 3), (1,), (2,), True)
 
 
@@ -113,3 +113,24 @@ def test_ties_of_triplets_and_of_layers_go_deeper() -> None:
 def test_a_triplet_with_a_protected_layer_is_not_eligible() -> None:
     assert greedy_triplets({1: 0.9, 2: 0.8, 3: 0.7}, (1, 2, 4, 5, 6), 2) == ()
     assert greedy_triplets({1: 0.9, 2: 0.8, 3: 0.7, 4: 0.1}, (1, 2, 4, 5, 6), 2) == (4,)
+
+
+# Few distinct values, so that ties are common, next to values whose float sums round (0.1 + 0.2 != 0.3).
+SCORES = st.dictionaries(st.integers(0, 12), st.sampled_from([0.1, 0.2, 0.3, 0.7, 1.0]) | st.floats(-1, 1), max_size=11)
+
+
+@given(scores=SCORES, k=st.integers(1, 7))
+def test_the_choice_is_the_best_of_all_subsets(scores: dict[int, float], k: int) -> None:
+    subsets = [subset for subset in combinations(sorted(scores), k) if all(b - a > 1 for a, b in pairwise(subset))]
+    expected = max(subsets, key=lambda subset: (sum(map(Fraction, map(scores.__getitem__, subset))), subset[::-1]), default=None)
+    assert spaced_choice(scores, k) == expected
+
+
+def test_ties_and_limits_of_the_choice() -> None:
+    """Towards the deeper set, in whatever order sums are added; a greedy choice would be worse; where too few are apart there is none."""
+    assert spaced_choice(dict.fromkeys(range(1, 7), 0.5), 2) == (4, 6)
+    assert spaced_choice(dict.fromkeys(range(1, 7), 0.5), 3) == (2, 4, 6)
+    # 0.1 + 0.2 + 0.3 is 0.6000000000000001 in floats, and 0.3 + 0.2 + 0.1 is 0.6.
+    assert spaced_choice({0: 0.1, 1: 0.3, 2: 0.2, 3: 0.2, 4: 0.3, 5: 0.1}, 3) == (1, 3, 5)
+    assert spaced_choice({0: 0.1, 1: 0.8, 2: 0.9, 3: 0.8}, 2) == (1, 3)
+    assert spaced_choice({1: 0.5, 2: 0.5, 3: 0.5, 4: 0.5}, 3) is spaced_choice({}, 1) is None

@@ -1,4 +1,4 @@
-"""Plans as most tests want them, and what is said where one is refused."""
+"""Selections, plans and refusals as tests of strategies want them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.strategies.options import PlanOptions
 from hf_layerprune.strategies.planning import make_plan
 from hf_layerprune.strategies.request import resolve
+from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy
+
+
+def select(strategy: Strategy, statistics: LayerStatistics | None, free: tuple[int, ...], k: int, parameters: Any = None) -> Selection:
+    """What a strategy selects, given the statistics that it asks for; its default parameters if none are given."""
+    return strategy.select(Evidence(strategy.needs, statistics), free, k, strategy.parameters() if parameters is None else parameters)
 
 
 def plan_of(facts: ModelFacts, method: str | None = None, *, statistics: LayerStatistics | None = None, **options: Any) -> PruningPlan:
