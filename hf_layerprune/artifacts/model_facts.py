@@ -1,12 +1,19 @@
-"""What planning must know of a model, without the model: where it comes from, how deep it is, which layers are special."""
+"""What is known of a checkpoint without its weights: its name and content, what it was made from, how deep its decoder is."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, Literal
+
+from hf_layerprune.artifacts.jsonfile import record_of
+from hf_layerprune.errors import ArtifactError
 
 HUB_ID = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
+SOURCE: Final = "source"
+PRUNED: Final = "pruned"
+HEALED: Final = "healed"
+MAX_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,30 @@ class SourceRef:
     id: str  # Hub id, `mini`, or the folder's name
     commit: str | None  # on the Hub
     fingerprint: str  # sha256 over config.json, the shards' headers and four blocks of each shard (see `checkpoint.fingerprint`)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A checkpoint of a lineage. how: "source" for one that was not made with hf-layerprune, else what made it of the one before."""
+
+    source: SourceRef
+    how: Literal["source", "pruned", "healed"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self.source), "how": self.how}
+
+
+def parse_lineage(value: object, where: str) -> tuple[Step, ...]:
+    """The steps in `source.json`, none where it has no such key; ArtifactError if they are damaged."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_STEPS:
+        raise ArtifactError(f"{where}: the lineage is damaged: expected a list of at most {MAX_STEPS} checkpoints.")
+    flat = [dict(item) if isinstance(item, dict) else {} for item in value]
+    steps = tuple(record_of(Step, {"how": item.pop("how", None), "source": item}, "lineage", where) for item in flat)
+    if any(step.how == SOURCE for step in steps[1:]):
+        raise ArtifactError(f"{where}: the lineage is damaged: only its first checkpoint can be a source.")
+    return steps
 
 
 def is_hub_id(text: object) -> bool:

@@ -9,9 +9,8 @@ from typing import Any
 
 from hf_layerprune.artifacts.folder import MANIFEST, PLAN, PROVENANCE, README, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_json
-from hf_layerprune.artifacts.lineage import HEALED, PRUNED, SOURCE, Step, parse_lineage
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.model_facts import HEALED, PRUNED, SOURCE, SourceRef, Step, parse_lineage
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.errors import LayerPruneError

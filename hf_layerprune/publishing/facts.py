@@ -9,9 +9,8 @@ from typing import Any
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.folder import HEALING, PLAN, RECORDS
 from hf_layerprune.artifacts.healing_record import HealingRecord
-from hf_layerprune.artifacts.lineage import HEALED, PRUNED, Step
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
+from hf_layerprune.artifacts.model_facts import HEALED, PRUNED, ModelFacts, SourceRef, Step, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.data.spec import DataSpec

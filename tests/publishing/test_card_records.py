@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from hf_layerprune.artifacts.lineage import Step
-from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
+from hf_layerprune.artifacts.model_facts import SourceRef, Step, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import rewrite
