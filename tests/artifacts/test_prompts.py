@@ -25,15 +25,9 @@ DIGESTS = {
 def test_every_prompt_is_the_papers() -> None:
     found = {task: hashlib.sha256(text.encode()).hexdigest()[:16] for domain in DOMAINS for task, text in prompts()[domain].items()}
     assert found == DIGESTS and list(found) == list(DIGESTS)
-
-
-def test_five_are_math_and_four_are_not() -> None:
     assert [len(subtasks(domain)) for domain in DOMAINS] == [5, 4]
     assert all(domain_of(task) == domain for domain in DOMAINS for task in subtasks(domain))
     with pytest.raises(KeyError):
         domain_of("poetry")
-
-
-def test_nobody_can_change_them_by_accident() -> None:
     with pytest.raises(TypeError):
         prompts()["math"]["math-cot"] = "Solve."  # type: ignore[index]

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hf_layerprune.artifacts.healing_record import HealingRecord
 from hf_layerprune.artifacts.jsonfile import dump_json, parse_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
-from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.artifacts.model_facts import SourceRef, is_hub_id
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
 from hf_layerprune.errors import ArtifactError
 
@@ -23,59 +25,25 @@ KEYS = [
     "format", "source", "family", "budget", "strategy", "parameters", "score_meaning", "scores", "protected", "forced", "drop", "keep",
     "tune", "freeze", "relaxed", "strict_drop", "statistics", "original_layers",
 ]  # fmt: skip
-COUNTS = dict.fromkeys("available used bad too_long left_out scaled samples tokens".split(), 1)
-HEALING: dict[str, Any] = {
-    "format": 1,
-    "key": "0" * 64,
-    "checkpoint": {"id": "mini", "commit": None, "fingerprint": "1" * 64},
-    "recipe": {
-        "name": "interlace",
-        "paper": "INTERLACE",
-        "data": "FineVision",
-        "ours": ["max_length"],
-        "method": "layers",
-        "optimizer": "AdamW",
-        "final_learning_rate": 0.0,
-        "lora_targets": "",
-        "learning_rate": 1,
-        "warmup_ratio": 0.03,
-        "weight_decay": 0.0,
-        "batch_size": 8,
-        "micro_batch_size": 4,
-        "epochs": 1,
-        "max_length": 8192,
-        "max_grad_norm": 1.0,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-08,
-        "gradient_checkpointing": "none",
-        "precision": "bf16",
-        "lora_rank": 0,
-        "lora_alpha": 0,
-        "lora_dropout": 0.0,
-    },
-    "overridden": ["learning_rate"],
-    "trained": {"method": "layers", "layers": [5, 6], "chosen_by": "the plan (interlace)", "parameters": 12, "tensors": 2},
-    "data": {
-        "sources": [
-            {"spec": "mini,count=1", "origin": "mini", "revision": None, "digest": "2" * 64}
-            | COUNTS
-            | {"filters": {"share": "0.01", "max_turns": None}, "rendered_math": False}
-        ],
-        "samples": 1,
-        "max_length": 8192,
-        "seed": 0,
-        "reasons": [],
-        "digest": "3" * 64,
-    },
-    "seed": 0,
-    "engine": {"processes": 2, "device": "cpu", "zero_stage": 3},
-    "curve": {name: [0.5, 0.25] for name in ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")},
-    "resumed": False,
-    "versions": {"torch": "2.13.0"},
-}
-
-
+HEALING: dict[str, Any] = json.loads(
+    """{"format": 1, "key": "00",
+"checkpoint": {"id": "mini", "commit": null, "fingerprint": "11"},
+"recipe": {"name": "interlace", "paper": "INTERLACE", "data": "FineVision", "ours": ["max_length"], "method": "layers",
+"optimizer": "AdamW", "final_learning_rate": 0.0, "lora_targets": "", "learning_rate": 1, "warmup_ratio": 0.03, "weight_decay": 0.0,
+"batch_size": 8, "micro_batch_size": 4, "epochs": 1, "max_length": 8192, "max_grad_norm": 1.0,
+"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-08,
+"gradient_checkpointing": "none", "precision": "bf16", "lora_rank": 0, "lora_alpha": 0, "lora_dropout": 0.0},
+"overridden": ["learning_rate"],
+"trained": {"method": "layers", "layers": [5, 6], "chosen_by": "the plan (interlace)", "parameters": 12, "tensors": 2},
+"data": {"sources": [{"spec": "mini,count=1", "origin": "mini", "revision": null, "digest": "22", "available": 1, "used": 1, "bad": 1,
+"too_long": 1, "left_out": 1, "scaled": 1, "samples": 1, "tokens": 1, "filters": {"share": "0.01", "max_turns": null},
+"rendered_math": false}], "samples": 1, "max_length": 8192, "seed": 0, "reasons": [], "digest": "33"},
+"seed": 0,
+"engine": {"processes": 2, "device": "cpu", "zero_stage": 3},
+"curve": {"loss": [0.5, 0.25], "learning_rate": [0.5, 0.25], "grad_norm": [0.5, 0.25], "tokens": [0.5, 0.25], "seconds": [0.5, 0.25],
+"memory": [0.5, 0.25]},
+"resumed": false, "versions": {"torch": "2.13.0"}}"""
+)
 MANIFEST = {
     "format": 1,
     "source": {"id": "mini", "commit": None, "fingerprint": "ab"},
@@ -289,3 +257,20 @@ def refused(load: Callable[[], object], pattern: str) -> None:
     with pytest.raises(ArtifactError, match=pattern) as caught:
         load()
     assert "\n" not in str(caught.value)
+
+
+@given(text=st.text("ab-_./é G", max_size=12) | st.from_regex(r"\A[\w.-]{1,5}/[\w.-]{90,100}\Z"))
+@example(text="me/a--b")
+@example(text="me/a..b")
+@example(text="me/a.git")
+@example(text="me/a.")
+@example(text="-me/a")
+@example(text="me/a\n")
+@example(text="_me_/_a_")
+def test_a_hub_id_is_what_huggingface_hub_takes_for_one(text: str) -> None:
+    try:
+        validate_repo_id(text)
+        valid = text.count("/") == 1
+    except HFValidationError:
+        valid = False
+    assert is_hub_id(text) is valid

@@ -16,96 +16,76 @@ from hypothesis import strategies as st
 from hf_layerprune.artifacts.jsonfile import dump_json, parse_json, read_json, write_atomic
 from hf_layerprune.errors import ArtifactError
 
+TEXT = st.text(st.characters(codec="utf-8"))
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=10,
 )
 
 
-def test_a_file_is_written_whole_and_readable_by_others(tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
+@pytest.mark.parametrize("name", ["plan.json", "emoji 🥞 ' \".json", "-dash.json", "x" * 200 + ".json"])
+def test_a_file_is_written_whole_and_readable_by_others(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     write_atomic(path, b"old")
     write_atomic(path, b"new")
-    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["plan.json"]
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == [name]
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-@pytest.mark.parametrize("name", ["mit Leerzeichen.json", "emoji 🥞.json", "quote'\".json", "-dash.json", "x" * 200 + ".json"])
-def test_odd_names_work(tmp_path: Path, name: str) -> None:
-    write_atomic(tmp_path / name, b"content")
-    assert os.listdir(tmp_path) == [name]
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, KeyboardInterrupt()])
 @pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_a_failing_write_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, before: bytes | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fault: int | KeyboardInterrupt, before: bytes | None
 ) -> None:
-    path = tmp_path / "plan.json"
+    path, error = tmp_path / "plan.json", OSError(fault, os.strerror(fault)) if isinstance(fault, int) else fault
     if before is not None:
         path.write_bytes(before)
 
     def fail(*args: Any, **options: Any) -> None:
-        raise OSError(code, os.strerror(code))
+        raise error
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(ArtifactError) as caught:
+    with pytest.raises(ArtifactError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         write_atomic(path, b"new")
-    assert str(caught.value) == f"{path}: writing failed: {os.strerror(code)}; nothing was changed. Free space or choose another place."
-    assert isinstance(caught.value.__cause__, OSError)
+    if isinstance(error, OSError):
+        assert str(caught.value).startswith(f"{path}: writing failed: {error.strerror}; nothing was changed.")
+        assert caught.value.__cause__ is error
     assert os.listdir(tmp_path) == ([] if before is None else ["plan.json"])
     assert before is None or path.read_bytes() == before
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(handle: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomic(tmp_path / "plan.json", b"new")
-    assert os.listdir(tmp_path) == []
-
-
-def test_content_is_durable_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folders_sync", [True, False])
+def test_content_is_durable_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders_sync: bool) -> None:
+    """The content, the rename, the folder; a file system that cannot sync folders is accepted."""
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
-    write_atomic(tmp_path / "plan.json", b"new")
-    assert calls == ["fsync", "replace", "fsync"]  # the content, the rename, the folder
 
-
-def test_a_file_system_that_cannot_sync_folders_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fsync = os.fsync
-
-    def only_files(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
+    def sync(handle: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        calls.append("folder" if folder else "content")
+        if folder and not folders_sync:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         fsync(handle)
 
-    monkeypatch.setattr(os, "fsync", only_files)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
     write_atomic(tmp_path / "plan.json", b"new")
-    assert (tmp_path / "plan.json").read_bytes() == b"new"
+    assert calls == ["content", "replace", "folder"] and (tmp_path / "plan.json").read_bytes() == b"new"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "plan.json"
-    with pytest.raises(ArtifactError) as caught:
-        write_atomic(path, b"new")
-    assert str(caught.value) == f"{path}: cannot write there: No such file or directory."
+    with pytest.raises(ArtifactError, match=r"nowhere/plan\.json: cannot write there: No such file or directory"):
+        write_atomic(tmp_path / "nowhere" / "plan.json", b"new")
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "Expecting value"),
-        (b"{", "Expecting property name"),
         (b'{"a": 1} x', "Extra data"),
         (b"[1]", "expected a JSON object, got list"),
-        (b"3", "expected a JSON object, got int"),
         (b'{"a": NaN}', "NaN is not a JSON number"),
         (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
         (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' is duplicated"),
@@ -127,7 +107,7 @@ def test_a_byte_order_mark_and_63_objects_around_a_number_are_accepted() -> None
     assert parse_json(b'{"a":' * 63 + b"1" + b"}" * 63, "plan.json", "plan")["a"]["a"]["a"]
 
 
-@given(st.dictionaries(st.text(st.characters(codec="utf-8")), JSON, max_size=4))
+@given(st.dictionaries(TEXT, JSON, max_size=4))
 def test_what_is_dumped_is_read_back(value: dict[str, Any]) -> None:
     content = dump_json(value)
     assert content == dump_json(value)
@@ -135,12 +115,8 @@ def test_what_is_dumped_is_read_back(value: dict[str, Any]) -> None:
 
 
 def test_the_form_is_one_key_a_line_and_lists_on_one() -> None:
-    assert (
-        dump_json({"b": [1, 2], "a": {"é": None}, "c": {}}) == '{\n  "b": [1, 2],\n  "a": {\n    "é": null\n  },\n  "c": {}\n}\n'.encode()
-    )
-
-
-def test_no_nan_is_written() -> None:
+    expected = '{\n  "b": [1, 2],\n  "a": {\n    "é": null\n  },\n  "c": {}\n}\n'
+    assert dump_json({"b": [1, 2], "a": {"é": None}, "c": {}}) == expected.encode()
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump_json({"a": float("nan")})
 
