@@ -28,7 +28,7 @@ class TaskRecord:
     name: str
     digest: str  # sha256 over all samples, images and settings
     samples: int  # how many there are to evaluate on
-    unusable: int  # how many records are no sample
+    unusable: int  # how many records could not be used
     spec: str  # as --tasks takes it
     origin: str  # the file, folder or dataset
     revision: str | None  # the Hub commit of a dataset

@@ -28,6 +28,6 @@ def safe_name(name: object) -> bool:
         return False
     try:
         name.encode("utf-8")
-    except UnicodeEncodeError:  # bytes of a file name that are no UTF-8
+    except UnicodeEncodeError:  # bytes of a file name that are not UTF-8
         return False
     return all(part not in ("", ".", "..") for part in name.split("/"))

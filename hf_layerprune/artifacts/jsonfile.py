@@ -94,9 +94,9 @@ def read_bounded(path: Path, what: str, limit: int) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(f"{path}: not a regular file, so no {what}. Pass the file itself.")
+            raise ArtifactError(f"{path}: not a regular file. Pass the {what} itself.")
         if status.st_size > limit:
-            raise ArtifactError(f"{path}: {status.st_size:,} bytes is no {what}; at most {limit:,} are read.")
+            raise ArtifactError(f"{path}: {status.st_size:,} bytes is too large for a {what}; at most {limit:,} are read.")
         return path.read_bytes()
     except OSError as error:
         hint = " Check its name." if error.errno in (errno.ENOENT, errno.ENOTDIR) else ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hf_layerprune.artifacts.jsonfile import dump_json, read_record, write_atomic
+from hf_layerprune.artifacts.jsonfile import dump_json, read_record
 from hf_layerprune.artifacts.model_facts import SourceRef
 
 MANIFEST_FORMAT = 1
@@ -31,9 +31,6 @@ class Manifest:
     tensors: Mapping[str, str]  # of every tensor written the name in the source
     changed: tuple[str, ...] = ()  # tensors that fine-tunings gave new values, sorted; all others are the source's, bit for bit
     trained: tuple[str, ...] = ()  # those of them that the last fine-tuning changed, where an earlier one changed others
-
-    def save(self, path: Path) -> None:
-        write_atomic(path, self.dump())
 
     def dump(self) -> bytes:
         value = {"format": MANIFEST_FORMAT, **asdict(self)}

@@ -22,7 +22,7 @@ def option(default: Any, help: str, unit: str = "", shown: str = "") -> Any:
 
 
 def read_value(value: object, kind: Any, what: str) -> Any:
-    """`value`, text or already of the kind, as int, float, str, bool or a Literal of texts; UsageError calling it `what` if it is none."""
+    """`value`, text or already of the kind, as int, float, str, bool or a Literal of texts; UsageError calling it `what` if invalid."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise UsageError(f"{what} is {shown(value)}: expected one of {', '.join(map(str, get_args(kind)))}.")

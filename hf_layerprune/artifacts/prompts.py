@@ -25,7 +25,7 @@ def subtasks(domain: Domain) -> tuple[str, ...]:
 
 
 def domain_of(subtask: str) -> Domain:
-    """The domain a subtask belongs to; KeyError for a name that is none of the nine."""
+    """The domain a subtask belongs to; KeyError for any other name than the nine."""
     for domain in DOMAINS:
         if subtask in prompts()[domain]:
             return domain

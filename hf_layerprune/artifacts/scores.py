@@ -126,7 +126,7 @@ class Row:
 
     @property
     def difference(self) -> float:
-        """Accuracy minus the other's, in points of % (domain-aware paper, Delta abs); nan if there is no other."""
+        """Accuracy minus the other's, in points of % (domain-aware paper, Delta abs); nan without another."""
         return self.model.accuracy - self.other.accuracy if self.other else math.nan
 
     @property
@@ -183,7 +183,7 @@ class Row:
 
 
 def number(value: float) -> float | None:
-    """JSON has no nan: where there is no number, it says null."""
+    """The value for JSON: null instead of nan."""
     return None if math.isnan(value) else value
 
 

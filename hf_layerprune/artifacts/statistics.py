@@ -1,6 +1,6 @@
 """What a probe measures: sums over samples and tokens from which every strategy's score follows.
 
-Sums in fp64 rather than means, so that the statistics of two parts of one probe set add up to those of the whole.
+Sums in fp64 rather than means, so that those of two parts of one probe set add up to those of the whole.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class LayerStatistics:
     last_token_cosine_sum: Sums  # [T, L, L] over samples, of the last token, cos(input of layer i, output of layer j), 0 where j < i
     input_pool_sum: Sums  # [T, L, d] over samples, of a sample's token mean of a layer's input
     output_pool_sum: Sums  # [T, L, d] and of its output
-    other_domains: Mapping[str, Domain] = field(default_factory=dict)  # of each subtask that is none of the nine built-in ones
+    other_domains: Mapping[str, Domain] = field(default_factory=dict)  # of each subtask but the nine built-in ones
 
     def __post_init__(self) -> None:
         known = {*_BUILT_IN, *self.other_domains}
@@ -142,17 +142,6 @@ class LayerStatistics:
         """Per subtask and layer the mean over samples of the token mean of a layer's `side`, "input" or "output"."""
         sums = {"input": self.input_pool_sum, "output": self.output_pool_sum}[side]
         return np.asarray(sums / self.samples[:, None, None])
-
-    def merge(self, other: LayerStatistics) -> LayerStatistics:
-        """The statistics of both parts of one probe set; ArtifactError if they are not of one model and one probe set."""
-        same = all(getattr(self, key) == getattr(other, key) for key in ("model", "subtasks", "other_domains"))
-        if not same or self.record.probe_set != other.record.probe_set:
-            raise ArtifactError("the two statistics are of different models or probe sets and cannot be merged.")
-        sums = {name: getattr(self, name) + getattr(other, name) for name in _ARRAYS}
-        mine, theirs = self.record.skipped_count, other.record.skipped_count
-        counts = {name: mine.get(name, 0) + theirs.get(name, 0) for name in dict.fromkeys((*DOMAINS, *mine, *theirs))}
-        skipped = (*self.record.skipped, *other.record.skipped)[:100]
-        return replace(self, **sums, record=replace(self.record, skipped=skipped, skipped_count=counts))
 
     @cached_property
     def content(self) -> bytes:

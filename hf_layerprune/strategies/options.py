@@ -50,20 +50,20 @@ class PlanOptions:
 def parse_layers(asked: str | Sequence[int], layers: int) -> tuple[int, ...]:
     """The layers that a list such as "3-5,9" or (9, 3, 4, 5) names, of a model of `layers` layers, ascending.
 
-    Raises UsageError for what is no such list, a layer out of range or named twice, and for no layer or all of them.
+    Raises UsageError for an invalid list, a layer out of range or named twice, and for no layer or all of them.
     """
     valid = f"Expected numbers from 0 to {layers - 1} and ranges of them, such as 3-5,9."
     chosen = [] if isinstance(asked, str) else list(asked)
     for part in asked.split(",") if isinstance(asked, str) else ():
         named = _layer_range(part)
         if named is None:
-            raise UsageError(f"--layers {shown(asked)}: {shown(part)} is no layer. {valid}")
+            raise UsageError(f"--layers {shown(asked)}: invalid layer {shown(part)}. {valid}")
         if not named:
             raise UsageError(f"--layers {shown(asked)}: the range {part.strip()} runs backwards; write {named.stop - 1}-{named.start}.")
         chosen += named[: layers + 1]  # one too many shows; a million would only take memory
     for position, layer in enumerate(chosen):
         if type(layer) is not int or not 0 <= layer < layers:
-            raise UsageError(f"--layers: {shown(layer)} is no layer of this model. {valid}")
+            raise UsageError(f"--layers: invalid layer {shown(layer)}. {valid}")
         if layer in chosen[:position]:
             raise UsageError(f"--layers: layer {layer} is named twice. Name every layer once.")
     if not 0 < len(chosen) < layers:
@@ -87,7 +87,7 @@ def protected_layers(facts: ModelFacts, protect: str) -> tuple[int, ...]:
         if part.strip() != "deepstack" and not (named and named[-1] < depth):
             raise UsageError(
                 f"--protect {shown(protect)}: expected default or none alone, or a list of first, last, deepstack, layers from 0 to "
-                f"{depth - 1} and ranges such as 3-5, by commas; {shown(part.strip())} is none of these."
+                f"{depth - 1} and ranges such as 3-5, by commas; got {shown(part.strip())}."
             )
         chosen.update(named or ())
     return tuple(sorted(chosen))

@@ -106,10 +106,10 @@ def _plain(selection: object, layers: int, who: str) -> Selection:
         try:
             lists[key] = tuple(sorted({index(layer) for layer in getattr(selection, key)}))
         except TypeError:
-            raise StrategyError(f"{who} returned {key!r} that is no sequence of layer numbers.") from None
+            raise StrategyError(f"{who} returned an invalid {key!r}, expected a sequence of layer numbers.") from None
     scores = selection.scores
     if not isinstance(scores, Mapping) or not all(isinstance(score, Real) for score in scores.values()):
-        raise StrategyError(f"{who} returned scores that are no mapping from layers to numbers.")
+        raise StrategyError(f"{who} returned invalid scores, expected a mapping from layers to numbers.")
     if strange := [layer for layer in (*scores, *sum(lists.values(), ())) if layer not in range(layers)]:
         raise StrategyError(f"{who} names layer {shown(strange[0])}, expected 0 to {layers - 1}.")
     if scores and (unscored := [layer for layer in lists["drop"] if layer not in scores]):

@@ -35,9 +35,9 @@ def _problem(strategy: object, name: str) -> str | None:
     if strategy.name != name:
         return f"it calls itself {strategy.name!r}"
     if not (isinstance(strategy.parameters, type) and is_dataclass(strategy.parameters)):
-        return "its parameters are no dataclass"
+        return "its parameters are not a dataclass"
     if not isinstance(strategy.needs, frozenset) or unknown_needs(strategy):
-        return f"its needs name nothing that there is: {shown(strategy.needs)}"
+        return f"unknown needs: {shown(strategy.needs)}"
     field_types(strategy)
     return None
 

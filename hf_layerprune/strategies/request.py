@@ -115,7 +115,7 @@ def resolve_budget(layers: int, options: PlanOptions, chosen: tuple[int, ...] | 
 def _fraction(asked: str) -> Fraction:
     match = FRACTION.fullmatch(asked)
     if not match:
-        raise UsageError(f"--budget {shown(asked)} is no number: expected a fraction such as 0.25, or 25% without a space.")
+        raise UsageError(f"invalid --budget {shown(asked)}: expected a fraction such as 0.25, or 25% without a space.")
     value = Fraction(asked.rstrip("%")) / (100 if match[1] else 1)
     if not 0 < value < 1:
         hint = f" Did you mean {asked}%?" if 1 < value < 100 and not match[1] else ""

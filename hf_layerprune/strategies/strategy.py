@@ -106,6 +106,6 @@ def needed_domains(strategy: Strategy) -> tuple[Domain, ...]:
 
 
 def unknown_needs(strategy: Strategy) -> tuple[str, ...]:
-    """The entries of `needs` that name nothing that there is, sorted. A domain may have any name."""
+    """The entries of `needs` that name neither a known quantity nor "loss" or "weights", sorted. A domain may have any name."""
     parts = {need: need.partition(".") for need in strategy.needs - {LOSS, WEIGHTS}}
     return tuple(sorted(need for need, (domain, _, quantity) in parts.items() if not domain or quantity not in QUANTITIES))

@@ -126,10 +126,10 @@ def test_a_file_that_is_missing_a_folder_or_huge_is_refused(tmp_path: Path) -> N
         read_json(tmp_path / "none.json", "plan")
     os.mkfifo(tmp_path / "pipe")  # reading it would wait for a writer, for ever
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ArtifactError, match=f"{path}: not a regular file, so no plan"):
+        with pytest.raises(ArtifactError, match=f"{path}: not a regular file. Pass the plan itself"):
             read_json(path, "plan")
     huge = tmp_path / "huge.json"
     with huge.open("wb") as file:
         file.truncate((64 << 20) + 1)  # sparse: it takes no space, and is not read
-    with pytest.raises(ArtifactError, match="67,108,865 bytes is no plan; at most 67,108,864 are read"):
+    with pytest.raises(ArtifactError, match="67,108,865 bytes is too large for a plan; at most 67,108,864 are read"):
         read_json(huge, "plan")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
 from hf_layerprune.errors import ArtifactError
@@ -63,16 +62,13 @@ def test_a_domain_counts_once_all_its_subtasks_were_probed(make_statistics: Make
 CHARTS = {"read a bar": "charts", "read a pie": "charts"}
 
 
-def test_other_domains_are_kept_in_the_file_and_by_a_merge(make_statistics: Make, tmp_path: Path) -> None:
+def test_other_domains_are_kept_in_the_file(make_statistics: Make, tmp_path: Path) -> None:
     built_in = make_statistics()
     three = make_statistics(tasks=(*ALL_TASKS, *CHARTS), other_domains=CHARTS)
     three.save(tmp_path / "three.safetensors")
     loaded = LayerStatistics.load(tmp_path / "three.safetensors")
     assert three.domains == loaded.domains == ("math", "nonmath", "charts")
     assert (loaded.other_domains, loaded.fingerprint) == (CHARTS, three.fingerprint)
-    assert three.merge(loaded).samples.tolist() == (2 * three.samples).tolist()
-    with pytest.raises(ArtifactError, match="different models or probe sets"):
-        three.merge(replace(three, other_domains={**CHARTS, "read a pie": "pies"}))
     assert b'"domains"' not in built_in.content.partition(b"cosine_sum")[0]
     samples = three.samples.copy()
     samples[-1] = 0
@@ -84,31 +80,6 @@ def test_other_domains_are_kept_in_the_file_and_by_a_merge(make_statistics: Make
     ):
         with pytest.raises(ArtifactError, match=message):
             replace(three, other_domains=others)
-
-
-def test_merging_two_parts_is_exact_and_counts_what_was_skipped(make_statistics: Make) -> None:
-    # Sums of eighths are exact in binary, so that the whole can be compared bit for bit.
-    def part(seed: int, skipped: int) -> LayerStatistics:
-        record = ProbeRecord({"name": "p"}, {"device": "cpu"}, [f"part {seed} bad {i}" for i in range(skipped)], {"math": skipped})
-        eighths = {name: np.round(getattr(make_statistics(seed), name) * 8) / 8 for name in ARRAYS if name not in ("samples", "tokens")}
-        return make_statistics(seed, record=record, **eighths)
-
-    one, other = part(1, 70), part(2, 60)
-    whole = one.merge(other)
-    for name in ARRAYS:
-        assert np.array_equal(getattr(whole, name), getattr(one, name) + getattr(other, name))
-    assert whole.record.skipped_count == {"math": 130, "nonmath": 0} and len(whole.record.skipped) == 100
-    assert [getattr(other.merge(one), name).tobytes() for name in ARRAYS] == [getattr(whole, name).tobytes() for name in ARRAYS]
-
-
-def test_parts_of_different_probes_do_not_merge(make_statistics: Make, facts: ModelFacts) -> None:
-    one = make_statistics()
-    elsewhere = replace(one, model=replace(facts, source=replace(facts.source, fingerprint="00" * 32)))
-    another_set = make_statistics(record=ProbeRecord({"name": "other"}, {}))
-    fewer = make_statistics(tasks=subtasks("math"))
-    for other in (elsewhere, another_set, fewer):
-        with pytest.raises(ArtifactError, match="of different models or probe sets"):
-            one.merge(other)
 
 
 def test_a_file_is_read_back_and_always_the_same_bytes(make_statistics: Make, tmp_path: Path) -> None:
@@ -162,7 +133,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(make_statistics: Make, tmp
 
 
 def tampered(statistics: LayerStatistics, **changes: Any) -> bytes:
-    """The file with other provenance, as a stranger or another version may have written it."""
+    """The file with other provenance, as another program or version may have written it."""
     content = statistics.content
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     provenance = json.loads(header["__metadata__"]["layerprune"]) | changes
@@ -219,5 +190,5 @@ def test_a_file_that_is_missing_or_too_large_is_refused_unread(tmp_path: Path) -
         LayerStatistics.load(tmp_path / "none")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate((2 << 30) + 1)  # sparse
-    with pytest.raises(ArtifactError, match="2,147,483,649 bytes is no statistics file; at most 2,147,483,648 are read"):
+    with pytest.raises(ArtifactError, match="2,147,483,649 bytes is too large for a statistics file; at most 2,147,483,648 are read"):
         LayerStatistics.load(tmp_path / "huge")

@@ -83,7 +83,7 @@ def test_a_name_that_two_packages_claim_is_no_name(install_plugin: Install) -> N
     assert find_strategy("math") is STRATEGIES["math"]
 
 
-NO_NEED = "is no strategy: its needs name nothing that there is"
+NO_NEED = "is no strategy: unknown needs: "
 STRANGE_TYPE = "import dataclasses\n@dataclasses.dataclass\nclass P:\n  a: 'list' = None\nShallowest.parameters = P"
 
 
@@ -96,7 +96,7 @@ STRANGE_TYPE = "import dataclasses\n@dataclasses.dataclass\nclass P:\n  a: 'list
         ("STRATEGY = 3", "is no strategy: got int, expected name, paper, score_meaning, needs, parameters and select"),
         (GOOD.format(name="bad") + "STRATEGY = Shallowest", "is no strategy: Shallowest is a class, expected an instance"),
         (GOOD.format(name="other"), "is no strategy: it calls itself 'other'"),
-        (GOOD.format(name="bad") + "Shallowest.parameters = dict", "is no strategy: its parameters are no dataclass"),
+        (GOOD.format(name="bad") + "Shallowest.parameters = dict", "is no strategy: its parameters are not a dataclass"),
         (
             GOOD.format(name="bad") + "Shallowest.needs = frozenset({'math.entropy'})",
             NO_NEED,
@@ -159,9 +159,9 @@ NONSENSE: list[tuple[Any, str]] = [
     (Selection({}, (3, 3, 4)), "it drops 2"),
     (Selection({}, (3, 4, 15)), "drops layer 15, expected some of 3-14"),
     *((Selection({}, (3, 4, layer)), f"names layer {layer}, expected 0 to 15") for layer in (99, -1)),
-    *((Selection({}, drop), "returned 'drop' that is no sequence of layer numbers") for drop in ((3, 4, 5.0), 3)),  # type: ignore[arg-type]
+    *((Selection({}, drop), "returned an invalid 'drop', expected a sequence of layer numbers") for drop in ((3, 4, 5.0), 3)),  # type: ignore[arg-type]
     *((Selection({3: 0.5, 4: score, 5: 0.1}, DROP), "scores must be a finite number") for score in (float("nan"), float("inf"))),
-    *((Selection(scores, DROP), "scores that are no mapping from layers to numbers") for scores in ({3: "high"}, [0.5] * 16)),  # type: ignore[arg-type]
+    *((Selection(scores, DROP), "invalid scores, expected a mapping from layers to numbers") for scores in ({3: "high"}, [0.5] * 16)),  # type: ignore[arg-type]
     (Selection({3: 0.5, 4: 0.5}, DROP), "drops layer 5 without a score for it, though it scores 2 others"),
     *((Selection({layer: 0.5}, DROP), f"names layer {layer!r}, expected 0 to 15") for layer in (16, "3")),  # type: ignore[dict-item]
     (Selection({}, DROP, tune=(3,)), "tunes or freezes layer 3, which it drops"),

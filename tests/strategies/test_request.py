@@ -108,8 +108,11 @@ def test_protected(protect: str, layers: tuple[int, ...]) -> None:
     assert protected_layers(facts_of(12, deepstack=0), "deepstack") == ()
 
 
-OUT_OF_RANGE, NO_NUMBER = "is out of range: expected a fraction above 0 and below 1", "is no number: expected a fraction such as 0.25"
-NO_LAYER = "is no layer.* Expected numbers from 0 to 15 and ranges of them, such as 3-5,9"
+OUT_OF_RANGE, NO_NUMBER = (
+    "is out of range: expected a fraction above 0 and below 1",
+    "invalid --budget .*: expected a fraction such as 0.25",
+)
+NO_LAYER = "invalid layer .*Expected numbers from 0 to 15 and ranges of them, such as 3-5,9"
 REFUSED: list[tuple[dict[str, Any], str]] = [
     *(({"budget": value}, OUT_OF_RANGE) for value in (0, 0.0, 1, "1", "100%", "1e999", -0.1)),
     *(({"budget": value}, NO_NUMBER) for value in ("abc", "", "25 %", " 0.25", "0.25\n", "1/4", "0,25", "0_1", "٠.٢٥", "nan", True)),
