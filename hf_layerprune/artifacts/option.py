@@ -29,7 +29,7 @@ def read_value(value: object, kind: Any, what: str) -> Any:
         return value
     accepted = {float: (str, int, float), bool: (str, bool)}.get(kind, (str, kind))
     try:
-        if type(value) not in accepted:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise TypeError
         read = BOOLEANS[value] if kind is bool else kind(value)
         if kind is float and not math.isfinite(read):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -13,16 +12,28 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
 from hf_layerprune.errors import ArtifactError
-from tests.artifacts.conftest import ALL_TASKS
 
-Make = Callable[..., LayerStatistics]
+ALL_TASKS = tuple(task for domain in DOMAINS for task in subtasks(domain))
+FACTS = ModelFacts(SourceRef("mini", None, "ab" * 32), "qwen3_vl", layers=5, hidden_size=3, deepstack_layers=1)
 ARRAYS = tuple(array_shapes(1, 3, 1))
 
 
-def test_a_domain_mean_weighs_samples_and_not_subtasks(make_statistics: Make) -> None:
+def make_statistics(seed: int = 0, tasks: tuple[str, ...] = ALL_TASKS, record: ProbeRecord | None = None, **given: Any) -> LayerStatistics:
+    """Statistics drawn from a seed; arrays given by name replace drawn ones."""
+    draw = np.random.default_rng(seed)
+    shapes = array_shapes(len(tasks), FACTS.layers, FACTS.hidden_size)
+    arrays: dict[str, Any] = {name: draw.random(shape) for name, shape in shapes.items()}
+    arrays["samples"] = draw.integers(1, 5, shapes["samples"])
+    arrays["tokens"] = 10 * arrays["samples"][:, None] + draw.integers(0, 9, shapes["tokens"])
+    arrays |= {name: value if name == "other_domains" else np.asarray(value) for name, value in given.items()}
+    return LayerStatistics(FACTS, record or ProbeRecord({"name": "synthetic", "seed": 0}, {"dtype": "float32"}), tasks, **arrays)
+
+
+def test_a_domain_mean_weighs_samples_and_not_subtasks() -> None:
     # Math: three samples of the first subtask at 0.9 and 0.6 and 0.3, one of the second at 0.2, none of the others' concern.
     cosines = {0: [0.9, 0.6, 0.3], 1: [0.2], 2: [0.5], 3: [0.5], 4: [0.5]}
     statistics = make_statistics()
@@ -35,7 +46,7 @@ def test_a_domain_mean_weighs_samples_and_not_subtasks(make_statistics: Make) ->
     assert changed.cosine_error("math")[2] == pytest.approx(pstdev(everything) / len(everything) ** 0.5)
 
 
-def test_means_over_tokens_and_samples(make_statistics: Make) -> None:
+def test_means_over_tokens_and_samples() -> None:
     """Kinds of tokens apart; INTERLACE weighs every token of both domains the same; pooled and last-token values are over samples."""
     found = make_statistics()
     assert found.pooled("input")[4] == pytest.approx(found.input_pool_sum[4] / found.samples[4])
@@ -49,7 +60,7 @@ def test_means_over_tokens_and_samples(make_statistics: Make) -> None:
         assert single.cosine("nonmath", name) == pytest.approx(single.cosine_sum[5:, kind].mean(0))
 
 
-def test_a_domain_counts_once_all_its_subtasks_were_probed(make_statistics: Make) -> None:
+def test_a_domain_counts_once_all_its_subtasks_were_probed() -> None:
     assert make_statistics().domains == DOMAINS
     assert make_statistics(tasks=subtasks("nonmath")).domains == ("nonmath",)
     samples = np.ones(9, dtype=np.int64)
@@ -62,7 +73,7 @@ def test_a_domain_counts_once_all_its_subtasks_were_probed(make_statistics: Make
 CHARTS = {"read a bar": "charts", "read a pie": "charts"}
 
 
-def test_other_domains_are_kept_in_the_file(make_statistics: Make, tmp_path: Path) -> None:
+def test_other_domains_are_kept_in_the_file(tmp_path: Path) -> None:
     built_in = make_statistics()
     three = make_statistics(tasks=(*ALL_TASKS, *CHARTS), other_domains=CHARTS)
     three.save(tmp_path / "three.safetensors")
@@ -82,7 +93,7 @@ def test_other_domains_are_kept_in_the_file(make_statistics: Make, tmp_path: Pat
             replace(three, other_domains=others)
 
 
-def test_a_file_is_read_back_and_always_the_same_bytes(make_statistics: Make, tmp_path: Path) -> None:
+def test_a_file_is_read_back_and_always_the_same_bytes(tmp_path: Path) -> None:
     record = ProbeRecord({"b": 1, "a": [2]}, {"dtype": "float32"}, ("é.png: truncated",), {"math": 1})
     statistics = make_statistics(record=record)
     statistics.save(tmp_path / "one.safetensors")
@@ -108,19 +119,19 @@ def test_a_file_is_read_back_and_always_the_same_bytes(make_statistics: Make, tm
         ("tokens", np.zeros((9, 3), np.int64), "count fewer tokens than samples, or fewer than none."),
     ],
 )
-def test_arrays_that_cannot_be_are_refused(make_statistics: Make, name: str, value: np.ndarray, message: str) -> None:
+def test_arrays_that_cannot_be_are_refused(name: str, value: np.ndarray, message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         make_statistics(**{name: value})
     assert str(caught.value).endswith(message)
 
 
 @pytest.mark.parametrize("tasks", [("math-cot", "poetry"), ("math-cot", "math-cot")])
-def test_subtasks_are_some_of_the_nine_once_each(make_statistics: Make, tasks: tuple[str, ...]) -> None:
+def test_subtasks_are_some_of_the_nine_once_each(tasks: tuple[str, ...]) -> None:
     with pytest.raises(ArtifactError, match="which has no domain or is a duplicate"):
         make_statistics(tasks=tasks)
 
 
-def test_a_truncated_file_is_refused_wherever_it_ends(make_statistics: Make, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     content = make_statistics().content
     path = tmp_path / "statistics.safetensors"
     for length in (0, 1, 7, 8, 9, 100, 500, len(content) // 2, len(content) - 8, len(content) - 1):
@@ -162,13 +173,13 @@ MODEL = {"source": {"id": "m", "commit": None, "fingerprint": "f"}, "family": "q
         ({"model": {**MODEL, "source": {"id": 1, "commit": 2, "fingerprint": 3}}}, "model.source.id is 1, expected str"),
     ],
 )
-def test_foreign_and_newer_files_are_refused(make_statistics: Make, changes: dict[str, Any], message: str) -> None:
+def test_foreign_and_newer_files_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         LayerStatistics.from_bytes(tampered(make_statistics(), **changes), "f.safetensors")
     assert str(caught.value).startswith("f.safetensors: ") and message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_other_safetensors_files_are_refused(make_statistics: Make) -> None:
+def test_other_safetensors_files_are_refused() -> None:
     """A checkpoint, a type that numpy does not know, a missing array."""
     content = make_statistics().content
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -18,7 +18,7 @@ from hf_layerprune.strategies.cosine import CosineStrategy, MixedParameters, mos
 from hf_layerprune.strategies.plugins import STRATEGIES
 from hf_layerprune.strategies.random import RandomParameters
 from hf_layerprune.strategies.strategy import needed_domains
-from tests.plans import plan_of, select
+from tests.plans import facts_of, plan_of, select, statistics_of
 
 MATH = (0.10, 0.80, 0.95, 0.90, 0.85, 0.60, 0.20, 0.30)
 NONMATH = (0.20, 0.50, 0.70, 0.75, 0.97, 0.93, 0.40, 0.10)
@@ -32,8 +32,8 @@ def z_scores(values: Any) -> dict[int, float]:
 
 
 @pytest.fixture
-def by_hand(make_statistics: Any, make_facts: Any) -> Any:
-    return make_statistics(make_facts(layers=8), cosine={"math": MATH, "nonmath": NONMATH})
+def by_hand() -> Any:
+    return statistics_of(facts_of(layers=8), cosine={"math": MATH, "nonmath": NONMATH})
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=8))
@@ -72,9 +72,9 @@ def test_the_default_alpha_leans_to_non_math(by_hand: Any) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_one_domain_is_mixed_at_the_end_of_alpha_bit_for_bit(make_statistics: Any, seed: int) -> None:
+def test_one_domain_is_mixed_at_the_end_of_alpha_bit_for_bit(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    statistics = make_statistics(cosine={"math": draw.random(16), "nonmath": draw.random(16)})
+    statistics = statistics_of(cosine={"math": draw.random(16), "nonmath": draw.random(16)})
     for alpha, domain in ((0.0, "math"), (1.0, "nonmath")):
         alone = select(STRATEGIES[domain], statistics, FREE, 4)
         mixed = select(STRATEGIES["mixed"], statistics, FREE, 4, MixedParameters(alpha))
@@ -82,14 +82,14 @@ def test_one_domain_is_mixed_at_the_end_of_alpha_bit_for_bit(make_statistics: An
         assert alone.drop == mixed.drop and list(alone.scores.values()) == list(mixed.scores.values()) == expected
 
 
-def test_protected_layers_do_not_move_the_scores_of_free_ones(make_statistics: Any, make_facts: Any) -> None:
-    other = make_statistics(make_facts(layers=8), cosine={"math": (-1.0, *MATH[1:7], 1.0)})
+def test_protected_layers_do_not_move_the_scores_of_free_ones() -> None:
+    other = statistics_of(facts_of(layers=8), cosine={"math": (-1.0, *MATH[1:7], 1.0)})
     assert select(STRATEGIES["math"], other, FREE, 1).scores == pytest.approx(z_scores(MATH))
 
 
 @pytest.mark.parametrize("name", ["math", "nonmath", "mixed"])
-def test_ties_break_towards_the_deeper_layer(make_statistics: Any, name: str) -> None:
-    assert select(STRATEGIES[name], make_statistics(), tuple(range(3, 15)), 3).drop == (12, 13, 14)
+def test_ties_break_towards_the_deeper_layer(name: str) -> None:
+    assert select(STRATEGIES[name], statistics_of(), tuple(range(3, 15)), 3).drop == (12, 13, 14)
     assert most_redundant({1: 0.5, 2: 0.9, 3: 0.5, 4: 0.1}, (1, 2, 3, 4), 2) == (2, 3)
 
 
@@ -102,10 +102,10 @@ def test_layers_without_a_score_cannot_fill_a_budget() -> None:
 
 
 @pytest.fixture
-def three(make_statistics: Any) -> LayerStatistics:
+def three() -> LayerStatistics:
     """Statistics of the two built-in domains and of `charts`, whose two subtasks have random cosines."""
     draw = np.random.default_rng(5)
-    statistics = make_statistics(cosine={"math": draw.random(16), "nonmath": draw.random(16)})
+    statistics = statistics_of(cosine={"math": draw.random(16), "nonmath": draw.random(16)})
     arrays = {name: value for name, value in vars(statistics).items() if isinstance(value, np.ndarray)}
     longer = {name: np.concatenate([value, value[:2]]) for name, value in arrays.items()}
     longer["cosine_sum"][-2:, 0] = draw.random((2, 16)) * longer["samples"][-2:, None]
@@ -125,14 +125,14 @@ def test_any_domains_with_any_weights(three: LayerStatistics) -> None:
     assert select(charts, three, FREE, 3).scores == pytest.approx(parts["charts"])
 
 
-def test_a_plan_by_a_third_domain(make_facts: Any, make_statistics: Any, three: LayerStatistics, install_plugin: Any) -> None:
+def test_a_plan_by_a_third_domain(three: LayerStatistics, install_plugin: Any) -> None:
     code = "from hf_layerprune.strategies.cosine import CosineStrategy\nSTRATEGY = CosineStrategy('charts', {'charts': 1.0})"
     install_plugin("chart-plugin", "charts", code)
     free = range(3, 15)
-    plan = plan_of(make_facts(), "charts", num_layers=3, statistics=three)
+    plan = plan_of(facts_of(), "charts", num_layers=3, statistics=three)
     assert set(plan.drop) == set(sorted(free, key=three.cosine("charts").__getitem__)[-3:])
     with pytest.raises(StrategyError, match=r"needs the charts domain, but the statistics hold math and nonmath\. Probe the charts domain"):
-        plan_of(make_facts(), "charts", num_layers=2, statistics=make_statistics())
+        plan_of(facts_of(), "charts", num_layers=2, statistics=statistics_of())
 
 
 # The control

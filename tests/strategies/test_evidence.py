@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from hf_layerprune.errors import StrategyError, UsageError
 from hf_layerprune.strategies.plugins import find_strategy, parse_parameters
 from hf_layerprune.strategies.strategy import Evidence, NoParameters
-from tests.plans import plan_of
+from tests.plans import facts_of, plan_of, statistics_of
 
 READERS: dict[str, Callable[[Evidence], object]] = {
     "math.cosine": lambda evidence: evidence.statistics,
@@ -23,9 +23,9 @@ READERS: dict[str, Callable[[Evidence], object]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("asked", [None, *READERS])
-def test_what_was_not_asked_for_or_is_not_there_raises(make_statistics: Any, reader: str, asked: str | None) -> None:
+def test_what_was_not_asked_for_or_is_not_there_raises(reader: str, asked: str | None) -> None:
     needs = frozenset() if asked is None else frozenset({asked})
-    whole = Evidence(needs, make_statistics(), lambda drop, repair: {"math": float(len(drop))}, lambda layer: {"w": np.ones(layer)})
+    whole = Evidence(needs, statistics_of(), lambda drop, repair: {"math": float(len(drop))}, lambda layer: {"w": np.ones(layer)})
     if reader == asked:
         assert READERS[reader](whole)
         with pytest.raises(StrategyError, match=r"this strategy needs .*, but got none"):
@@ -35,8 +35,8 @@ def test_what_was_not_asked_for_or_is_not_there_raises(make_statistics: Any, rea
             READERS[reader](whole)
 
 
-def test_statistics_losses_and_repairs_are_handed_through(make_statistics: Any) -> None:
-    statistics, asked = make_statistics(), list[object]()
+def test_statistics_losses_and_repairs_are_handed_through() -> None:
+    statistics, asked = statistics_of(), list[object]()
     assert Evidence(frozenset({"math.cosine"}), statistics).statistics is statistics
     evidence = Evidence(frozenset({"loss"}), losses=lambda drop, repair: asked.append((drop, repair)) or {"math": 0.5})  # type: ignore[func-returns-value]
     assert evidence.loss(frozenset({3, 4})) == evidence.loss(frozenset({3, 4}), repair="fold") == {"math": 0.5}
@@ -57,10 +57,10 @@ STRATEGY = Searching()
 """
 
 
-def test_a_strategy_that_reads_losses(make_facts: Any, install_plugin: Callable[..., None]) -> None:
+def test_a_strategy_that_reads_losses(install_plugin: Callable[..., None]) -> None:
     install_plugin("search-plugin", "searching", SEARCHING)
     with pytest.raises(StrategyError, match="strategy 'searching' of package 'search-plugin': this strategy needs losses of shortened"):
-        plan_of(make_facts(), "searching", num_layers=2)
+        plan_of(facts_of(), "searching", num_layers=2)
     evidence = Evidence(frozenset({"loss"}), losses=lambda drop, repair: {"math": -float(max(drop))})
     assert tuple(find_strategy("searching").select(evidence, (3, 4, 5), 2, NoParameters()).drop) == (5, 4)
 
@@ -92,6 +92,7 @@ class Typed:
         ({"count": "3", "share": "0.25", "word": "b", "flag": "true", "side": "right"}, EveryType(3, 0.25, "b", True, "right")),
         ({"count": -3, "share": 1, "flag": False, "side": "left"}, EveryType(-3, 1.0)),
         ({"flag": "false", "share": "1e-3"}, EveryType(share=0.001)),
+        ({"share": np.float64(0.25)}, EveryType(share=0.25)),
     ],
 )
 def test_text_and_python_values_are_read_alike(given: dict[str, object], expected: EveryType) -> None:

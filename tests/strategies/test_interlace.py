@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies.interlace import drop_by_triplets, greedy_triplets, spaced_choice
 from hf_layerprune.strategies.plugins import STRATEGIES
-from tests.plans import select
+from tests.plans import facts_of, select, statistics_of
 
 INTERLACE = STRATEGIES["interlace"]
 
@@ -27,8 +27,8 @@ FREE = tuple(range(1, 11))
 
 
 @pytest.fixture
-def by_hand(make_statistics: Any, make_facts: Any) -> Any:
-    return make_statistics(make_facts(layers=12, deepstack=0), token=LAYER, triplet=TRIPLET)
+def by_hand() -> Any:
+    return statistics_of(facts_of(layers=12, deepstack=0), token=LAYER, triplet=TRIPLET)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_without_protection_the_triplets_at_both_ends_are_eligible(by_hand: Any)
     assert select(INTERLACE, by_hand, tuple(range(12)), 2).drop == (1, 9)
 
 
-def test_a_removed_last_layer_has_no_layer_after_it_to_tune(make_statistics: Any, make_facts: Any) -> None:
-    statistics = make_statistics(make_facts(layers=4, deepstack=0), token=(0.9, 0.1, 0.1, 0.9), triplet=(0.5, 0.5))
+def test_a_removed_last_layer_has_no_layer_after_it_to_tune() -> None:
+    statistics = statistics_of(facts_of(layers=4, deepstack=0), token=(0.9, 0.1, 0.1, 0.9), triplet=(0.5, 0.5))
     selection = select(INTERLACE, statistics, (0, 1, 2, 3), 2)
     assert (selection.drop, selection.tune, selection.freeze, selection.relaxed) == ((0, 3), (1,), (2,), True)
 

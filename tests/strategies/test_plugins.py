@@ -22,7 +22,7 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.errors import StrategyError, UsageError
 from hf_layerprune.strategies.plugins import STRATEGIES, find_strategy, known_strategies, package_of, parse_parameters
 from hf_layerprune.strategies.strategy import NoParameters, Selection, Strategy, needed_domains, unknown_needs
-from tests.plans import plan_of, refusal, select
+from tests.plans import facts_of, plan_of, refusal, select, statistics_of
 
 ROOT = Path(hf_layerprune.__file__).parent.parent
 OURS = ("cka", "interlace", "interlace-pooled", "math", "mixed", "nonmath", "random")
@@ -174,41 +174,41 @@ NONSENSE: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("result", "message"), NONSENSE)
-def test_nonsense_is_named_with_its_package(make_facts: Any, puppet: Callable[[Any], None], result: Any, message: str) -> None:
+def test_nonsense_is_named_with_its_package(puppet: Callable[[Any], None], result: Any, message: str) -> None:
     puppet(result)
-    said = refusal(StrategyError, make_facts(), "puppet", budget=0.25)
+    said = refusal(StrategyError, facts_of(), "puppet", budget=0.25)
     assert said.startswith("strategy 'puppet' of package 'strange-package'") and message in said
 
 
-def test_the_cause_of_a_failure_is_kept_and_ctrl_c_is_none(make_facts: Any, puppet: Callable[[Any], None]) -> None:
+def test_the_cause_of_a_failure_is_kept_and_ctrl_c_is_none(puppet: Callable[[Any], None]) -> None:
     cause = ZeroDivisionError()
     puppet(cause)
     with pytest.raises(StrategyError) as caught:
-        plan_of(make_facts(), "puppet", budget=0.25)
+        plan_of(facts_of(), "puppet", budget=0.25)
     assert caught.value.__cause__ is cause
     sys.modules["strange_package"].STRATEGY.result = KeyboardInterrupt()  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
-        plan_of(make_facts(), "puppet", budget=0.25)
+        plan_of(facts_of(), "puppet", budget=0.25)
 
 
-def test_a_relaxed_selection_of_another_package_is_refused_under_strict_too(make_facts: Any, puppet: Callable[[Any], None]) -> None:
+def test_a_relaxed_selection_of_another_package_is_refused_under_strict_too(puppet: Callable[[Any], None]) -> None:
     puppet(Selection({}, DROP, relaxed=True, strict_drop=(3, 5)))
-    assert plan_of(make_facts(), "puppet", budget=0.25).strict_drop == (3, 5)
-    said = refusal(StrategyError, make_facts(), "puppet", budget=0.25, strict=True)
+    assert plan_of(facts_of(), "puppet", budget=0.25).strict_drop == (3, 5)
+    said = refusal(StrategyError, facts_of(), "puppet", budget=0.25, strict=True)
     assert said.startswith("strategy 'puppet' reaches 2 of 3 layers by its own spacing rule (3,5).")
 
 
-def test_numpy_numbers_and_any_order_are_accepted(make_facts: Any, puppet: Callable[[Any], None], tmp_path: Path) -> None:
+def test_numpy_numbers_and_any_order_are_accepted(puppet: Callable[[Any], None], tmp_path: Path) -> None:
     puppet(Selection({np.int64(layer): np.float32(0.5) for layer in range(16)}, tuple(np.array([9, 3, 5]))))  # type: ignore[misc]
-    plan = plan_of(make_facts(), "puppet", budget=0.25)
+    plan = plan_of(facts_of(), "puppet", budget=0.25)
     assert plan.drop == (3, 5, 9) and plan.scores == (0.5,) * 16
     plan.save(tmp_path / "plan.json")
     assert PruningPlan.load(tmp_path / "plan.json") == plan
 
 
-def test_a_failure_of_ours_that_says_what_to_do_is_passed_on(make_facts: Any, make_statistics: Any) -> None:
-    statistics = make_statistics(outputs=np.ones((9, 16, 4)))
-    message = refusal(StrategyError, make_facts(), "cka", budget=0.25, statistics=statistics)
+def test_a_failure_of_ours_that_says_what_to_do_is_passed_on() -> None:
+    statistics = statistics_of(outputs=np.ones((9, 16, 4)))
+    message = refusal(StrategyError, facts_of(), "cka", budget=0.25, statistics=statistics)
     assert message.startswith("layer 0 has no similarity to its neighbour")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies.plugins import STRATEGIES, parse_parameters
 from hf_layerprune.strategies.pooled import CkaParameters, InterlacePooledParameters, adjacent_cka
-from tests.plans import select
+from tests.plans import facts_of, select, statistics_of
 
 CKA, POOLED = STRATEGIES["cka"], STRATEGIES["interlace-pooled"]
 
@@ -36,27 +35,27 @@ def test_cka_ignores_rotation_scale_and_offset() -> None:
 
 
 @pytest.mark.parametrize("side", ["output", "input"])
-def test_cka_scores_the_later_layer_of_each_pair(make_statistics: Any, make_facts: Any, side: str) -> None:
+def test_cka_scores_the_later_layer_of_each_pair(side: str) -> None:
     pools = np.random.default_rng(3).normal(size=(9, 6, 4))
-    statistics = make_statistics(make_facts(layers=6), **{f"{side}s": pools})
+    statistics = statistics_of(facts_of(layers=6), **{f"{side}s": pools})
     selection = select(CKA, statistics, (1, 2, 3, 4), 2, parse_parameters(CKA, {"activations": side}))
     expected = {layer: cka_in_feature_space(pools[:, layer - 1], pools[:, layer]) for layer in range(1, 6)}
     assert selection.scores == pytest.approx(expected)
     assert set(selection.drop) == set(sorted((1, 2, 3, 4), key=expected.__getitem__)[-2:])
 
 
-def test_cka_can_never_remove_layer_0(make_statistics: Any, make_facts: Any) -> None:
-    statistics = make_statistics(make_facts(layers=6))
+def test_cka_can_never_remove_layer_0() -> None:
+    statistics = statistics_of(facts_of(layers=6))
     assert select(CKA, statistics, tuple(range(6)), 5).drop == (1, 2, 3, 4, 5)
     with pytest.raises(StrategyError, match="asks for 2 layers, but only 1 free layers have a score"):
         select(CKA, statistics, (0, 1), 2)
 
 
-def test_cka_of_activations_that_never_vary_is_refused(make_statistics: Any, make_facts: Any) -> None:
+def test_cka_of_activations_that_never_vary_is_refused() -> None:
     pools = np.random.default_rng(4).normal(size=(9, 6, 4))
     pools[:, 3] = 1.0
     with pytest.raises(StrategyError, match="layer 3 has no similarity to its neighbour: its pooled activations are the same"):
-        select(CKA, make_statistics(make_facts(layers=6), outputs=pools), (1, 2, 3, 4), 1)
+        select(CKA, statistics_of(facts_of(layers=6), outputs=pools), (1, 2, 3, 4), 1)
 
 
 def rotated(similarity: list[float], length: float = 2.0) -> np.ndarray:
@@ -69,9 +68,9 @@ SIMILARITY = [0.2, 0.6, 0.9, 0.7, 0.9, 0.8, 0.3, 0.4, 0.1]  # S of layers 0 to 8
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
-def test_pooled_interlace_by_hand(make_statistics: Any, make_facts: Any, side: str) -> None:
+def test_pooled_interlace_by_hand(side: str) -> None:
     pools = np.stack([rotated(SIMILARITY, length=task + 1) for task in range(9)])
-    statistics = make_statistics(make_facts(layers=10), **{f"{side}s": pools})
+    statistics = statistics_of(facts_of(layers=10), **{f"{side}s": pools})
     parameters, free = parse_parameters(POOLED, {"activations": side}), tuple(range(1, 9))
     selection = select(POOLED, statistics, free, 2, parameters)
     assert selection.scores == pytest.approx(dict(enumerate(SIMILARITY)))
@@ -80,32 +79,32 @@ def test_pooled_interlace_by_hand(make_statistics: Any, make_facts: Any, side: s
     assert (selection.drop, selection.tune, selection.freeze, selection.relaxed) == ((2, 4), (), (), False)
 
 
-def test_a_triplet_scores_the_mean_of_its_first_two_layers(make_statistics: Any, make_facts: Any) -> None:
+def test_a_triplet_scores_the_mean_of_its_first_two_layers() -> None:
     # (0.3 + 0.99) / 2 is more than (0.6 + 0.6) / 2, though the first, the product and the smaller of the two are less.
     pools = np.stack([rotated([0.1, 0.3, 0.99, 0.1, 0.6, 0.6, 0.1])] * 9)
-    statistics = make_statistics(make_facts(layers=8), inputs=pools)
+    statistics = statistics_of(facts_of(layers=8), inputs=pools)
     assert select(POOLED, statistics, tuple(range(1, 7)), 1).drop == (2,)
 
 
-def test_each_task_weighs_the_same_in_pooled_interlace(make_statistics: Any, make_facts: Any) -> None:
+def test_each_task_weighs_the_same_in_pooled_interlace() -> None:
     pools = np.stack([rotated([0.9 if task < 3 else 0.3] * 3) for task in range(9)])
-    selection = select(POOLED, make_statistics(make_facts(layers=4), inputs=pools), (0, 1, 2), 1)
+    selection = select(POOLED, statistics_of(facts_of(layers=4), inputs=pools), (0, 1, 2), 1)
     assert selection.scores == pytest.approx(dict.fromkeys(range(3), (3 * 0.9 + 6 * 0.3) / 9))
 
 
-def test_pooled_interlace_relaxes_as_interlace_does(make_statistics: Any, make_facts: Any) -> None:
+def test_pooled_interlace_relaxes_as_interlace_does() -> None:
     pools = np.stack([rotated(SIMILARITY)] * 9)
-    selection = select(POOLED, make_statistics(make_facts(layers=10), inputs=pools), tuple(range(1, 10)), 4)
+    selection = select(POOLED, statistics_of(facts_of(layers=10), inputs=pools), tuple(range(1, 10)), 4)
     # The triplets 4-5-6, 1-2-3 and 7-8-9 give three. Of four layers apart 1, 3, 5, 7 score 2.5, and 2, 4, 6, 8 only 2.2.
     assert (selection.relaxed, selection.strict_drop) == (True, (2, 4, 7))
     assert selection.drop == (1, 3, 5, 7)
 
 
-def test_a_zero_vector_has_no_direction(make_statistics: Any, make_facts: Any) -> None:
+def test_a_zero_vector_has_no_direction() -> None:
     pools = np.stack([rotated(SIMILARITY)] * 9)
     pools[4, 2] = 0.0
     with pytest.raises(StrategyError, match="layer 2 has no similarity to its neighbour: its pooled activations are zero for a task"):
-        select(POOLED, make_statistics(make_facts(layers=10), inputs=pools), (1, 2, 3), 1)
+        select(POOLED, statistics_of(facts_of(layers=10), inputs=pools), (1, 2, 3), 1)
 
 
 def test_the_paper_leaves_the_side_open_and_the_defaults_differ() -> None:

@@ -9,15 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import LayerPruneError, StrategyError, UsageError
 from hf_layerprune.strategies.options import PlanOptions, format_layers, parse_layers, protected_layers
 from hf_layerprune.strategies.request import Request, resolve, resolve_budget, strategy_of
-
-
-def facts_of(layers: int = 16, deepstack: int = 3) -> ModelFacts:
-    return ModelFacts(SourceRef("tiny", None, "0" * 64), "qwen3_vl", layers, 32, deepstack)
+from tests.plans import facts_of
 
 
 def request(depth: int = 16, /, **options: Any) -> Request:
