@@ -65,11 +65,11 @@ class Tally:
 
     @property
     def spread(self) -> tuple[str, float]:
-        """How sure the accuracy is, in points of %: `±` and the standard error; where it is 100 or 0, whose standard error is 0 by its
-        formula, `≥` or `≤` and the bound of the 95 % Wilson interval."""
+        """How sure the accuracy is, in points of %: `±` and the standard error; where it is 0 or 100, whose standard error is 0 by its
+        formula, `≤` or `≥` and the bound of the 95 % Wilson interval (Wilson 1927): z^2 / (n + z^2) away."""
         if self.binary and self.total in (0, self.samples):
-            low, high = wilson_interval(int(self.total), self.samples)
-            return ("≤", 100 * high) if self.total == 0 else ("≥", 100 * low)
+            bound = 100 * _Z * _Z / (self.samples + _Z * _Z)
+            return ("≤", bound) if self.total == 0 else ("≥", 100 - bound)
         return "±", self.error
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,20 +196,6 @@ def standard_error(total: float, squares: float, samples: int) -> float:
         return math.nan
     mean = total / samples
     return math.sqrt(max(squares / samples - mean * mean, 0.0) / samples)
-
-
-def wilson_interval(correct: int, samples: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share of correct answers, as shares; nan without samples (Wilson 1927).
-
-    The shares p for which |correct / n - p| <= 1.96 sqrt(p (1 - p) / n). Where the share is 0 or 1 it still has a width.
-    """
-    if samples == 0:
-        return math.nan, math.nan
-    share, weight = correct / samples, _Z * _Z / samples
-    middle = share + weight / 2
-    half = math.sqrt(weight * (share * (1 - share) + weight / 4))
-    low, high = (middle - half) / (1 + weight), (middle + half) / (1 + weight)
-    return (0.0 if correct == 0 else low), (1.0 if correct == samples else high)
 
 
 def mcnemar(gained: int, lost: int) -> float:

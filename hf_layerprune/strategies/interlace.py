@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 
 from hf_layerprune.errors import StrategyError
@@ -31,31 +31,22 @@ class InterlaceStrategy:
         scores = dict(enumerate(measured.token_cosine().tolist()))
         choice = drop_by_triplets(dict(enumerate(measured.triplet_cosine().tolist())), scores, free, k)
         # The last layer has none after it; it can only be removed where the protection was lifted.
-        tune = tuple(sorted(layer for layer in choice.partners if layer in scores))
+        tune = tuple(sorted(layer for layer in choice.tune if layer in scores))
         freeze = tuple(layer for layer in scores if layer not in {*choice.drop, *tune})
-        return Selection(scores, choice.drop, tune, freeze, choice.relaxed, choice.strict_drop)
+        return replace(choice, tune=tune, freeze=freeze)
 
 
-@dataclass(frozen=True)
-class SpacedDrop:
-    """Layers to remove, ascending, by INTERLACE's rule or as near to it as the budget allows."""
-
-    drop: tuple[int, ...]
-    partners: tuple[int, ...]  # for each removed layer the neighbour that is tuned in its place
-    relaxed: bool = False  # there were too few separate triplets: the layers are merely not adjacent
-    strict_drop: tuple[int, ...] = ()  # those of the triplets
-
-
-def drop_by_triplets(triplets: Mapping[int, float], layers: Mapping[int, float], free: Sequence[int], k: int) -> SpacedDrop:
+def drop_by_triplets(triplets: Mapping[int, float], layers: Mapping[int, float], free: Sequence[int], k: int) -> Selection:
     """Remove one of the first two layers of each of k triplets, the more redundant, of equal ones the deeper (INTERLACE, Algorithm 1).
 
     triplets: the scores by first layer. layers: the scores of single layers. Neither paper says what happens when fewer than k
     triplets fit. Ours: the k free layers, no two adjacent, with the greatest sum of `layers`. StrategyError if there are no such k.
+    In the selection `tune` holds for each removed layer the neighbour that is tuned in its place.
     """
     firsts = greedy_triplets(triplets, free, k)
     drop = tuple(sorted(first if layers[first] > layers[first + 1] else first + 1 for first in firsts))
     if len(drop) == k:
-        return SpacedDrop(drop, tuple(2 * first + 1 - gone for first, gone in zip(sorted(firsts), drop, strict=True)))
+        return Selection(layers, drop, tuple(2 * first + 1 - gone for first, gone in zip(sorted(firsts), drop, strict=True)))
     candidates = {layer: layers[layer] for layer in free if layer in layers}
     relaxed = spaced_choice(candidates, k)
     if relaxed is None:
@@ -64,7 +55,7 @@ def drop_by_triplets(triplets: Mapping[int, float], layers: Mapping[int, float],
             f"the budget asks for {k} layers, but at most {most} of the free layers can go with no two of them adjacent. "
             "Lower the budget, protect fewer layers, or choose a method without a spacing rule."
         )
-    return SpacedDrop(relaxed, tuple(layer + 1 for layer in relaxed), relaxed=True, strict_drop=drop)
+    return Selection(layers, relaxed, tuple(layer + 1 for layer in relaxed), relaxed=True, strict_drop=drop)
 
 
 def greedy_triplets(scores: Mapping[int, float], free: Sequence[int], k: int) -> tuple[int, ...]:

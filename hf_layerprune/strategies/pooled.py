@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -66,8 +66,7 @@ class InterlacePooledStrategy:
         similarity = adjacent_cosine(evidence.statistics.pooled(parameters.activations))
         scores = dict(enumerate(similarity.tolist()))
         triplets = dict(enumerate(((similarity[:-1] + similarity[1:]) / 2).tolist()))
-        choice = drop_by_triplets(triplets, scores, free, k)
-        return Selection(scores, choice.drop, relaxed=choice.relaxed, strict_drop=choice.strict_drop)
+        return replace(drop_by_triplets(triplets, scores, free, k), tune=())
 
 
 def adjacent_cka(features: Features) -> Float[np.ndarray, "pair"]:

@@ -15,7 +15,7 @@ import pytest
 
 from hf_layerprune.artifacts.eval_report import Environment, EvalReport, EvaluatedModel, ModelSettings, TaskRecord, TaskSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.artifacts.scores import Row, Tally, holm, mcnemar, sign_flip, standard_error, wilson_interval
+from hf_layerprune.artifacts.scores import Row, Tally, holm, mcnemar, sign_flip, standard_error
 from hf_layerprune.errors import ArtifactError
 
 
@@ -50,30 +50,16 @@ def test_errors_are_those_of_the_single_samples(seed: int) -> None:
     assert row.difference_error == pytest.approx(100 * difference.std() / math.sqrt(37))
 
 
-@pytest.mark.parametrize(
-    ("correct", "samples", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_as_published(correct: int, samples: int, low: float, high: float) -> None:
-    """The four examples of Newcombe (1998), Table I, method 3, to four places."""
-    assert wilson_interval(correct, samples) == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize("samples", [1, 7, 100, 4096])
-def test_wilson_bounds_solve_the_quadratic(samples: int) -> None:
-    """(share - p)^2 = z^2 p (1 - p) / n at both bounds, by numpy's roots of the polynomial in p."""
+@pytest.mark.parametrize("samples", [1, 7, 20, 100, 4096])
+def test_a_share_of_one_or_none_has_a_bound(samples: int) -> None:
+    """Both of Wilson's solve (share - p)^2 = z^2 p (1 - p) / n, by numpy's roots of the polynomial in p."""
     square = 1.959963984540054**2 / samples
-    for correct in {0, 1, samples // 3, samples - 1, samples}:
+    for correct, sign in ((0, "≤"), (samples, "≥")):
         share = correct / samples
-        low, high = wilson_interval(correct, samples)
-        assert sorted(np.roots([1 + square, -2 * share - square, share * share]).real) == pytest.approx([low, high], abs=1e-9)
-        assert 0 <= low <= share <= high <= 1 and (low == 0) == (correct == 0) and (high == 1) == (correct == samples)
-    assert all(map(math.isnan, wilson_interval(0, 0)))
-
-
-def test_a_share_of_one_or_none_has_a_bound() -> None:
-    shown = [(sign, round(value, 1)) for sign, value in (Tally(*counts).spread for counts in [(100, 100, 0), (100, 0, 0), (100, 90, 0)])]
-    assert shown == [("≥", 96.3), ("≤", 3.7), ("±", 3.0)]
+        low, high = sorted(100 * np.roots([1 + square, -2 * share - square, share * share]).real)
+        assert Tally(samples, correct, 0).spread == (sign, pytest.approx(low if correct else high))
+    assert round(Tally(20, 0, 0).spread[1], 2) == 16.11  # Newcombe (1998), Table I, method 3
+    assert Tally(100, 90, 0).spread == ("±", pytest.approx(3.0))
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (0, 5), (3, 3), (2, 7), (9, 1), (6, 5)])

@@ -100,7 +100,7 @@ def test_greedy_triplets_share_no_layer_and_leave_room_for_none(scores: list[flo
 @given(st.lists(st.floats(-1, 1), min_size=36, max_size=36), st.lists(st.floats(-1, 1), min_size=34, max_size=34), st.integers(1, 17))
 def test_no_two_removed_layers_are_ever_adjacent(layer: list[float], triplet: list[float], k: int) -> None:
     choice = drop_by_triplets(dict(enumerate(triplet)), dict(enumerate(layer)), tuple(range(1, 35)), k)
-    assert len(choice.drop) == k and not set(choice.drop) & set(choice.partners)
+    assert len(choice.drop) == k and not set(choice.drop) & set(choice.tune)
     assert all(b - a > 1 for a, b in pairwise(choice.drop))
 
 
