@@ -214,5 +214,6 @@ def _no_constant(name: str) -> None:
 
 
 def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    """How many objects and lists stand in one another."""
+    inner = [item for item in (value.values() if isinstance(value, dict) else value) if isinstance(item, (dict, list))]
     return 1 + max(map(_depth, inner), default=0)

@@ -92,7 +92,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         (b'{"outer": {"a": 1, "a": 1}}', "the key 'a' is duplicated"),
         (b'{"a": "\xff"}', "'utf-8' codec can't decode"),
         (b'{"a":' * 100_000, "nested too deep"),
-        (b'{"a":' * 64 + b"1" + b"}" * 64, "nested more than 64 deep"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "nested more than 64 deep"),
         (b'{"a": ' + b"1" * 5000 + b"}", "Exceeds the limit"),
     ],
 )
@@ -102,9 +102,9 @@ def test_what_is_no_plain_json_object_is_refused_on_one_line(content: bytes, rea
     assert str(caught.value).startswith(f"plan.json: not a valid plan: {reason}") and "\n" not in str(caught.value)
 
 
-def test_a_byte_order_mark_and_63_objects_around_a_number_are_accepted() -> None:
+def test_a_byte_order_mark_and_64_objects_around_a_number_are_accepted() -> None:
     assert parse_json(b'\xef\xbb\xbf{"a": 1}', "plan.json", "plan") == {"a": 1}
-    assert parse_json(b'{"a":' * 63 + b"1" + b"}" * 63, "plan.json", "plan")["a"]["a"]["a"]
+    assert parse_json(b'{"a":' * 64 + b"1" + b"}" * 64, "plan.json", "plan")["a"]["a"]["a"]
 
 
 @given(st.dictionaries(TEXT, JSON, max_size=4))
