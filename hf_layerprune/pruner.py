@@ -19,8 +19,8 @@ from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.rewrite import rewrite
-from hf_layerprune.checkpoint.shard_size import parse_size
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
@@ -236,15 +236,8 @@ class LayerPruner:
 
         max_shard_size: bytes, or a text such as "5GB"; None keeps the source's shards. Raises CheckpointError.
         """
-        return rewrite(
-            self.checkpoint,
-            self._planned(),
-            Path(directory),
-            overwrite=overwrite,
-            max_shard_size=parse_size(max_shard_size),
-            verify=verify,
-            records=self.records(),
-        )
+        options = WriteOptions(overwrite, max_shard_size, verify)
+        return rewrite(self.checkpoint, self._planned(), Path(directory), options, records=self.records())
 
     def records(self) -> dict[str, bytes]:
         """What lies beside the plan in a pruned folder: the statistics it was made from, if it was made from any."""
@@ -265,16 +258,31 @@ class LayerPruner:
         progress: told of each step's numbers, the steps done and in all; say: given lines for people. Raises as `healing.heal.heal`.
         """
         from hf_layerprune.healing.heal import heal
-        from hf_layerprune.healing.options import HealOptions, resolve
+        from hf_layerprune.healing.options import HealOptions
+        from hf_layerprune.healing.request import resolve
 
         healing = resolve(self.checkpoint, Path(output), HealOptions(recipe, **options), kept_folder("data"))
         return heal(healing, progress=progress, say=say)[0]
 
-    def evaluate(self, tasks: str | Sequence[str] = (), *, against: str | Path | None = None, **options: Any) -> EvalReport:
-        """Ask the source, as it is on disk, held-out questions; the arguments are those of `evaluation.run.evaluate_model`."""
-        from hf_layerprune.evaluation.run import evaluate_model
+    def evaluate(
+        self,
+        tasks: str | Sequence[str] = (),
+        *,
+        against: str | Path | None = None,
+        output: str | Path | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+        **options: Any,
+    ) -> EvalReport:
+        """Evaluate the source, as it is on disk, on held-out samples, alone or compared with another model on the same ones.
 
-        return evaluate_model(self.checkpoint, tasks, against=against, dtype=self._dtype, loading=self._loading, **options)
+        options: the fields of `evaluation.options.EvaluateOptions`. The rest, and what is raised, as of `evaluation.run.evaluate`.
+        """
+        from hf_layerprune.evaluation.options import EvaluateOptions
+        from hf_layerprune.evaluation.run import evaluate
+
+        asked = EvaluateOptions(tasks, **{"dtype": self._dtype, **self._loading, **options})
+        return evaluate(self.checkpoint, asked, against=against, output=output, progress=progress, say=say).report
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, token: str | bool | None = None, **options: Any) -> Pushed:
         """Publish `folder`, which `save_pretrained` or `heal` wrote, not what is in memory.

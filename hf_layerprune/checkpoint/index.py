@@ -22,6 +22,7 @@ from hf_layerprune.errors import FamilyError, LayerPruneError
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.families.facts import is_depth, model_facts
 from hf_layerprune.families.lookup import find
+from hf_layerprune.hub.listing import RemoteRepo
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Checkpoint:
 
     config: config.json as parsed, keys in the file's order; shards: headers by file name, in the order of names; tensors:
     every tensor's place, shard by shard in the order of bytes; side_files: paths within the folder of what else belongs to
-    the model; notes: what a person should know and nobody needs to act on, one sentence each.
+    the model; notes: what a person should know and nobody needs to act on, one sentence each; repo: where the weights are streamed
+    from, None where they are on this disk.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSpan]
     side_files: tuple[Path, ...]
     notes: tuple[str, ...]
+    repo: RemoteRepo | None = None
 
     @classmethod
     def open(cls, path: Path, id: str, commit: str | None = None, reader: ShardReader | None = None) -> Checkpoint:

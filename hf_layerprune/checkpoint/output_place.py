@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.checkpoint.remedies import WRITING, to_write
-from hf_layerprune.errors import CheckpointError, shown
+from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
 
 def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
@@ -71,6 +71,26 @@ def _same(one: Path, other: Path) -> bool:
     with suppress(OSError):  # one of them is not there
         return os.path.samefile(one, other)
     return False
+
+
+def check_file(output: Path, overwrite: bool, load: Callable[[Path], object], what: str, source: Path | None = None) -> None:
+    """LayerPruneError unless a file can be written there: outside the folder `source`, new, or `what` and to be overwritten.
+
+    load: reads such a file, and raises ArtifactError for any other.
+    """
+    check_place(output, "file", source)
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise ArtifactError(f"{output}: is not a file. Choose another name.")
+    if not overwrite:
+        raise ArtifactError(f"{output}: exists. Choose another name, or add --overwrite.")
+    try:
+        load(output)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{output}: exists and is no {what} file of ours, so --overwrite does not replace it. Choose another name."
+        ) from error
 
 
 def check_existing(output: Path, overwrite: bool) -> None:

@@ -133,18 +133,16 @@ def open_remote(repo: RemoteRepo, found: ResolvedSource) -> Checkpoint:
     return Checkpoint.open(found.path, found.id, found.commit, RemoteShards(repo, found.path))
 
 
-def open_to_stream(
-    source: str, *, check: Callable[[ModelFacts], object] = lambda facts: None, **place: Any
-) -> tuple[Checkpoint, RemoteRepo | None]:
-    """The checkpoint of a Hub id with all its files but the weights, and the repository to stream those from.
+def open_to_stream(source: str, *, check: Callable[[ModelFacts], object] = lambda facts: None, **place: Any) -> Checkpoint:
+    """The checkpoint of a Hub id with all its files but the weights, and its `repo` to stream those from.
 
-    No repository where the weights lie in the cache already. UsageError for a folder, which needs no streaming.
+    `repo` is None where the weights lie in the cache already. UsageError for a folder, which needs no streaming.
     """
     found = resolve(source, weights=False, check=check, **place)
     if found.repo is None:
         raise UsageError(f"--stream is for a Hub id, and {source} is on this disk: leave it out.")
     if is_whole(found.path):
-        return Checkpoint.open(found.path, found.id, found.commit), None
+        return Checkpoint.open(found.path, found.id, found.commit)
     if place.get("local_files_only"):
         raise UsageError(f"--stream fetches weights and --local-files-only forbids it; the cache lacks those of {source}. Leave one out.")
-    return open_remote(found.repo, found), found.repo
+    return replace(open_remote(found.repo, found), repo=found.repo)

@@ -13,12 +13,13 @@ from hf_layerprune.checkpoint.config import dump_config, shorten_config
 from hf_layerprune.checkpoint.copying import Progress, copy_file, write_file, write_shard
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import NewShard, kept_names, plan_shards
+from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.provenance import source_record
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.checkpoint.verify import compare
-from hf_layerprune.errors import ArtifactError, CheckpointError, UsageError, shown
+from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 from hf_layerprune.families.facts import MIN_LAYERS
 
 # To be raised whenever the same source, plan and policy give other bytes. 2: data begins at 64 bytes, the source's order of tensors.
@@ -31,38 +32,31 @@ def rewrite(
     checkpoint: Checkpoint,
     plan: PruningPlan,
     output: Path,
+    options: WriteOptions = WriteOptions(),
     *,
-    overwrite: bool = False,
-    max_shard_size: int | None = None,
-    verify: bool = True,
-    records: Mapping[str, bytes] | None = None,
+    records: Mapping[str, bytes] = {},
     progress: Progress | None = None,
-    stream: ShardStream | None = None,
     expected: Manifest | None = None,
 ) -> Manifest:
     """Write `checkpoint` without the layers that `plan` drops to the folder `output`, which appears whole or not at all.
 
-    overwrite: replace a folder that a rewrite made; max_shard_size: bytes of tensors in a shard, None for the source's own
-    boundaries; verify: read everything back and compare it with the source before the folder appears; records: more files
-    for `layerprune/`, by name, beside those that tell how the source was made; progress: called with the number of tensor
-    bytes just written; stream: brings the source's shards, which are not on this disk, and goes on where an interrupted run
-    with the same source, plan and writer ended; expected: the manifest of the same rewrite by somebody else. Memory does not
-    grow with the model.
+    records: more files for `layerprune/`, by name; progress: called with the number of tensor bytes just written; expected: the
+    manifest of the same rewrite by somebody else. A checkpoint that was opened to be streamed is fetched shard by shard, and an
+    interrupted run with the same source, plan and writer is gone on with. Memory does not grow with the model.
 
     Raises ArtifactError if the plan is for another checkpoint, CheckpointError if the output may not be written, the disk
     fails or is too small, or what was written is not what was planned or expected. Then nothing is left behind, of a stream
     only what the next run goes on from.
     """
     plan = _checked(plan, checkpoint)
-    records = _checked_records(records or {})
-    if stream and max_shard_size is not None:
-        raise UsageError("--stream keeps the source's shards, one at a time: leave out --max-shard-size.")
-    shards = plan_shards(checkpoint, plan.keep, max_shard_size)
+    _check_records(records)
+    stream = ShardStream(checkpoint.repo, checkpoint.shards, verify=options.verify) if checkpoint.repo else None
+    shards = plan_shards(checkpoint, plan.keep, options.shard_bytes)
     config = dump_config(shorten_config(checkpoint.config, plan, checkpoint.family))
     names = kept_names(checkpoint.family, plan.keep, checkpoint.tensors)
     needed = bytes_needed(checkpoint, shards, [config, *records.values()]) + (stream.room(shards) if stream else 0)
     identity = stream.identity(plan, WRITER) if stream else None
-    with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=needed, identity=identity) as staging:
+    with staged_folder(output, overwrite=options.overwrite, source=checkpoint.path, needed=needed, identity=identity) as staging:
         if stream:
             stream.begin(staging, shards)
         write = stream.write if stream else write_shard
@@ -75,10 +69,10 @@ def rewrite(
                 stream.begin(staging, ())  # nothing of it is worth going on with
             raise CheckpointError(difference)
         files.update(copy_side_files(checkpoint, staging))
-        policy = "source" if max_shard_size is None else max_shard_size
+        policy = "source" if options.shard_bytes is None else options.shard_bytes
         manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), dict(sorted(names.items())))
         _write_records(staging / RECORDS, checkpoint, plan, manifest, records)
-        if verify:
+        if options.verify:
             _check(staging, checkpoint, plan, output, weights=stream is None)
         if stream:
             stream.end(staging)
@@ -101,11 +95,10 @@ def _checked(plan: PruningPlan, checkpoint: Checkpoint) -> PruningPlan:
     return plan
 
 
-def _checked_records(records: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def _check_records(records: Mapping[str, bytes]) -> None:
     for name in records:
         if not safe_name(name) or "/" in name or name in (PLAN, MANIFEST, PROVENANCE):
             raise CheckpointError(f"{RECORDS}: a record cannot be called {shown(name)}. Choose a plain file name of its own.")
-    return records
 
 
 def bytes_needed(checkpoint: Checkpoint, shards: Sequence[NewShard], contents: Sequence[bytes]) -> int:

@@ -20,7 +20,7 @@ from hf_layerprune.publishing.options import CardOptions
 )
 @click.argument("folder", metavar="DIR", type=options.PATH)
 @options.output("the card, its figures in layerprune/ beside it", "FILE", default="README.md in DIR")
-@options.card
+@options.from_fields(CardOptions, "asked")
 @reporting
 def card(console: Console, folder: Path, output: Path | None, asked: CardOptions) -> None:
     """Say in the README.md of DIR what was removed, how, what it cost, how to use it and how to reproduce it.

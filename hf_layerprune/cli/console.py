@@ -50,13 +50,23 @@ class Console:
             click.echo(json.dumps(value))
 
     @contextmanager
-    def progress(self, description: str, **options: Any) -> Iterator[Any]:
-        """A tqdm bar on stderr that disappears at the end; only on a terminal."""
+    def progress(self, description: str, *, resume: str | None = None, **options: Any) -> Iterator[tuple[Callable[[int, int], None], Any]]:
+        """A tqdm bar on stderr that disappears at the end, only on a terminal; and what to call with what is done and in all.
+
+        resume: what an interruption says once something was done.
+        """
         from huggingface_hub import utils
 
         tqdm: Any = utils.tqdm  # type: ignore[attr-defined]
         with tqdm(desc=description, leave=False, disable=True if self.quiet else None, **options) as bar:
-            yield bar
+
+            def progress(done: int, total: int) -> None:
+                if resume:
+                    click.get_current_context().obj.resume = resume
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield progress, bar
 
 
 def reporting(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.errors import UsageError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.strategies.options import PlanOptions
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.plan import PruningPlan
+    from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.pruner import LayerPruner
+    from hf_layerprune.strategies.request import Request
 
 
 @click.command(
@@ -21,11 +29,10 @@ from hf_layerprune.strategies.options import PlanOptions
     ),
 )
 @click.argument("source")
-@options.planning
-@options.probing
+@options.from_fields(PlanOptions, "planning")
+@options.from_fields(ProbeOptions, "probing")
 @options.output("the pruned model", "DIR", default="./<name>-<method>-<layers left>L")
-@options.overwrite
-@options.writing
+@options.from_fields(WriteOptions, "writing")
 @click.option("--dry-run", is_flag=True, help="End after the plan; write nothing.")
 @options.lookup
 @reporting
@@ -35,46 +42,83 @@ def convert(
     planning: PlanOptions,
     probing: ProbeOptions,
     output: Path | None,
-    overwrite: bool,
-    writing: dict[str, Any],
+    writing: WriteOptions,
     dry_run: bool,
-    lookup: dict[str, Any],
+    lookup: options.Lookup,
 ) -> None:
     """Write a copy of SOURCE with fewer decoder layers: those that change least what passes through them go.
 
     The result loads with plain transformers. Its folder layerprune/ holds the plan, the statistics it was made from, and a
     manifest that proves every tensor.
     """
+    from hf_layerprune.artifacts.jsonfile import kept_folder
     from hf_layerprune.checkpoint.output_place import check_output
-    from hf_layerprune.checkpoint.shard_size import parse_size
-    from hf_layerprune.cli.journey import (
-        default_output,
-        make_plan,
-        open_pruner,
-        open_streamed_pruner,
-        show_next,
-        write_pruned,
-    )
-    from hf_layerprune.cli.measure import probe_report
+    from hf_layerprune.cli.apply import show_next, write_pruned
+    from hf_layerprune.cli.report import model_line
+    from hf_layerprune.cli.source import source_name
+    from hf_layerprune.pruner import LayerPruner
     from hf_layerprune.strategies.planning import deepstack_warning
+
+    checkpoint, request = _open(console, source, lookup, planning, stream=writing.stream, weights=not dry_run)
+    console.say(model_line(checkpoint))
+    pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=None if probing.no_cache else kept_folder("statistics"))
+    left = checkpoint.facts.layers - request.budget.layers
+    target = output or Path(f"{source_name(checkpoint.id)}-{request.method}-{left}L")
+    if not dry_run:
+        check_output(target, overwrite=writing.overwrite, source=checkpoint.path)
+    plan = _plan(console, pruner, request, probing)
+    report: dict[str, Any] = {}
+    if dry_run:
+        console.say("dry run: nothing was written")
+    else:
+        report = write_pruned(console, checkpoint, plan, target, writing, pruner.records())
+        show_next(console, target, source, checkpoint, plan)
+    probed = None
+    if plan.statistics and pruner.statistics:
+        record, passes = pruner.statistics.record, int(pruner.statistics.samples.sum())
+        probed = {"passes": passes, **record.probe_set, "skipped": [*record.skipped], "skipped_count": {**record.skipped_count}}
+    caution = deepstack_warning(plan, checkpoint.facts)
+    console.result({"plan": plan.to_dict(), "probe": probed, "warnings": [caution] if caution else [], "dry_run": dry_run, **report})
+
+
+def _open(
+    console: Console, source: str, lookup: options.Lookup, planning: PlanOptions, *, stream: bool, weights: bool
+) -> tuple[Checkpoint, Request]:
+    """The source and what is asked of it; what cannot be honoured is refused before weights are downloaded.
+
+    stream: leave the weights on the Hub; weights: download them even if the method does not run the model.
+    """
+    from hf_layerprune.cli.source import open_description, open_source
     from hf_layerprune.strategies.request import resolve, strategy_of
     from hf_layerprune.strategies.strategy import needed_domains
 
-    parse_size(writing["max_shard_size"])  # refused before anything is measured
-    repo = None
-    if writing["stream"]:
-        pruner, repo = open_streamed_pruner(console, source, lookup, planning)
+    strategy, requests = strategy_of(planning), list[Any]()
+    if stream and strategy and needed_domains(strategy):
+        raise UsageError(
+            f"--stream keeps no weights, and method {strategy.name!r} must run the model: probe it, plan, and then `apply --stream`; "
+            "or take --layers or --method random."
+        )
+
+    def check(facts: Any) -> None:
+        requests.append(resolve(facts, planning))
+
+    if stream or weights or (strategy and needed_domains(strategy)):
+        checkpoint = open_source(console, source, lookup, check, stream)
     else:
-        strategy = strategy_of(planning)
-        probes = strategy is not None and bool(needed_domains(strategy))
-        pruner = open_pruner(console, source, probing, lookup, planning, weights=probes or not dry_run)
-    request = resolve(pruner.facts, planning)
-    target = output or default_output(pruner, request)
-    if not dry_run:
-        check_output(target, overwrite=overwrite, source=pruner.checkpoint.path)
-    plan = make_plan(console, pruner, request, probing)
-    report = write_pruned(console, pruner.checkpoint, plan, target, overwrite, writing, pruner.records(), repo) if not dry_run else {}
-    show_next(console, target if not dry_run else None, source, pruner.checkpoint, plan, repo is not None)
-    caution = deepstack_warning(plan, pruner.facts)
-    probed = probe_report(pruner.statistics) if plan.statistics and pruner.statistics else None
-    console.result({"plan": plan.to_dict(), "probe": probed, "warnings": [caution] if caution else [], "dry_run": dry_run, **report})
+        checkpoint, _ = open_description(console, source, lookup, check)
+    return checkpoint, requests[-1] if requests else resolve(checkpoint.facts, planning)
+
+
+def _plan(console: Console, pruner: LayerPruner, request: Request, probing: ProbeOptions) -> PruningPlan:
+    """Decide, probing first if the method needs it, and show the layer map."""
+    from hf_layerprune.cli.plan import show_plan
+    from hf_layerprune.cli.probe import measure
+
+    statistics = None
+    if request.domains:
+        statistics = measure(console, pruner, pruner.probe_set(probing), probing, request.domains)
+    elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if getattr(probing, name)]:
+        raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {request.method!r} needs none: leave it out.")
+    plan = pruner.prune_as(request, statistics)
+    show_plan(console, plan, statistics, pruner.facts)
+    return plan

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.evaluation.options import EvaluateOptions
+
+RESUME = "what was answered is kept; run the same command again and it goes on from there."
 
 
 @click.command(
@@ -20,25 +23,26 @@ from hf_layerprune.cli.console import Console, reporting
 )
 @click.argument("source")
 @click.option("--against", metavar="SOURCE", help="Compare with another model on the same samples: a folder, mini, ID or ID@REVISION.")
-@options.evaluating
+@options.from_fields(EvaluateOptions, "evaluating")
 @options.output("eval.json and the answers", "DIR", default="layerprune/ in a folder that we made, else ./<name>-eval")
-@options.overwrite
 @options.lookup
 @reporting
 def evaluate(
-    console: Console,
-    source: str,
-    against: str | None,
-    evaluating: dict[str, Any],
-    output: Path | None,
-    overwrite: bool,
-    lookup: dict[str, Any],
+    console: Console, source: str, against: str | None, evaluating: EvaluateOptions, output: Path | None, lookup: options.Lookup
 ) -> None:
     """Generate greedy answers to held-out questions with SOURCE and score them; every answer is kept, to read what went wrong."""
-    from hf_layerprune.cli.asking import ask
     from hf_layerprune.cli.score_table import note_lines, score_lines
+    from hf_layerprune.cli.source import at_revision, open_source
+    from hf_layerprune.evaluation.run import evaluate as run
+    from hf_layerprune.evaluation.tasks import check_names
 
-    done = ask(console, source, against, evaluating, lookup, output, overwrite)
+    model, place = at_revision(source, lookup)
+    other = None if against is None else at_revision(against, replace(lookup, revision=None))
+    checkpoint = open_source(console, model, place, check=lambda facts: check_names(evaluating.names, facts))
+    compared = open_source(console, *other) if other else None
+    asked = replace(evaluating, local_files_only=lookup.local_files_only)
+    with console.progress("evaluating", unit="sample", resume=RESUME) as (progress, _):
+        done = run(checkpoint, asked, against=compared, output=output, progress=progress, say=console.note)
     for line in (*score_lines(done.report), "", *note_lines(done.report)):
         console.say(line)
     console.say(f"answers {options.quoted(done.folder / 'answers.jsonl')}")

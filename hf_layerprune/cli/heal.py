@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
 from hf_layerprune.cli.report import count, model_line
+from hf_layerprune.healing.options import HealOptions
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.healing_record import HealingRecord
-    from hf_layerprune.healing.options import Healing
+    from hf_layerprune.healing.request import Healing
 
 
 @click.command(
@@ -27,23 +29,11 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("source")
-@click.option("--recipe", "name", default="domain-aware", show_default=True, help="`hf-layerprune recipes` lists them.")
-@options.healing
-@options.healing_data
+@options.from_fields(HealOptions, "asked")
 @options.output("the healed model", "DIR", default="./<name>-<recipe>")
-@options.overwrite
 @options.lookup
 @reporting
-def heal(
-    console: Console,
-    source: str,
-    name: str,
-    healing: dict[str, Any],
-    data: dict[str, Any],
-    output: Path | None,
-    overwrite: bool,
-    lookup: dict[str, Any],
-) -> None:
+def heal(console: Console, source: str, asked: HealOptions, output: Path | None, lookup: options.Lookup) -> None:
     """Fine-tune SOURCE, pruned or dense, and write the healed checkpoint beside it, in the same layout.
 
     Runs on one CPU or GPU as it is, and on many with `accelerate launch --config_file examples/zero3.yaml -m hf_layerprune heal
@@ -51,14 +41,13 @@ def heal(
     """
     from hf_layerprune.artifacts.jsonfile import kept_folder
     from hf_layerprune.cli.source import named_again, open_source, source_name
-    from hf_layerprune.healing.options import HealOptions, resolve
+    from hf_layerprune.healing.request import resolve
 
     console = console.of_rank()
-    checkpoint = open_source(console, source, **lookup)
+    checkpoint = open_source(console, source, lookup)
     console.say(model_line(checkpoint))
-    target = output or Path(f"{source_name(checkpoint.id)}-{name}")
-    asked = HealOptions(name, overwrite=overwrite, local_files_only=lookup["local_files_only"], **healing, **data)
-    resolved = resolve(checkpoint, target, asked, kept_folder("data"))
+    target = output or Path(f"{source_name(checkpoint.id)}-{asked.recipe}")
+    resolved = resolve(checkpoint, target, replace(asked, local_files_only=lookup.local_files_only), kept_folder("data"))
     record, reused = _run(console, resolved)
     for line in _lines(resolved, record, reused):
         console.say(line)
@@ -75,15 +64,10 @@ def _run(console: Console, healing: Healing) -> tuple[HealingRecord, bool]:
     from hf_layerprune.healing.heal import heal as healed
 
     click.get_current_context().obj.resume = "what was saved is kept; run the same command again and it goes on from there."
-    with console.progress("preparing", unit="record") as preparing, console.progress("healing", unit="step") as bar:
-
-        def prepared(done: int, total: int) -> None:
-            preparing.total = total
-            preparing.update(done - preparing.n)
+    with console.progress("preparing", unit="record") as (prepared, _), console.progress("healing", unit="step") as (counted, bar):
 
         def stepped(step: Mapping[str, float], done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            counted(done, total)
             bar.set_postfix_str(f"loss {step['loss']:.4f}, {step['tokens'] / step['seconds']:.0f} tokens/s, {step['memory'] / 1e9:.1f} GB")
 
         return healed(healing, preparing=prepared, progress=stepped, say=console.note)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @options.lookup
 @reporting
-def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
+def inspect(console: Console, source: str, lookup: options.Lookup) -> None:
     """Describe SOURCE from its config and headers: family, depth, size, protected layers, and budgets of 10, 25 and 40 %.
 
     Of a Hub id no weights are downloaded.
@@ -29,7 +29,7 @@ def inspect(console: Console, source: str, lookup: dict[str, Any]) -> None:
     from hf_layerprune.cli.source import open_description
     from hf_layerprune.strategies.options import format_layers, protected_layers
 
-    checkpoint, reading = open_description(console, source, **lookup)
+    checkpoint, reading = open_description(console, source, lookup)
     facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")
     tied = "tied" if checkpoint.tied else "not tied"
     console.say(f"{model_line(checkpoint)} · {size(checkpoint.total_bytes)} · embeddings {tied}")

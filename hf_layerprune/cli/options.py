@@ -1,65 +1,74 @@
-"""Options that several commands share, each said once."""
+"""Click options, made from the dataclasses of options: each is said once, at its field."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from dataclasses import Field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from hf_layerprune.artifacts.option import option
 from hf_layerprune.errors import UsageError
-from hf_layerprune.probing.options import ProbeOptions
-from hf_layerprune.publishing.options import CardOptions, PushOptions
-from hf_layerprune.strategies.options import PlanOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-def _gathered(name: str, *options: Callable[[Any], Any], make: Callable[..., Any] = dict) -> Callable[[Command], Command]:
-    """Options that a command receives together, as one argument `name`: a dict, or what `make` makes of them."""
+@dataclass(frozen=True)
+class Lookup:
+    """How a source is found."""
 
-    def nothing() -> None: ...
+    revision: str | None = option(None, "Branch, tag or commit of a Hub id.", "REF")
+    local_files_only: bool = option(False, "Take a Hub id from the cache alone.")
+    yes: bool = option(False, "Take a suggested id without asking.")
 
-    for option in options:
-        option(nothing)
-    keys = [parameter.name for parameter in nothing.__click_params__]  # type: ignore[attr-defined]
+
+def from_fields(options: Any, name: str) -> Callable[[Command], Command]:
+    """Give a command a click option for each field of a dataclass that has a help, and their values together as one argument `name`."""
+    kinds = get_type_hints(options)
+    asked = [item for item in fields(options) if item.metadata["help"]]
 
     def decorate(command: Any) -> Any:
         @wraps(command)
         def gather(*args: Any, **kwargs: Any) -> Any:
-            together = {key: kwargs.pop(key) for key in keys}
+            values = {item.name: kwargs.pop(item.name) for item in asked}
             try:
-                value = make(**together)
+                value = options(**values)
             except UsageError as error:
                 raise click.UsageError(str(error)) from error
             return command(*args, **kwargs, **{name: value})
 
-        for option in reversed(options):
-            gather = option(gather)
+        for item in reversed(asked):
+            gather = _from_field(item, kinds[item.name])(gather)
         return gather
 
     return decorate
 
 
-def _of_fields(options: Any) -> list[Callable[[Any], Any]]:
-    """A click option for each field of a dataclass of options, from its name, type, default and metadata (help, unit, default in words)."""
-    return [_of_field(item, get_type_hints(options)[item.name]) for item in fields(options)]
-
-
-def _of_field(item: Field[Any], kind: Any) -> Callable[[Any], Any]:
-    flag, unit, default = "--" + item.name.replace("_", "-"), item.metadata["unit"], item.metadata["default"]
-    help = item.metadata["help"] + (f"  [default: {default}]" if default else "")
+def _from_field(item: Field[Any], kind: Any) -> Callable[[Any], Any]:
+    """A click option from a field's name, type, default and metadata (help, unit, default in words)."""
+    flag, unit, shown = "--" + item.name.replace("_", "-"), item.metadata["unit"], item.metadata["default"]
+    help = item.metadata["help"] + (f"  [default: {shown}]" if shown else "")
+    if kind is bool and item.default:
+        return click.option(f"--no-{flag[2:]}", item.name, is_flag=True, flag_value=False, default=True, help=help)
     if kind is bool:
         return click.option(flag, is_flag=True, help=help)
-    kind = (get_args(kind) or (kind,))[0]  # of `int | None`
-    accepted = click.Choice(unit.split("|")) if "|" in unit else PATH if kind is Path else kind
-    metavar = None if "|" in unit else unit
-    return click.option(flag, type=accepted, default=item.default, show_default=not default, metavar=metavar, help=help)
+    kinds = [one for one in get_args(kind) or (kind,) if one is not NoneType]
+    if any(get_origin(one) is Mapping for one in (kind, *kinds)):
+        return click.option("--set", item.name, multiple=True, metavar=unit, callback=_assignments, help=help)
+    if get_origin(kind) is Literal or "|" in unit:
+        accepted: Any = click.Choice(get_args(kind) if get_origin(kind) is Literal else unit.split("|"))
+        return click.option(flag, type=accepted, default=item.default, show_default=not shown, help=help)
+    accepted = PATH if Path in kinds else str if str in kinds or item.default == () else kinds[0]
+    several = item.default == ()
+    return click.option(
+        flag, type=accepted, multiple=several, default=item.default, show_default=not shown and not several, metavar=unit or None, help=help
+    )
 
 
 def _assignments(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -72,118 +81,7 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: tuple[s
     return {name: value for name, _, value in pairs}
 
 
-lookup = _gathered(
-    "lookup",
-    click.option("--revision", metavar="REF", help="Branch, tag or commit of a Hub id."),
-    click.option("--local-files-only", is_flag=True, help="Take a Hub id from the cache alone."),
-    click.option("--yes", is_flag=True, help="Take a suggested id without asking."),
-)
-
-planning = _gathered(
-    "planning",
-    click.option("--method", metavar="NAME", help="How to rank layers; `hf-layerprune strategies` lists them.  [default: mixed]"),
-    click.option("--set", "parameters", multiple=True, metavar="NAME=VALUE", callback=_assignments, help="A parameter of the method."),
-    click.option(
-        "--budget", metavar="SHARE", help="Share of the layers to remove, 0.25 or 25%.  [default: 0.25, the paper's middle budget]"
-    ),
-    click.option(
-        "--budget-of",
-        type=click.Choice(["middle", "all"]),
-        default="middle",
-        show_default="middle, as in the domain-aware paper",
-        help="Share of the layers but first and last, or of all (INTERLACE).",
-    ),
-    click.option("--num-layers", type=int, metavar="K", help="Remove this many layers instead."),
-    click.option("--layers", metavar="LIST", help="Remove these layers instead, such as 11,17-20."),
-    click.option(
-        "--protect",
-        default="default",
-        metavar="WHICH",
-        show_default="first, last and DeepStack layers",
-        help="`first,last` is the domain-aware paper's protocol, `none` INTERLACE's; numbers can be added.",
-    ),
-    click.option("--strict", is_flag=True, help="Refuse where the method must widen its spacing rule to reach the budget."),
-    click.option("--force", is_flag=True, help="With --layers: remove protected layers too."),
-    make=PlanOptions,
-)
-
-probing = _gathered("probing", *_of_fields(ProbeOptions), make=ProbeOptions)
-
-writing = _gathered(
-    "writing",
-    click.option("--max-shard-size", metavar="SIZE", help="Such as 5GB.  [default: the source's shards]"),
-    click.option(
-        "--no-verify", "verify", is_flag=True, flag_value=False, default=True, help="Skip comparing what was written with the source."
-    ),
-    click.option("--stream", is_flag=True, help="Fetch a Hub id's shards one at a time and keep none."),
-)
-
-evaluating = _gathered(
-    "evaluating",
-    click.option(
-        "--tasks",
-        multiple=True,
-        metavar="SPEC",
-        help="mini-math, mini-general, a .jsonl or .parquet file, or a dataset's id, with question, image and answer; repeatable.  "
-        "[default: both of mini, for a model that comes from it]",
-    ),
-    click.option("--samples", type=int, metavar="N", help="Samples a task.  [default: 500 of a mini domain, all of any other task]"),
-    click.option("--allow-fewer", is_flag=True, help="Go on with fewer samples than --samples."),
-    click.option(
-        "--scorer",
-        type=click.Choice(["exact", "relaxed", "choice"]),
-        help="relaxed: numbers within 5 %, as ChartQA has it.  [default: choice for a record with choices, else exact]",
-    ),
-    click.option(
-        "--max-new-tokens",
-        type=int,
-        metavar="N",
-        help="Where an answer is cut.  [default: 48 for mini, 32 for multiple choice, else 256; a model that thinks first needs more]",
-    ),
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the samples that are drawn."),
-    click.option("--batch-size", type=int, metavar="N", help="Questions at once.  [default: up to 64, fewer for wide models]"),
-    click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a task's records that may be unusable."),
-    click.option(
-        "--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True, help="Where to run the model."
-    ),
-    click.option("--dtype", default="auto", show_default="float32 on a CPU, else the checkpoint's", metavar="TYPE", help="Precision."),
-)
-
-
-healing = _gathered(
-    "healing",
-    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", callback=_assignments, help="A setting of the recipe."),
-    click.option("--tune-last", metavar="N", help="For a dense SOURCE: train the last N layers in full, a count or a share such as 25%."),
-    click.option("--keep-adapter", is_flag=True, help="Write the LoRA adapter alone instead of merging it."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the data, the adapters and dropout."),
-    click.option("--save-steps", type=int, default=50, show_default=True, help="Steps between two saves; a killed run goes on from one."),
-    click.option(
-        "--report-to",
-        type=click.Choice(["none", "trackio", "wandb", "tensorboard"]),
-        default="none",
-        show_default=True,
-        help="Where to send the curve as well.",
-    ),
-    click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True, help="Where to train."),
-)
-
-healing_data = _gathered(
-    "data",
-    click.option(
-        "--data",
-        multiple=True,
-        metavar="SPEC",
-        help="NAME_OR_PATH,subset=..,split=..,count=..,weight=..; repeatable.  [default: mini,count=4096 for models pruned from mini]",
-    ),
-    click.option("--max-bad", default="1%", show_default=True, metavar="SHARE", help="Share of a source's records that may be unusable."),
-    click.option("--interlace-filter", is_flag=True, help="INTERLACE's choice: 1 % of each subset, at most 3 images and 5 turns."),
-    click.option("--render-math", is_flag=True, help="Take problems and solutions (NuminaMath-CoT) as images and answers; ours."),
-    click.option("--exclude", multiple=True, metavar="SPEC", help="With --render-math: leave out the problems in this source."),
-)
-
-card = _gathered("asked", *_of_fields(CardOptions), make=CardOptions)
-pushing = _gathered("asked", *_of_fields(PushOptions), make=PushOptions)
-
+lookup = from_fields(Lookup, "lookup")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.errors import ArtifactError, shown
 from hf_layerprune.strategies.options import PlanOptions
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.model_facts import ModelFacts
+    from hf_layerprune.artifacts.plan import PruningPlan
+    from hf_layerprune.artifacts.statistics import LayerStatistics
 
 
 @click.command(
@@ -21,29 +27,72 @@ from hf_layerprune.strategies.options import PlanOptions
     ),
 )
 @click.argument("origin", metavar="FROM")
-@options.planning
+@options.from_fields(PlanOptions, "planning")
 @options.output("the plan", "FILE")
 @options.overwrite
 @options.lookup
 @reporting
-def plan(console: Console, origin: str, planning: PlanOptions, output: Path, overwrite: bool, lookup: dict[str, Any]) -> None:
+def plan(console: Console, origin: str, planning: PlanOptions, output: Path, overwrite: bool, lookup: options.Lookup) -> None:
     """Write the plan of which layers to remove. FROM is a statistics file, a pruned folder or Hub id that has one, or a model.
 
-    Statistics beside a pruned model are those of the model it was cut from, and so is the plan. A model without statistics
+    Statistics beside a pruned model are those of the model it was pruned from, and so is the plan. A model without statistics
     gets a plan by methods that need none. Of a Hub id no weights are downloaded.
     """
     from hf_layerprune.artifacts.plan import PruningPlan
-    from hf_layerprune.cli.journey import show_plan
-    from hf_layerprune.cli.origin import plan_origin, source_of
-    from hf_layerprune.cli.outputs import check_file
+    from hf_layerprune.checkpoint.output_place import check_file
+    from hf_layerprune.cli.source import pinned
     from hf_layerprune.strategies.planning import make_plan
     from hf_layerprune.strategies.request import resolve
 
     check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
-    facts, statistics = plan_origin(console, origin, lookup)
+    facts, statistics = _measured(console, origin, lookup)
     made = make_plan(facts, resolve(facts, planning), statistics)
     show_plan(console, made, statistics, facts)
     made.save(output)
+    # Statistics know a folder by its last name alone.
+    folder = "SOURCE" if statistics else options.quoted(origin) if Path(origin).is_dir() else pinned(facts.source)
+    source = pinned(facts.source) if facts.source.commit or facts.source.id == "mini" else folder
     console.say(f"wrote   {options.quoted(output)}, a plan for {facts.source.id}")
-    console.say(f"next    hf-layerprune apply {source_of(origin, facts, statistics)} {options.quoted(output)} -o DIR")
+    console.say(f"next    hf-layerprune apply {source} {options.quoted(output)} -o DIR")
     console.result({"output": str(output), "plan": made.to_dict()})
+
+
+def show_plan(console: Console, plan: PruningPlan, statistics: LayerStatistics | None, facts: ModelFacts) -> None:
+    """The layer map, what goes, and what to be careful about."""
+    from hf_layerprune.artifacts.layer_map import removal_lines
+    from hf_layerprune.cli.report import map_lines
+    from hf_layerprune.strategies.planning import deepstack_warning
+
+    for line in ("", *map_lines(plan, statistics), "", *removal_lines(plan)):
+        console.say(line)
+    if caution := deepstack_warning(plan, facts):
+        console.note(f"warning: {caution}")
+
+
+def _measured(console: Console, origin: str, lookup: options.Lookup) -> tuple[ModelFacts, LayerStatistics | None]:
+    """The model that is to be pruned, and its statistics if there are any."""
+    from hf_layerprune.artifacts.folder import STATISTICS
+    from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, LayerStatistics
+    from hf_layerprune.checkpoint.source import record_of
+    from hf_layerprune.cli.report import model_line
+    from hf_layerprune.cli.source import open_description
+    from hf_layerprune.families.facts import LINEAGE
+    from hf_layerprune.families.lookup import find
+
+    path, pruned_from = Path(origin) if os.path.isfile(origin) else None, None
+    if path is None:
+        checkpoint, _ = open_description(console, origin, lookup)
+        if pruned_from := find(checkpoint.config, f"{LINEAGE}.source.fingerprint"):
+            path = record_of(checkpoint, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=lookup.local_files_only)
+        if path is None:
+            console.say(model_line(checkpoint))
+            return checkpoint.facts, None
+    statistics = LayerStatistics.load(path)
+    facts = statistics.model
+    if pruned_from not in (None, facts.source.fingerprint):
+        raise ArtifactError(
+            f"{path}: statistics of {facts.source.id} with fingerprint {facts.source.fingerprint[:12]}, but the model beside them was "
+            f"pruned from {shown(pruned_from)[1:13]}. Pass the statistics file itself if you want a plan for {facts.source.id}."
+        )
+    console.say(f"statistics of {facts.source.id} · {facts.family} · {facts.layers} decoder layers x {facts.hidden_size}")
+    return facts, statistics

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.errors import ArtifactError, DataError, UsageError
 from hf_layerprune.probing.options import ProbeOptions
+
+if TYPE_CHECKING:
+    from hf_layerprune.artifacts.statistics import LayerStatistics
+    from hf_layerprune.probing.probe_set import ProbeSet
+    from hf_layerprune.pruner import LayerPruner
+
+RESUME = "what was probed is kept; run the same command again and it goes on from there."
 
 
 @click.command(
@@ -22,29 +33,83 @@ from hf_layerprune.probing.options import ProbeOptions
 @click.argument("source")
 @options.output("the statistics", "FILE")
 @options.overwrite
-@options.probing
+@options.from_fields(ProbeOptions, "probing")
 @options.lookup
 @reporting
-def probe(console: Console, source: str, output: Path, overwrite: bool, probing: ProbeOptions, lookup: dict[str, Any]) -> None:
+def probe(console: Console, source: str, output: Path, overwrite: bool, probing: ProbeOptions, lookup: options.Lookup) -> None:
     """Run images and the nine prompts through SOURCE and write what each decoder layer does to them.
 
     The file serves every method at every budget: `hf-layerprune plan statistics.safetensors` needs neither model nor GPU.
     """
+    from hf_layerprune.artifacts.jsonfile import kept_folder
     from hf_layerprune.artifacts.statistics import LayerStatistics
-    from hf_layerprune.cli.journey import open_pruner
-    from hf_layerprune.cli.measure import measure
-    from hf_layerprune.cli.outputs import check_file, finished_probe
+    from hf_layerprune.checkpoint.output_place import check_file
+    from hf_layerprune.cli.report import model_line
+    from hf_layerprune.cli.source import open_source
+    from hf_layerprune.pruner import LayerPruner
 
-    pruner = open_pruner(console, source, probing, lookup)
+    checkpoint = open_source(console, source, lookup)
+    console.say(model_line(checkpoint))
+    folder = None if probing.no_cache else kept_folder("statistics")
+    pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=folder)
     probe_set = pruner.probe_set(probing)
-    if finished_probe(output, pruner, probe_set, probing):
+    if _finished(output, pruner, probe_set, probing):
         console.say(f"{options.quoted(output)} holds these statistics already; nothing was changed")
         console.result({"output": str(output), "fingerprint": LayerStatistics.load(output).fingerprint, "reused": True})
         return
-    check_file(output, overwrite, LayerStatistics.load, "statistics", pruner.checkpoint.path)
+    check_file(output, overwrite, LayerStatistics.load, "statistics", checkpoint.path)
     statistics = measure(console, pruner, probe_set, probing)
     statistics.save(output)
     console.say(f"wrote   {options.quoted(output)}")
     method = "mixed" if len(statistics.domains) > 1 else statistics.domains[0]
     console.say(f"next    hf-layerprune plan {options.quoted(output)} --method {method} --budget 0.25 -o plan.json")
     console.result({"output": str(output), "fingerprint": statistics.fingerprint, "reused": False})
+
+
+def measure(
+    console: Console, pruner: LayerPruner, probe_set: ProbeSet, probing: ProbeOptions, domains: Sequence[str] = ()
+) -> LayerStatistics:
+    """Probe, or take the statistics of an earlier run, and say which. domains: those that the images must cover."""
+    if missing := [domain for domain in domains if domain not in probe_set.domains]:
+        option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
+        raise UsageError(f"the method needs images of the {missing[0]} domain too: add {option}, or choose another --method.")
+    for name, images in probe_set.sources.items():
+        if probing.samples and len(images) < probing.samples:
+            console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {probing.samples}")
+    if not probing.no_cache:
+        click.get_current_context().obj.resume = RESUME
+    started = time.monotonic()
+    with console.progress("probing", unit="image") as (progress, bar):
+        statistics = pruner.probe_over(probe_set, probing, progress=progress, say=console.note)
+    counts, skipped = [], statistics.record.skipped_count
+    for name, domain in statistics.record.probe_set["domains"].items():
+        left = domain["images"] - skipped.get(name, 0)
+        counts.append(f"{left} of {domain['images']} {name}" if skipped.get(name) else f"{left} {name}")
+    passes = f"{int(statistics.samples.sum())} passes over {' + '.join(counts)} images"
+    ran = f"probed {passes} in {time.monotonic() - started:.0f} s"
+    console.say(ran if bar.total else f"reused an earlier probe: {passes}")
+    origins = dict.fromkeys(f"{domain['origin']}" for domain in statistics.record.probe_set["domains"].values())
+    console.say(f"images {'; '.join(origins)}")
+    if bad := sum(skipped.values()):
+        for line in (f"skipped {bad} images:", *(f"  {reason}" for reason in statistics.record.skipped[:5])):
+            console.say(line)
+    return statistics
+
+
+def _finished(output: Path, pruner: LayerPruner, probe_set: ProbeSet, probing: ProbeOptions) -> bool:
+    """Whether a file holds the statistics of these images that the options ask for."""
+    from hf_layerprune.artifacts.statistics import LayerStatistics
+
+    if not os.path.isfile(output):
+        return False
+    try:
+        found = LayerStatistics.load(output)
+        probe_set.check_unusable(found.record.skipped_count, found.record.skipped, probing.tolerance)
+    except (ArtifactError, DataError):
+        return False
+    settings = pruner.probe_settings(probing.device)
+    return (
+        found.model.source.fingerprint == pruner.facts.source.fingerprint
+        and found.record.probe_set.get("fingerprint") == probe_set.fingerprint
+        and all(found.record.settings.get(name) == value for name, value in settings.items())
+    )

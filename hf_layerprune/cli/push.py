@@ -24,7 +24,7 @@ RESUME = "what was sent is kept; run the same command again and only the rest is
 )
 @click.argument("folder", metavar="DIR", type=options.PATH)
 @click.argument("repo")
-@options.pushing
+@options.from_fields(PushOptions, "asked")
 @reporting
 def push(console: Console, folder: Path, repo: str, asked: PushOptions) -> None:
     """Check DIR from its options to its last byte, then send REPO what it lacks: weights, records, figures and a card.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,63 +13,47 @@ import click
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.cli.console import Console
-from hf_layerprune.cli.options import quoted
+from hf_layerprune.cli.options import Lookup, quoted
 from hf_layerprune.errors import SourceError, UsageError, shown
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
     from hf_layerprune.checkpoint.index import Checkpoint
     from hf_layerprune.checkpoint.remote_shards import Reading
-    from hf_layerprune.hub.listing import RemoteRepo
 
 Found = TypeVar("Found")
 Check = Callable[["ModelFacts"], object]
 
 
-def open_source(
-    console: Console,
-    source: str,
-    *,
-    revision: str | None,
-    local_files_only: bool,
-    yes: bool,
-    check: Check = lambda facts: None,
-) -> Checkpoint:
-    """The indexed checkpoint of a folder, `mini` or a Hub id; `check` as in `checkpoint.source.resolve`."""
+def open_source(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None, stream: bool = False) -> Checkpoint:
+    """The indexed checkpoint of a folder, `mini` or a Hub id. check: as in `checkpoint.source.resolve`; stream: leave the weights there."""
     from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.checkpoint.remote_shards import open_to_stream
     from hf_layerprune.checkpoint.source import resolve
 
+    place: dict[str, Any] = {"revision": lookup.revision, "local_files_only": lookup.local_files_only, "check": check}
+
     def opened(name: str) -> Checkpoint:
-        found = resolve(name, revision=revision, local_files_only=local_files_only, check=check)
+        if stream:
+            return open_to_stream(name, **place)
+        found = resolve(name, **place)
         return Checkpoint.open(found.path, found.id, found.commit)
 
-    return _noted(console, or_suggested(console, source, yes, opened))
+    checkpoint = _noted(console, or_suggested(console, source, lookup.yes, opened))
+    if checkpoint.repo:
+        click.get_current_context().obj.resume = "finished shards are kept; run the same command again and it goes on from there."
+    elif stream:
+        console.note(f"note: the weights of {checkpoint.id} are in the cache: they are read there")
+    return checkpoint
 
 
-def open_description(
-    console: Console, source: str, *, revision: str | None, local_files_only: bool, yes: bool, check: Check = lambda facts: None
-) -> tuple[Checkpoint, Reading | None]:
+def open_description(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None) -> tuple[Checkpoint, Reading | None]:
     """As `open_source`, of a Hub id without its weights; and what was read over the network, None if nothing was."""
     from hf_layerprune.checkpoint.remote_shards import open_without_weights
 
-    place: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only, "check": check}
-    checkpoint, reading = or_suggested(console, source, yes, lambda name: open_without_weights(name, **place))
+    place: dict[str, Any] = {"revision": lookup.revision, "local_files_only": lookup.local_files_only, "check": check}
+    checkpoint, reading = or_suggested(console, source, lookup.yes, lambda name: open_without_weights(name, **place))
     return _noted(console, checkpoint), reading
-
-
-def open_streamed(
-    console: Console, source: str, *, revision: str | None, local_files_only: bool, yes: bool, check: Check = lambda facts: None
-) -> tuple[Checkpoint, RemoteRepo | None]:
-    """As `open_source`, of a Hub id without its weights, and the repository to stream those from: None if they are in the cache."""
-    from hf_layerprune.checkpoint.remote_shards import open_to_stream
-
-    place: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only, "check": check}
-    checkpoint, repo = or_suggested(console, source, yes, lambda name: open_to_stream(name, **place))
-    if repo is None:
-        console.note(f"note: the weights of {checkpoint.id} are in the cache: they are read there")
-    else:
-        click.get_current_context().obj.resume = "finished shards are kept; run the same command again and it goes on from there."
-    return _noted(console, checkpoint), repo
 
 
 def or_suggested(console: Console, source: str, yes: bool, opened: Callable[[str], Found]) -> Found:
@@ -95,17 +80,19 @@ def on_the_hub(named: str) -> bool:
     return is_hub_id(named) and not os.path.exists(named) and not named.endswith(".json")
 
 
-def at_revision(named: str) -> tuple[str, str | None]:
-    """A model as it was typed, and the revision of one that was typed as OWNER/REPO@REVISION; a folder of that name goes first.
+def at_revision(named: str, lookup: Lookup = Lookup()) -> tuple[str, Lookup]:
+    """A model as it was typed, and how it is found: one that was typed as OWNER/REPO@REVISION at that revision.
 
-    UsageError where nothing follows the @.
+    A folder of that name goes first. UsageError where nothing follows the @, or another option names a revision too.
     """
     repo, at, revision = named.partition("@")
     if not at or os.path.exists(named) or not on_the_hub(repo):
-        return named, None
+        return named, lookup
     if not revision:
         raise UsageError(f"{shown(named)}: no revision follows the @. Name a branch, tag or commit, or leave it out.")
-    return repo, revision
+    if lookup.revision:
+        raise UsageError(f"{shown(named)} names a revision, and --revision names one too: give one of them.")
+    return repo, replace(lookup, revision=revision)
 
 
 def named_again(typed: str, source: SourceRef) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--deep", is_flag=True, help="Also load it with transformers, which must find every key in its place.")
 @options.lookup
 @reporting
-def verify(console: Console, model: str, source: str | None, deep: bool, lookup: dict[str, Any]) -> None:
+def verify(console: Console, model: str, source: str | None, deep: bool, lookup: options.Lookup) -> None:
     """Check every file of MODEL against its manifest. Exits with 1, a line for each difference, if anything is not as it was.
 
     MODEL is a pruned folder, or a Hub id, of which no weights are downloaded: the Hub lists their sha256.
@@ -57,11 +57,11 @@ def verify(console: Console, model: str, source: str | None, deep: bool, lookup:
         raise click.exceptions.Exit(1)
 
 
-def _local(console: Console, folder: Path, source: str | None, deep: bool, lookup: dict[str, Any]) -> Verification:
+def _local(console: Console, folder: Path, source: str | None, deep: bool, lookup: options.Lookup) -> Verification:
     from hf_layerprune.checkpoint.verify import verify as prove
     from hf_layerprune.cli.source import open_source
 
-    result = prove(folder, open_source(console, source, **lookup) if source else None)
+    result = prove(folder, open_source(console, source, lookup) if source else None)
     if deep and result.ok:
         from hf_layerprune.models.loading import check_loads
 
@@ -69,7 +69,7 @@ def _local(console: Console, folder: Path, source: str | None, deep: bool, looku
     return result
 
 
-def _remote(console: Console, id: str, source: str | None, deep: bool, lookup: dict[str, Any]) -> Verification:
+def _remote(console: Console, id: str, source: str | None, deep: bool, lookup: options.Lookup) -> Verification:
     from hf_layerprune.checkpoint.remote_verify import verify_remote
     from hf_layerprune.cli.source import or_suggested
 
@@ -78,6 +78,6 @@ def _remote(console: Console, id: str, source: str | None, deep: bool, lookup: d
         raise UsageError(
             f"{needs} reads the weights, and {id} is on the Hub: download it first (hf download {id} --local-dir DIR), or {again}."
         )
-    if lookup["local_files_only"]:
+    if lookup.local_files_only:
         raise UsageError(f"{id} is compared as it is on the Hub: leave out --local-files-only, or pass a folder.")
-    return or_suggested(console, id, lookup["yes"], lambda name: verify_remote(name, revision=lookup["revision"]))
+    return or_suggested(console, id, lookup.yes, lambda name: verify_remote(name, revision=lookup.revision))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.limits import Tolerance, UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import Answer, AnswerStore
 from hf_layerprune.evaluation.comparison import check_usable
@@ -15,33 +13,25 @@ from hf_layerprune.evaluation.generation import Generated, LoadedModel, Question
 from hf_layerprune.evaluation.samples import Sample, Task
 
 
-@dataclass(frozen=True)
-class Limits:
-    """batch: the most samples at once; max_bad: the share of a task's records that may be unusable."""
-
-    batch: int
-    max_bad: Decimal
-
-
 class Answering:
     """Adds the answers that a store lacks. batch: the most samples at once, halved for good where memory runs out."""
 
-    def __init__(self, loaded: LoadedModel, store: AnswerStore, limits: Limits, say: Callable[[str], None]) -> None:
-        self._loaded, self._store, self._limits, self._say = loaded, store, limits, say
-        self.batch = limits.batch
+    def __init__(self, loaded: LoadedModel, store: AnswerStore, batch: int, tolerance: Tolerance, say: Callable[[str], None]) -> None:
+        self._loaded, self._store, self._tolerance, self._say = loaded, store, tolerance, say
+        self._most = self.batch = batch
 
     def run(self, tasks: Sequence[Task], progress: Callable[[int], None]) -> None:
         """Answer all samples; `progress` gets the number of samples that were done each time.
 
-        EvaluationError for too many unusable records, or where memory does not suffice for one sample.
+        DataError for too many unusable records, EvaluationError where memory does not suffice for one sample.
         """
         for task in tasks:
-            for batch in batches(task, self._limits.batch):
+            for batch in batches(task, self._most):
                 if missing := [sample for sample in batch if (task.name, sample.index) not in self._store.answers]:
                     answers = [answer for part in self._parts(task, missing) for answer in part]
                     self._store.add(answers)
                     if any(answer.unusable for answer in answers):
-                        check_usable(task, self._store.answers.values(), self._limits.max_bad)
+                        check_usable(task, self._store.answers.values(), self._tolerance)
                 progress(len(batch))
 
     def _parts(self, task: Task, samples: Sequence[Sample]) -> Iterator[list[Answer]]:

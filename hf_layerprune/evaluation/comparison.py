@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.scores import Row, Tally, sign_flip
-from hf_layerprune.data.limits import percent
-from hf_layerprune.errors import EvaluationError
+from hf_layerprune.data.limits import Tolerance
 from hf_layerprune.evaluation.answers import Answer, Place
 from hf_layerprune.evaluation.samples import Sample, Task
 from hf_layerprune.evaluation.scoring import SCORERS
@@ -37,25 +35,17 @@ def skipped(tasks: Sequence[Task], *models: Answers) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reasons))[:MOST_REASONS]
 
 
-def check_usable(task: Task, answers: Iterable[Answer], max_bad: Decimal) -> None:
-    """EvaluationError if more of a task's records are unusable than `max_bad` allows."""
+def check_usable(task: Task, answers: Iterable[Answer], tolerance: Tolerance) -> None:
+    """DataError if more of a task's records are unusable than are tolerated."""
     reasons = [reason for _, reason in task.unusable.values()]
     reasons += [answer.unusable for answer in answers if answer.task == task.name and answer.unusable]
-    _refuse_beyond(task, len(reasons), reasons, max_bad)
+    tolerance.check(len(reasons), len(task.samples) + len(task.unusable), f"records of {task.name}", reasons)
 
 
-def check_finished(task: Task, report: EvalReport, max_bad: Decimal) -> None:
+def check_finished(task: Task, report: EvalReport, tolerance: Tolerance) -> None:
     """The same of an evaluation that was finished under another limit."""
-    _refuse_beyond(task, report.row(task.name).unusable, report.skipped, max_bad)
-
-
-def _refuse_beyond(task: Task, unusable: int, reasons: Sequence[str], max_bad: Decimal) -> None:
-    total = len(task.samples) + len(task.unusable)
-    if unusable > int(max_bad * total):
-        raise EvaluationError(
-            f"{'; '.join(reasons[:3])}. Of {total} records of {task.name} {unusable} are unusable, more than the "
-            f"{int(max_bad * total)} that --max-bad {percent(max_bad)} allows. Mend or remove them, or raise --max-bad."
-        )
+    unusable = report.row(task.name).unusable
+    tolerance.check(unusable, len(task.samples) + len(task.unusable), f"records of {task.name}", report.skipped)
 
 
 def _task_rows(task: Task, models: Sequence[Answers]) -> list[Row]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.errors import ModelError
+from hf_layerprune.evaluation.options import EvaluateOptions
 from hf_layerprune.models.remote_code import refuse_remote_code
 
 if TYPE_CHECKING:
@@ -29,12 +29,10 @@ WIDTH_AT_ONCE = 1 << 16  # a batch of 32 for a 2B model of width 2048, 16 for an
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint, and the precision, device and other options that it is loaded with."""
+    """A checkpoint, and the options that say how it is loaded."""
 
     checkpoint: Checkpoint
-    device: str = "auto"
-    dtype: str = "auto"
-    loading: Mapping[str, Any] = field(default_factory=dict)
+    options: EvaluateOptions
 
     def __post_init__(self) -> None:
         refuse_remote_code(self.checkpoint.path)
@@ -50,12 +48,12 @@ class Subject:
         for path in self.checkpoint.side_files:
             if path.suffix in TEXT_SUFFIXES:
                 side.update(f"{path.as_posix()}\0{_digest(self.checkpoint.path / path)}\0".encode())
-        placed, attention = (self.loading.get(name) for name in ("device_map", "attn_implementation"))
+        placed, attention = self.options.device_map, self.options.attn_implementation
         return ModelSettings(
             weights=tensor_digest(self.checkpoint.tensors),
             side_files=side.hexdigest(),
-            device=self.device,
-            dtype=self.dtype,
+            device=self.options.device,
+            dtype=self.options.dtype,
             device_map=None if placed is None else str(placed),
             attn_implementation=None if attention is None else str(attention),
             decoding="greedy",
@@ -65,7 +63,9 @@ class Subject:
 
     @property
     def batch(self) -> int:
-        """The most samples at once unless told: a power of two, up to 64, fewer for wide models."""
+        """The most samples at once: unless told a power of two, up to 64, fewer for wide models."""
+        if self.options.batch_size:
+            return self.options.batch_size
         most = max(1, min(MOST_AT_ONCE, WIDTH_AT_ONCE // self.checkpoint.facts.hidden_size))
         return 1 << (most.bit_length() - 1)
 
@@ -76,7 +76,7 @@ class Subject:
         from hf_layerprune.models.source_model import SourceModel
 
         processor = load_processor(self.checkpoint.path)
-        model = SourceModel(self.checkpoint.path, **self.loading).for_probing(self.dtype, self.device)
+        model = SourceModel(self.checkpoint.path, **self.options.loading).for_probing(self.options.dtype, self.options.device)
         return ready(model, processor)
 
 

@@ -22,8 +22,8 @@ from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.tables import open_table
 from hf_layerprune.errors import DataError
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample
-from hf_layerprune.healing.options import DataRequest
 from hf_layerprune.healing.rendered_math import RenderedMath, evaluation_items
+from hf_layerprune.healing.request import DataRequest
 from hf_layerprune.healing.scan import BAD, LEFT_OUT, LISTED, TOO_LONG, Scan, Source, scanned
 
 Rows = Int[np.ndarray, "record"]

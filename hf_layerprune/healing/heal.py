@@ -17,7 +17,7 @@ from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import HealingError
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import LIGHT, can_draw
-from hf_layerprune.healing.options import Healing, finished_record
+from hf_layerprune.healing.request import Healing, finished_record
 
 Progress = Callable[[Mapping[str, float], int, int], None]
 

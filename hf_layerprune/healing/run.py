@@ -15,8 +15,8 @@ from hf_layerprune.healing.dataset import HealingData
 from hf_layerprune.healing.encoding import Collator
 from hf_layerprune.healing.engine import engine_facts, uses_deepspeed
 from hf_layerprune.healing.heal import Progress
-from hf_layerprune.healing.options import Healing
 from hf_layerprune.healing.recipes import RECIPES, settings
+from hf_layerprune.healing.request import Healing
 from hf_layerprune.healing.saved_state import read_curve, restore, save, saved
 from hf_layerprune.healing.trainable import trained_model
 from hf_layerprune.healing.trained_weights import collect

@@ -11,8 +11,8 @@ import torch
 from hf_layerprune.errors import HealingError
 from hf_layerprune.families.family import Family
 from hf_layerprune.healing.engine import missing_extra
-from hf_layerprune.healing.options import Healing
 from hf_layerprune.healing.recipes import Recipe
+from hf_layerprune.healing.request import Healing
 from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.models.loading import load_model
 

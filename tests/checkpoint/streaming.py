@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.checkpoint.remote_shards import open_to_stream
-from hf_layerprune.checkpoint.rewrite import rewrite
-from hf_layerprune.checkpoint.stream import ShardStream
+from hf_layerprune.checkpoint import remote_shards
+from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.errors import CheckpointError
+from hf_layerprune.hub.listing import RemoteRepo
 from tests.hub.loopback import LoopbackHub
 from tests.hub.models import content
 from tests.hub.state import Repo
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_plan
 
 DROP = (2, 3)
@@ -27,11 +28,14 @@ def publish_anew(hub: LoopbackHub, folder: Path, **faults: Any) -> tuple[str, Re
     return hub.publish(content(folder), **faults)
 
 
+def open_to_stream(name: str, **place: Any) -> tuple[Checkpoint, RemoteRepo | None]:
+    checkpoint = remote_shards.open_to_stream(name, **place)
+    return checkpoint, checkpoint.repo
+
+
 def stream(name: str, output: Path, drop: tuple[int, ...] = DROP, **options: Any) -> Manifest:
-    checkpoint, repo = open_to_stream(name)
-    assert repo
-    streamed = ShardStream(repo, checkpoint.shards, verify=options.get("verify", True))
-    return rewrite(checkpoint, make_plan(checkpoint, drop), output, stream=streamed, **options)
+    checkpoint, _ = open_to_stream(name)
+    return rewrite(checkpoint, make_plan(checkpoint, drop), output, stream=True, **options)
 
 
 def fetched_whole(hub: LoopbackHub, folder: Path) -> list[str]:
@@ -55,7 +59,7 @@ def interrupted(name: str, repo: Repo, output: Path, at: str = SHARDS[2]) -> Pat
     repo.served[at] = good[:-1] + bytes([good[-1] ^ 1])
     assert remote
     with pytest.raises(CheckpointError, match=f"{name}/{at}: fetched .*, expected .* with sha256 .* as the repository lists it"):
-        rewrite(checkpoint, make_plan(checkpoint, DROP), output, stream=ShardStream(remote, checkpoint.shards))
+        rewrite(checkpoint, make_plan(checkpoint, DROP), output)
     repo.served.clear()
     (staging,) = output.parent.glob("*.staging")
     return staging

@@ -20,11 +20,11 @@ import pytest
 
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError, FamilyError, LayerPruneError, SourceError
 from tests.checkpoint.independent import pruned, read_model, snapshot
 from tests.checkpoint.refusing import refused
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import SIDE_FILES, make_config, make_plan, make_tensors, write_safetensors
 
 QUANTIZED: dict[str, dict[str, Any]] = {

@@ -14,9 +14,9 @@ import safetensors
 
 from hf_layerprune.checkpoint.header import DTYPE_BITS
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from tests.checkpoint.independent import pruned, read_model
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 # Bits of a number, by the specification: safetensors' tensor.rs, https://github.com/huggingface/safetensors.

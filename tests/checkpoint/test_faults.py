@@ -20,10 +20,10 @@ import pytest
 from hf_layerprune.checkpoint import copying, exchange
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remedies import READING, WRITING
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.independent import snapshot
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
@@ -226,7 +226,7 @@ import sys, time
 from pathlib import Path
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
+from tests.rewriting import rewrite
 print("started", flush=True)
 checkpoint = Checkpoint.open(Path(sys.argv[1]), "tiny")
 def pause(count):

@@ -16,8 +16,8 @@ import pytest
 import hf_layerprune
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from tests.checkpoint.independent import snapshot
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 PACKAGE = str(Path(hf_layerprune.__file__).parent)

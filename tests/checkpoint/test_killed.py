@@ -18,11 +18,11 @@ import pytest
 
 from hf_layerprune.checkpoint import copying, staging
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from tests.checkpoint.independent import pruned, read_model, snapshot
 from tests.checkpoint.killing import die_at, die_within, in_a_fork
 from tests.checkpoint.poor_file_system import grants_direct
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 LAST = 50  # steps that are all tried: making folders durable, putting the new one in place, removing the old one

@@ -18,9 +18,9 @@ from safetensors import deserialize
 from hf_layerprune.checkpoint.completeness import FLOATS
 from hf_layerprune.checkpoint.header import DTYPE_BITS
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from tests.checkpoint.independent import alignment_faults, pruned, read_model
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_config, make_plan, make_tensors
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Nd"]), min_size=1, max_size=20).filter(lambda name: name != "__metadata__")

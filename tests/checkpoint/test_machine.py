@@ -21,13 +21,13 @@ import pytest
 from hf_layerprune.checkpoint import copying, staging
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import Owner, hold
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.durability import check_durable
 from tests.checkpoint.independent import snapshot
 from tests.checkpoint.poor_file_system import refuse_if_direct, refusing
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 CONVERSION = """
@@ -36,7 +36,7 @@ from pathlib import Path
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
+from tests.rewriting import rewrite
 from hf_layerprune.errors import LayerPruneError
 def wait(count):
     print("writing", flush=True)

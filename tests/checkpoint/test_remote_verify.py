@@ -11,11 +11,11 @@ import pytest
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote_verify import verify_remote
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, SourceError, UsageError
 from tests.hub.loopback import LoopbackHub, git_id
 from tests.hub.state import Files
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_plan
 
 SHARD = "model-00002-of-00003.safetensors"

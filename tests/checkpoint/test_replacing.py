@@ -9,9 +9,9 @@ from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.replacing import write_replaced
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from tests.checkpoint.independent import read_model
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_plan
 
 FIRST, SECOND = "model.language_model.layers.0.mlp.up_proj.weight", "model.language_model.layers.1.mlp.up_proj.weight"

@@ -12,9 +12,10 @@ import pytest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, UsageError
 from tests.checkpoint.independent import snapshot
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
@@ -51,9 +52,21 @@ def test_record_names(opened: Checkpoint, tmp_path: Path, name: str) -> None:
     refused(opened, make_plan(opened, (3,)), tmp_path, "record cannot be called", CheckpointError, records={name: b""})
 
 
-@pytest.mark.parametrize("size", [0, -1])
-def test_shard_size(opened: Checkpoint, tmp_path: Path, size: int) -> None:
-    refused(opened, make_plan(opened, (3,)), tmp_path, "--max-shard-size", UsageError, max_shard_size=size)
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [(None, None), (7, 7), ("7", 7), ("7b", 7), ("5GB", 5_000_000_000), ("5 gib", 5_368_709_120), ("2KiB", 2048), ("3mb", 3_000_000)],
+)
+def test_shard_sizes(written: int | str | None, size: int | None) -> None:
+    assert WriteOptions(max_shard_size=written).shard_bytes == size
+
+
+@pytest.mark.parametrize("written", ["", "GB", "1.5GB", "-1", 0, -3, "0", "0MB", "5TB", "٥GB", "5 G B", True])
+def test_no_shard_sizes(written: int | str) -> None:
+    with pytest.raises(UsageError, match="expected a whole number of bytes, or of a unit") as caught:
+        WriteOptions(max_shard_size=written)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="leave out --max-shard-size"):
+        WriteOptions(max_shard_size=7, stream=True)
 
 
 def test_source_that_shrinks_while_it_is_read(opened: Checkpoint, tmp_path: Path) -> None:

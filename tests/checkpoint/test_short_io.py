@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.copying import HashedFile, copy_file, hash_file, read_blocks
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.independent import pruned, read_model
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 PAGE = 4096

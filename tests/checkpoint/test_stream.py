@@ -15,16 +15,14 @@ from typing import Any
 import pytest
 
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.remote_shards import open_to_stream
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.independent import pruned, read_model
 from tests.checkpoint.poor_file_system import refusing
-from tests.checkpoint.streaming import DROP, SHARDS, fetched_whole, interrupted, left, publish_anew, records, stream
+from tests.checkpoint.streaming import DROP, SHARDS, fetched_whole, interrupted, left, open_to_stream, publish_anew, records, stream
 from tests.hub.loopback import LoopbackHub
 from tests.hub.state import Repo
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
@@ -72,10 +70,7 @@ def test_one_source_shard_lies_on_the_disk_at_a_time(own_hub: LoopbackHub, publi
     checkpoint, remote = open_to_stream(name)
     assert remote
     during: list[int] = []
-    streamed = ShardStream(remote, checkpoint.shards)
-    rewrite(
-        checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=streamed, progress=lambda count: during.append(_disk(tmp_path))
-    )
+    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", progress=lambda count: during.append(_disk(tmp_path)))
     output = _disk(tmp_path)
     assert len(seen) == 4 and max(during) <= output + max(sizes.values())
     assert max(during) < output + sum(sizes.values()) - min(sizes.values())
@@ -93,10 +88,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from hf_layerprune.checkpoint import remote_shards
-from tests.checkpoint.streaming import DROP, make_plan, open_to_stream, ShardStream, rewrite
+from tests.checkpoint.streaming import DROP, make_plan, open_to_stream, rewrite
 remote_shards.FIRST_BYTES, remote_shards.SAMPLE_BYTES = 1024, 0
 checkpoint, repo = open_to_stream(sys.argv[1])
-rewrite(checkpoint, make_plan(checkpoint, DROP), Path(sys.argv[2]), stream=ShardStream(repo, checkpoint.shards))
+rewrite(checkpoint, make_plan(checkpoint, DROP), Path(sys.argv[2]))
 """
 
 

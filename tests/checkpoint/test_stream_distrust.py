@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 
-from hf_layerprune.checkpoint.remote_shards import open_to_stream
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError, LayerPruneError, SourceError, UsageError
 from tests.checkpoint.independent import pruned, read_model, snapshot
-from tests.checkpoint.streaming import DROP, SHARDS, content, left, publish_anew, stream
+from tests.checkpoint.streaming import DROP, SHARDS, content, left, open_to_stream, publish_anew, stream
 from tests.hub.loopback import LoopbackHub, git_id
 from tests.hub.state import Repo
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 
@@ -53,7 +51,7 @@ def test_shards_in_a_folder_of_a_subfolder(own_hub: LoopbackHub, tmp_path: Path,
     own_hub.repos["you/deep"].push({f"last/{name}": data for name, data in files.items()})
     checkpoint, remote = open_to_stream("you/deep", subfolder="last")
     assert remote
-    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
+    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     assert read_model(tmp_path / "out") == pruned(read_model(folder), [0, 1, 4, 5])
 
 
@@ -67,9 +65,9 @@ def test_weights_outside_lfs_are_proved_by_their_git_id(
     repo.served[SHARDS[0]] = good[:-1] + bytes([good[-1] ^ 1])
     assert remote
     with pytest.raises(CheckpointError, match=f"{name}/{SHARDS[0]}: fetched .*, expected .* with git id {git_id(good)[:12]}"):
-        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
+        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     repo.served.clear()
-    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
+    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     assert read_model(tmp_path / "out") == pruned(read_model(folder), [0, 1, 4, 5])
 
 
@@ -81,7 +79,7 @@ def test_another_header_than_was_read(publish: Any, tmp_path: Path) -> None:
     told = dict(checkpoint.shards)
     told[SHARDS[0]] = replace(told[SHARDS[0]], metadata={"format": "np"})
     with pytest.raises(CheckpointError, match=f"{name}/{SHARDS[0]}: its header is another one than was read before. It was removed"):
-        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, told))
+        rewrite(replace(checkpoint, shards=told), make_plan(checkpoint, DROP), tmp_path / "out")
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -96,7 +94,7 @@ def test_a_file_of_another_size_than_listed(publish: Any, tmp_path: Path, change
     repo.served[SHARDS[1]] = changed(repo.commits[repo.refs["main"]][SHARDS[1]])
     assert remote
     with pytest.raises(LayerPruneError, match=rf"{name}/{SHARDS[1]}: fetched .*, expected [\d,]+ bytes with sha256 \w+ as"):
-        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
+        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     (staging,) = tmp_path.glob("*.staging")
     assert [path.name for path in staging.rglob("*.safetensors")] == [SHARDS[0]]
     with pytest.raises(LayerPruneError, match=f"{name}/{SHARDS[1]}"):
@@ -108,7 +106,7 @@ def test_dropped_connections_are_taken_up_again(publish: Any, tmp_path: Path, fo
     checkpoint, remote = open_to_stream(name)
     repo.drop_at, repo.drops = 10_000, 5
     assert remote
-    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
+    rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     assert read_model(tmp_path / "out") == pruned(read_model(folder), [0, 1, 4, 5]) and repo.drops == 0
 
 
@@ -119,7 +117,7 @@ def test_a_connection_that_always_drops_leaves_what_was_done(publish: Any, tmp_p
     repo.on_file = lambda path, ranges: setattr(repo, "drop_at", 0 if path == SHARDS[1] else None)
     repo.drops = 99
     with pytest.raises(SourceError, match=f"{name}: fetching it failed: .*Run again"):
-        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out", stream=ShardStream(remote, checkpoint.shards))
+        rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == [SHARDS[0]]
 
 

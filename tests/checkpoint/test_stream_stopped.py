@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hf_layerprune.checkpoint.remote_shards import open_to_stream
-from hf_layerprune.checkpoint.rewrite import rewrite
-from hf_layerprune.checkpoint.stream import ShardStream
 from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.durability import check_durable
 from tests.checkpoint.independent import pruned, read_model
 from tests.checkpoint.killing import die_at, in_a_fork
-from tests.checkpoint.streaming import DROP, fetched_whole, left, publish_anew
+from tests.checkpoint.streaming import DROP, fetched_whole, left, open_to_stream, publish_anew
 from tests.checkpoint.test_faults import Fault
 from tests.hub.loopback import LoopbackHub
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 KEEP = [0, 1, 4, 5]
@@ -41,7 +39,7 @@ def streamed(own_hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch
     checkpoint, repo = open_to_stream(name)
     assert repo
     plan = make_plan(checkpoint, DROP)
-    yield lambda output: rewrite(checkpoint, plan, output, stream=ShardStream(repo, checkpoint.shards))
+    yield lambda output: rewrite(checkpoint, plan, output)
 
 
 def finished(place: Path) -> int:

@@ -21,9 +21,9 @@ from hf_layerprune.checkpoint import verify as verifying
 from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, CheckpointError
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 

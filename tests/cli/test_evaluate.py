@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from hf_layerprune.cli.options import Lookup
+from hf_layerprune.cli.source import at_revision
 
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.cli.asking import at_revision
-from hf_layerprune.evaluation.run import evaluate_model
 from hf_layerprune.mini import model_path
+from tests.evaluation.evaluating import evaluate_model
 from tests.tiny_checkpoint import make_checkpoint
 
 Run = Any
@@ -120,10 +121,10 @@ def test_killed_and_interrupted_runs_go_on(environment: dict[str, str], here: Pa
 def test_a_model_may_be_named_with_its_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "kept@v1").mkdir(parents=True)
-    assert at_revision("owner/model@v1.0") == ("owner/model", "v1.0")
-    assert at_revision("owner/model@refs/pr/3") == ("owner/model", "refs/pr/3")
+    assert at_revision("owner/model@v1.0") == ("owner/model", Lookup("v1.0"))
+    assert at_revision("owner/model@refs/pr/3") == ("owner/model", Lookup("refs/pr/3"))
     for as_typed in ("owner/model", "owner/kept@v1", "mini", "mini@v1", "./model@v1", "/data/model@v1", "a/b/c@v1"):
-        assert at_revision(as_typed) == (as_typed, None)
+        assert at_revision(as_typed) == (as_typed, Lookup())
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_published_statistics_of_another_model(hub: LoopbackHub, here: Path, run
     done = run_here("plan", "me/mixed-up", "-o", "plan.json")
     assert done.returncode == 1 and not list(here.iterdir())
     assert re.fullmatch(
-        r"error: .*: statistics of mini with fingerprint \w+, but the model beside them was cut from 0{12}\. .*\n", done.stderr
+        r"error: .*: statistics of mini with fingerprint \w+, but the model beside them was pruned from 0{12}\. .*\n", done.stderr
     )
 
 
@@ -157,7 +157,7 @@ def test_of_a_healed_model_the_pruned_stage_is_built(hub: LoopbackHub, here: Pat
     commit = put(hub, "me/healed", healed)
     done = run_here("apply", "mini", "me/healed", "-o", "again", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["rebuilt"] == (f"me/healed @ {commit[:7]}" if same else None)
-    assert "me/healed was healed after pruning: its pruned stage is built again; healing.json says the rest" in done.stderr
+    assert "me/healed was healed after pruning: its pruned stage is rebuilt; healing.json says the rest" in done.stderr
     assert ("not proved: what was healed has the fingerprint 000000000000, this " in done.stderr) != same
     assert (here / "again" / WEIGHTS).read_bytes() == published[WEIGHTS]
 

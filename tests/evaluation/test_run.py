@@ -19,11 +19,11 @@ from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.verify import verify
-from hf_layerprune.errors import CheckpointError, EvaluationError, LayerPruneError, ModelError, UsageError
+from hf_layerprune.errors import CheckpointError, DataError, EvaluationError, LayerPruneError, ModelError, UsageError
 from hf_layerprune.evaluation import generation
 from hf_layerprune.evaluation.outputs import default_output
-from hf_layerprune.evaluation.run import evaluate_model
 from hf_layerprune.mini import model_path
+from tests.evaluation.evaluating import evaluate_model
 from tests.tiny_checkpoint import make_checkpoint
 
 Write = Any
@@ -245,17 +245,17 @@ def test_bad_records_are_counted_up_to_the_limit(
     )
     (path.parent / "bad.png").write_bytes(b"no picture")
     with pytest.raises(
-        EvaluationError,
+        DataError,
         match=r"line 3: no field 'answer'.*Of 10 records of questions\.jsonl 1 are unusable, more than the 0 that --max-bad 1% allows",
     ):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", **options)
-    with pytest.raises(EvaluationError, match=r"line 9 .*Of 10 records of \S+ 2 are unusable, more than the 1 that --max-bad 10% allows"):
+    with pytest.raises(DataError, match=r"line 9 .*That makes 2 unusable of 10 records of \S+, more than the 1 that --max-bad 10% allows"):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", max_bad="10%", **options)
     assert not (tmp_path / "out").exists()
     report = evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", max_bad="20%", **options)
     assert report.row("questions.jsonl").model.samples == 8 and report.row("questions.jsonl").unusable == 2
     assert ["line 3" in report.skipped[0], "line 9" in report.skipped[1], len(report.skipped)] == [True, True, 2]
-    with pytest.raises(EvaluationError, match=r"Of 10 records of \S+ 2 are unusable"):
+    with pytest.raises(DataError, match=r"That makes 2 unusable of 10 records of \S+"):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", max_bad="10%", **options)
 
 

@@ -17,8 +17,9 @@ from hf_layerprune.data.limits import UnusableRecord
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.evaluation.answering import batches
 from hf_layerprune.evaluation.mini_task import MiniTask
+from hf_layerprune.evaluation.options import EvaluateOptions
 from hf_layerprune.evaluation.samples import Task
-from hf_layerprune.evaluation.tasks import TaskOptions, check_names, open_tasks
+from hf_layerprune.evaluation.tasks import check_names, open_tasks
 from hf_layerprune.mini.generator import draw_example
 from hf_layerprune.mini.lineage import comes_from_mini
 
@@ -27,7 +28,7 @@ GOOD = {"question": "How many?", "image": "0.png", "answer": "3"}
 
 
 def opened(name: object, checkpoint: Checkpoint, **options: Any) -> Task:
-    (task,) = open_tasks([str(name)], checkpoint, TaskOptions(**options), print)
+    (task,) = open_tasks(checkpoint, EvaluateOptions(str(name), **options), print)
     return task
 
 
@@ -41,7 +42,7 @@ def test_minis_tasks_are_the_held_out_draws(mini_checkpoint: Checkpoint) -> None
 
 
 def test_the_default_is_500_a_domain(mini_checkpoint: Checkpoint) -> None:
-    math, general = open_tasks([], mini_checkpoint, TaskOptions(), print)
+    math, general = open_tasks(mini_checkpoint, EvaluateOptions(), print)
     assert (math.name, general.name) == ("mini-math", "mini-general")
     assert isinstance(math, MiniTask) and isinstance(general, MiniTask) and math.count == general.count == 500
     longest = max(
@@ -56,7 +57,7 @@ def test_who_comes_from_mini(mini_checkpoint: Checkpoint, short: Path, tmp_path:
 
     stranger = Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny")
     assert not comes_from_mini(stranger.path)
-    for refused in (lambda: open_tasks([], stranger, TaskOptions(), print), lambda: check_names([], stranger.facts)):
+    for refused in (lambda: open_tasks(stranger, EvaluateOptions(), print), lambda: check_names([], stranger.facts)):
         with pytest.raises(UsageError, match=r'--tasks is missing: tiny .*"question".*--tasks questions\.jsonl'):
             refused()
     check_names([], mini_checkpoint.facts)
@@ -75,13 +76,13 @@ def test_who_comes_from_mini(mini_checkpoint: Checkpoint, short: Path, tmp_path:
 )
 def test_names_that_cannot_be_meant(mini_checkpoint: Checkpoint, names: list[str], word: str) -> None:
     with pytest.raises(UsageError, match=word):
-        open_tasks(names, mini_checkpoint, TaskOptions(), print)
+        open_tasks(mini_checkpoint, EvaluateOptions(names), print)
 
 
 def test_options_that_cannot_be_meant() -> None:
     for wrong in ({"samples": 0}, {"samples": -1}, {"max_new_tokens": 0}, {"max_new_tokens": 1 << 20}, {"scorer": "bleu"}):
         with pytest.raises(UsageError):
-            TaskOptions(**wrong)  # type: ignore[arg-type]
+            EvaluateOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> None:

@@ -17,9 +17,9 @@ import safetensors
 from hf_layerprune.checkpoint.copying import read_blocks
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 SEPARATOR = b"\n\0\n"

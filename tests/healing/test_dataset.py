@@ -26,7 +26,7 @@ from hf_layerprune.healing import scan as scanning
 from hf_layerprune.healing.conversations import Filters
 from hf_layerprune.healing.dataset import HealingData, prepare_data
 from hf_layerprune.healing.encoding import Collator
-from hf_layerprune.healing.options import DataRequest
+from hf_layerprune.healing.request import DataRequest
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.processor import load_processor
 from tests.healing.processors import mini_processor

@@ -27,8 +27,9 @@ from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.errors import ArtifactError, CheckpointError, HealingError, UsageError
 from hf_layerprune.healing.dataset import prepare_data
 from hf_layerprune.healing.heal import heal
-from hf_layerprune.healing.options import DataRequest, HealOptions, resolve
+from hf_layerprune.healing.options import HealOptions
 from hf_layerprune.healing.recipes import RECIPES
+from hf_layerprune.healing.request import DataRequest, resolve
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor

@@ -15,7 +15,8 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.healing.heal import heal
-from hf_layerprune.healing.options import HealOptions, resolve
+from hf_layerprune.healing.options import HealOptions
+from hf_layerprune.healing.request import resolve
 from hf_layerprune.healing.saved_state import saved
 
 SETTINGS = {"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}

@@ -8,12 +8,12 @@ from typing import Any
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remote_verify import verify_remote
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.publishing import push as publishing
 from hf_layerprune.publishing.options import PushOptions
 from hf_layerprune.publishing.push import Pushed
 from tests.hub.loopback import LoopbackHub
 from tests.hub.models import content
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
 TOKEN, OTHER = "hf_" + "me" * 17, "hf_" + "yo" * 17

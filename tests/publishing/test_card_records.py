@@ -13,13 +13,13 @@ import pytest
 from hf_layerprune.artifacts.model_facts import SourceRef, Step, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.errors import PublishError
 from hf_layerprune.mini import model_path
 from hf_layerprune.publishing.card import write_card
 from hf_layerprune.publishing.options import CardOptions
 from hf_layerprune.publishing.records import card_facts
 from hf_layerprune.publishing.template import render_card
+from tests.rewriting import rewrite
 
 Records = Callable[[str], Path]
 
