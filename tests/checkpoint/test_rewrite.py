@@ -18,9 +18,10 @@ from transformers import AutoModelForImageTextToText
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import WRITER, rewrite
+from hf_layerprune.checkpoint.rewrite import WRITER
 from hf_layerprune.errors import CheckpointError, FamilyError
 from tests.checkpoint.independent import alignment_faults, pruned, read_file, read_model, snapshot
+from tests.rewriting import rewrite
 from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors, write_safetensors
 
 DROPS = [(2,), (0,), (5,), (1, 3, 4), (0, 1, 5)]
@@ -284,7 +285,8 @@ import sys
 from pathlib import Path
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.rewrite import WRITER, rewrite
+from hf_layerprune.checkpoint.rewrite import WRITER
+from tests.rewriting import rewrite
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.checkpoint.verify import verify
 source = Checkpoint.open(resolve(sys.argv[1]).path, "tiny")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from hf_layerprune.cli.options import Lookup
-from hf_layerprune.cli.source import at_revision
 
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.cli.options import Lookup
+from hf_layerprune.cli.source import at_revision
 from hf_layerprune.mini import model_path
 from tests.evaluation.evaluating import evaluate_model
 from tests.tiny_checkpoint import make_checkpoint

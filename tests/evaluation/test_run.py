@@ -246,7 +246,7 @@ def test_bad_records_are_counted_up_to_the_limit(
     (path.parent / "bad.png").write_bytes(b"no picture")
     with pytest.raises(
         DataError,
-        match=r"line 3: no field 'answer'.*Of 10 records of questions\.jsonl 1 are unusable, more than the 0 that --max-bad 1% allows",
+        match=r"line 3: no field 'answer'.*That makes 1 unusable of 10 records of \S+, more than the 0 that --max-bad 1% allows",
     ):
         evaluate_model(mini_checkpoint, str(path), output=tmp_path / "out", **options)
     with pytest.raises(DataError, match=r"line 9 .*That makes 2 unusable of 10 records of \S+, more than the 1 that --max-bad 10% allows"):
