@@ -47,7 +47,8 @@ class NoDigest:
 class NoHashing:
     sha256 = NoDigest
 if not {hashing}: copying.hashlib = NoHashing
-from hf_layerprune.checkpoint.index import Checkpoint; from hf_layerprune.checkpoint.rewrite import rewrite; from hf_layerprune.checkpoint.options import WriteOptions
+from hf_layerprune.checkpoint.index import Checkpoint; from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.options import WriteOptions
 rewrite(Checkpoint.open(Path({source!r}), 'bench'), PruningPlan.load({plan!r}), Path({output!r}), WriteOptions(verify={verify}))
 """
 SAFETENSORS = """
