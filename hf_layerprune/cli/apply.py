@@ -127,8 +127,8 @@ def _given(console: Console, named: str, local_files_only: bool) -> _GivenPlan:
     """
     from hf_layerprune.artifacts.folder import CONFIG, HEALING, MANIFEST, PLAN, PROVENANCE, RECORDS, STATISTICS
     from hf_layerprune.artifacts.healing_record import HealingRecord
-    from hf_layerprune.artifacts.lineage import PRUNED
     from hf_layerprune.artifacts.manifest import Manifest
+    from hf_layerprune.artifacts.model_facts import PRUNED
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
     from hf_layerprune.checkpoint.provenance import ancestors_of
