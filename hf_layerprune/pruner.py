@@ -26,9 +26,8 @@ from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
 from hf_layerprune.strategies.options import BudgetOf, PlanOptions
-from hf_layerprune.strategies.planning import deepstack_warning, make_plan
-from hf_layerprune.strategies.request import Request
-from hf_layerprune.strategies.request import resolve as resolve_request
+from hf_layerprune.strategies.planning import Request, deepstack_warning, make_plan
+from hf_layerprune.strategies.planning import resolve as resolve_request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin

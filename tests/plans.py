@@ -14,8 +14,7 @@ from hf_layerprune.artifacts.prompts import DOMAINS, domain_of, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.strategies.options import PlanOptions
-from hf_layerprune.strategies.planning import make_plan
-from hf_layerprune.strategies.request import resolve
+from hf_layerprune.strategies.planning import make_plan, resolve
 from hf_layerprune.strategies.strategy import Evidence, Selection, Strategy
 
 SAMPLES, TOKENS = 4, 10  # of every subtask

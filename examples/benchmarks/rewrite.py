@@ -31,8 +31,7 @@ import numpy as np
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.models.loading import parameter_shapes
 from hf_layerprune.strategies.options import PlanOptions
-from hf_layerprune.strategies.planning import make_plan
-from hf_layerprune.strategies.request import resolve
+from hf_layerprune.strategies.planning import make_plan, resolve
 
 SHAPES = {  # of Qwen3-VL Instruct: layers, hidden, intermediate, attention heads, vision output
     "2B": (28, 2048, 6144, 16),

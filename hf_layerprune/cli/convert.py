@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.checkpoint.index import Checkpoint
     from hf_layerprune.pruner import LayerPruner
-    from hf_layerprune.strategies.request import Request
+    from hf_layerprune.strategies.planning import Request
 
 
 @click.command(
@@ -89,7 +89,7 @@ def _open(
     stream: leave the weights on the Hub; weights: download them even if the method does not run the model.
     """
     from hf_layerprune.cli.source import open_description, open_source
-    from hf_layerprune.strategies.request import resolve, strategy_of
+    from hf_layerprune.strategies.planning import resolve, strategy_of
     from hf_layerprune.strategies.strategy import needed_domains
 
     strategy, requests = strategy_of(planning), list[Any]()

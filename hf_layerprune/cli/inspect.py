@@ -57,7 +57,7 @@ def _budgets(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """What each of the paper's budgets removes and leaves; a share of few layers can be less than one."""
     from hf_layerprune.errors import UsageError
     from hf_layerprune.strategies.options import PlanOptions
-    from hf_layerprune.strategies.request import resolve_budget
+    from hf_layerprune.strategies.planning import resolve_budget
 
     rows = []
     for share in ("10%", "25%", "40%"):

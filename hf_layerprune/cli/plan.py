@@ -41,8 +41,7 @@ def plan(console: Console, origin: str, planning: PlanOptions, output: Path, ove
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.checkpoint.output_place import check_file
     from hf_layerprune.cli.source import pinned
-    from hf_layerprune.strategies.planning import make_plan
-    from hf_layerprune.strategies.request import resolve
+    from hf_layerprune.strategies.planning import make_plan, resolve
 
     check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     facts, statistics = _measured(console, origin, lookup)
@@ -59,7 +58,7 @@ def plan(console: Console, origin: str, planning: PlanOptions, output: Path, ove
 
 def show_plan(console: Console, plan: PruningPlan, statistics: LayerStatistics | None, facts: ModelFacts) -> None:
     """The layer map, what goes, and what to be careful about."""
-    from hf_layerprune.artifacts.layer_map import removal_lines
+    from hf_layerprune.artifacts.plan import removal_lines
     from hf_layerprune.cli.report import map_lines
     from hf_layerprune.strategies.planning import deepstack_warning
 

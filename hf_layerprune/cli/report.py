@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hf_layerprune.artifacts.layer_map import BARS, MARKS, layer_map, mark
+from hf_layerprune.artifacts.plan import BARS, MARKS, layer_map, mark
 from hf_layerprune.artifacts.prompts import Domain
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_layerprune.artifacts.layer_map import removed_label
-from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.artifacts.plan import PruningPlan, removed_label
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.figures.theme import DRAWN, Theme, dress, new_figure, png
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hf_layerprune.artifacts.layer_map import layer_map, removal_lines
-from hf_layerprune.artifacts.plan import Budget, PruningPlan
+from hf_layerprune.artifacts.plan import Budget, PruningPlan, layer_map, removal_lines
 
 
 @pytest.fixture

@@ -229,7 +229,7 @@ from hf_layerprune.errors import StrategyError
 from hf_layerprune.strategies.options import PlanOptions
 from hf_layerprune.strategies.planning import make_plan
 from hf_layerprune.strategies.plugins import find_strategy, known_strategies, package_of
-from hf_layerprune.strategies.request import resolve
+from hf_layerprune.strategies.planning import resolve
 
 assert "deepest" in known_strategies() and "layerprune_deepest" not in sys.modules
 facts = ModelFacts(SourceRef("mini", None, "0" * 64), "qwen3_vl", 16, 128, 3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hf_layerprune.artifacts.plan import Budget
 from hf_layerprune.errors import LayerPruneError, StrategyError, UsageError
 from hf_layerprune.strategies.options import PlanOptions, format_layers, parse_layers, protected_layers
-from hf_layerprune.strategies.request import Request, resolve, resolve_budget, strategy_of
+from hf_layerprune.strategies.planning import Request, resolve, resolve_budget, strategy_of
 from tests.plans import facts_of
 
 
