@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import kept_folder
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.records import Record, check_index
+from hf_layerprune.data.records import Record, UnusableRecord, check_index
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError, first_line
 

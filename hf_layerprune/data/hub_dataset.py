@@ -15,8 +15,8 @@ from typing import Any
 from hf_layerprune.artifacts.jsonfile import dump_json, kept_folder, read_json, write_atomic
 from hf_layerprune.data.dataset_tables import file_digest, import_datasets, open_rows, tables_of, write_rows
 from hf_layerprune.data.records import JoinedTables, RecordTable, part_of
-from hf_layerprune.data.spec import DataSpec
 from hf_layerprune.data.store import Entry
+from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import DataError
 from hf_layerprune.hub.errors import dataset_errors
 

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 from PIL import Image, ImageOps
 
 from hf_layerprune.data.json_files import JsonTable, open_json
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError, first_line, shown
 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())

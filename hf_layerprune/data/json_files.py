@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.records import Record, check_index
+from hf_layerprune.data.records import Record, UnusableRecord, check_index
 from hf_layerprune.errors import DataError
 
 MAX_RECORD_BYTES = 16 << 20  # a conversation with an image in base64 fits; a file of one endless line does not

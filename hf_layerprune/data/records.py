@@ -1,4 +1,4 @@
-"""Records by number: the interface of every kind of source, and tables that are made of others."""
+"""Records by number: the interface of every kind of source, tables made of others, and how many records may be unusable."""
 
 from __future__ import annotations
 
@@ -6,11 +6,48 @@ import bisect
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
+
+from hf_layerprune.errors import DataError, UsageError
+
+LISTED = 100  # unusable records whose reason is recorded; the others are only counted
+
+
+class UnusableRecord(Exception):
+    """A record that cannot be used; the text says which and why. Counted against a Tolerance, never raised to the user."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How many records may be unusable: `share` of all of them, rounded down."""
+
+    share: Decimal = Decimal("0.01")
+
+    @classmethod
+    def parse(cls, text: str) -> Tolerance:
+        """Read `1%` or `0.01`, from 0 to below 1; UsageError otherwise."""
+        try:
+            share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except InvalidOperation:
+            share = Decimal("nan")
+        if not (share.is_finite() and 0 <= share < 1):
+            raise UsageError(f"--max-bad {text!r}: expected a share from 0 to below 1, such as 1% or 0.01.")
+        return cls(share)
+
+    def check(self, unusable: int, total: int, what: str, reasons: Sequence[str]) -> None:
+        """DataError with the first three reasons if too many of `total` are unusable. what: the records in the plural, "math images"."""
+        allowed = int(self.share * total)
+        if unusable > allowed:
+            percent = f"{self.share:%}".rstrip("0").rstrip(".%") + "%"
+            raise DataError(
+                f"{'; '.join(reasons[:3])}. That makes {unusable} unusable of {total:,} {what}, more than the {allowed} that "
+                f"--max-bad {percent} allows. Repair or remove them, or raise --max-bad."
+            )
 
 
 @dataclass(frozen=True)
@@ -31,23 +68,19 @@ class RecordTable(Protocol):
     @property
     def origin(self) -> str:
         """Name, subset and split, for people and for records."""
-        ...
 
     @property
     def revision(self) -> str | None:
         """The commit on the Hub, or None."""
-        ...
 
     @property
     def digest(self) -> str:
-        """sha256 that changes when the records do (not when an image does that they name by its path)."""
-        ...
+        """sha256 that changes when the records do, but not when an image does that they name by its path."""
 
     def __len__(self) -> int: ...
 
     def record(self, index: int) -> Record:
-        """The record of that number; UnusableRecord if it cannot be read."""
-        ...
+        """The record of that number; UnusableRecord if it cannot be read, IndexError if there is none."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +96,15 @@ class JoinedTables:
         return hashlib.sha256("\n".join(table.digest for table in self.tables).encode()).hexdigest()
 
     @cached_property
-    def _ends(self) -> list[int]:
-        ends = [0]
-        for table in self.tables:
-            ends.append(ends[-1] + len(table))
-        return ends
+    def _starts(self) -> list[int]:
+        return list(accumulate(map(len, self.tables), initial=0))
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._starts[-1]
 
     def record(self, index: int) -> Record:
-        which = bisect.bisect_right(self._ends, check_index(index, len(self))) - 1
-        return self.tables[which].record(index - self._ends[which])
+        which = bisect.bisect_right(self._starts, check_index(index, len(self))) - 1
+        return self.tables[which].record(index - self._starts[which])
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,90 @@
-"""Open what a spec names: a file or folder of records, a dataset on the Hub, or the built-in mini."""
+"""Name a source of records on one line, and open it: a file, a folder, a dataset on the Hub, or the built-in mini."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from decimal import Decimal
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
+from hf_layerprune.artifacts.prompts import prompts, subtasks
 from hf_layerprune.data.dataset_tables import open_parquet
 from hf_layerprune.data.json_files import open_json
-from hf_layerprune.data.mini_records import mini_records
-from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordTable, part_of
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordTable, check_index, part_of
 from hf_layerprune.errors import DataError, UsageError, shown
+from hf_layerprune.mini.generator import GENERATOR_VERSION, MINI_PIXELS, draw_example
+from hf_layerprune.registry import did_you_mean
 
-__all__ = ["DataSpec", "Record", "RecordTable", "open_table"]
-
+KEYS = ("subset", "split", "count", "weight", "revision")
+EXAMPLE = "questions.jsonl,count=1000 or lmms-lab/LLaVA-OneVision-Data,subset=CLEVR-Math(MathV360K),weight=0.5"
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+MINI_COUNT = 4096
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """A source of records and what to take of it; UsageError for a value that cannot be meant."""
+
+    name: str  # a file, a folder, `mini` or an id on the Hub
+    subset: str | None = None  # one configuration of a Hub dataset, subfolder of a folder, or subtask or domain of mini; None for all
+    split: str | None = None  # of a Hub dataset, None for `train`
+    count: int | None = None  # so many records, drawn uniformly; None for all
+    weight: Decimal = Decimal(1)  # how often an epoch sees each of them; 2: twice, 0.5: half of them
+    revision: str | None = None  # of a Hub dataset
+
+    def __post_init__(self) -> None:
+        name = shown(self.name)
+        if not self.name.strip() or "\0" in self.name:
+            raise UsageError(f"the data source {name} has no name; expected for example {EXAMPLE}.")
+        for key in ("subset", "split", "revision"):
+            if (value := getattr(self, key)) is not None and (not value.strip() or "\0" in value):
+                raise UsageError(f"{name}: {key}={value} is empty; leave it out, or give a name.")
+        if self.count is not None and (type(self.count) is not int or self.count < 1):
+            raise UsageError(f"{name}: count={self.count}: expected a whole number of records, at least 1.")
+        if not (isinstance(self.weight, Decimal) and self.weight.is_finite() and 0 < self.weight <= 1000):
+            raise UsageError(f"{name}: weight={self.weight}: expected a number above 0, at most 1000, such as 2 or 0.5.")
+
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """Read `NAME_OR_PATH,subset=...,split=...,count=...,weight=...,revision=...`; a comma in a name or value is written twice.
+
+        UsageError naming the key that is wrong.
+        """
+        name, *options = (part.replace(",,", ",") for part in re.findall(r"(?:^|,)((?:[^,]|,,)*)", text))
+        found: dict[str, Any] = {}
+        for option in options:
+            key, equals, value = option.partition("=")
+            if key not in KEYS or not equals:
+                wrong = f"no key {shown(key)}. {did_you_mean(key, KEYS)}" if equals else f"{shown(key)} is not key=value. "
+                raise UsageError(f"{shown(text)}: {wrong}Known: {', '.join(KEYS)}. A comma that belongs to a name is written twice.")
+            if key in found:
+                raise UsageError(f"{shown(text)}: {key} is given twice.")
+            found[key] = value
+        for key, kind, expected in (("count", int, "a whole number"), ("weight", Decimal, "a number")):
+            if key in found:
+                try:
+                    found[key] = kind(found[key] if found[key].isascii() else "")
+                except (ValueError, InvalidOperation):
+                    raise UsageError(f"{shown(text)}: {key}={found[key]}: expected {expected}.") from None
+        return cls(name, **found)
+
+    def as_recorded(self, commit: str | None) -> DataSpec:
+        """The same source as a published record names it: a dataset on the Hub pinned to its commit, a file or folder (commit is
+        None) by its last name alone, for where it lay is nobody's business."""
+        if commit is not None:
+            return replace(self, revision=commit)
+        last = Path(os.path.abspath(self.name)).name
+        return replace(self, name=last if last.strip() else self.name)
+
+    def __str__(self) -> str:
+        """The line that parses to this value."""
+        given = {key: value for key in KEYS if (value := getattr(self, key)) is not None and (key, value) != ("weight", 1)}
+        return ",".join(part.replace(",", ",,") for part in (self.name, *(f"{key}={value}" for key, value in given.items())))
 
 
 def open_table(
@@ -46,11 +112,10 @@ def open_table(
         raise UsageError(f"share {share}: expected a share above 0, at most 1.")
     if share is not None and spec.count is not None:
         raise UsageError(f"{spec}: a count and a share of each subset cannot both be taken; leave one out.")
-    path = Path(spec.name)
     if spec.name == "mini":  # also where a folder is called so: it is the default, and must not change with the place
-        return _of_mini(spec, seed, share)
-    if len(spec.name) < 4096 and os.path.lexists(path):
-        return _of_files(path, spec, seed, share, lambda file: _open_file(file, cache, say))
+        return _mini(spec, seed, share)
+    if len(spec.name) < 4096 and os.path.lexists(spec.name):
+        return _files(Path(spec.name), spec, seed, share, lambda file: _open_file(file, cache, say))
     if not is_hub_id(spec.name):
         raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
     from hf_layerprune.data.hub_dataset import open_hub_dataset
@@ -58,15 +123,47 @@ def open_table(
     return open_hub_dataset(spec, cache=cache, seed=seed, share=share, token=token, local_files_only=local_files_only, say=say)
 
 
-def _of_mini(spec: DataSpec, seed: int, share: Decimal | None) -> RecordTable:
+@dataclass(frozen=True)
+class MiniTable:
+    """`count` examples of mini's split `heal`, the subtasks by turns; fields: image, question, answer and subtask."""
+
+    tasks: tuple[str, ...]
+    count: int
+    seed: int
+    origin: str = "mini"
+    revision: None = None
+
+    @property
+    def digest(self) -> str:
+        content = f"mini {GENERATOR_VERSION} heal {MINI_PIXELS} {self.seed} {self.count} {self.tasks}"
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def record(self, index: int) -> Record:
+        turn, task = divmod(check_index(index, self.count), len(self.tasks))
+        name = self.tasks[task]
+        example = draw_example(name, "heal", turn, seed=self.seed)
+        fields = {"image": example.image, "question": example.question, "answer": example.answer, "subtask": name}
+        return Record(f"mini, {name} {turn}", fields, None)
+
+
+def _mini(spec: DataSpec, seed: int, share: Decimal | None) -> MiniTable:
+    """All nine subtasks, or those of a domain, or one."""
     for key in ("split", "revision"):
         if getattr(spec, key) is not None:
             raise UsageError(f"{spec}: mini has no {key}; its records are those drawn for healing. Leave {key} out.")
-    table = mini_records(spec.subset, spec.count, seed)
-    return table if share is None else replace(table, count=part_of(share, len(table)))
+    every = tuple(name for domain in prompts() for name in subtasks(domain))
+    known = {name: (name,) for name in every} | {domain: subtasks(domain) for domain in prompts()}
+    if spec.subset is not None and spec.subset not in known:
+        raise UsageError(f"mini has no subset {spec.subset!r}; it has {', '.join(prompts())} and {', '.join(every)}.")
+    count = spec.count or MINI_COUNT
+    origin = "mini" if spec.subset is None else f"mini, {spec.subset}"
+    return MiniTable(known.get(spec.subset or "", every), count if share is None else part_of(share, count), seed, origin)
 
 
-def _of_files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open_file: Callable[[Path], RecordTable]) -> RecordTable:
+def _files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open_file: Callable[[Path], RecordTable]) -> RecordTable:
     for key in ("split", "revision"):
         if getattr(spec, key) is not None:
             raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
@@ -82,33 +179,26 @@ def _of_files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open
     return DrawnTable(table, spec.count, seed)
 
 
-def _record_files(path: Path, spec: DataSpec) -> Iterator[Path]:
-    if path.is_dir():
-        root = _subfolder(path, spec)
-        found = sorted(Path(folder, name) for folder, _, names in _walk(root) for name in names if Path(name).suffix.lower() in SUFFIXES)
-        if not found:
-            raise DataError(f"{root}: no {', '.join(SUFFIXES)} file in that folder.")
-        yield from found
-    elif spec.subset is not None:
-        raise UsageError(f"{spec}: a single file has no subset. Leave it out.")
-    else:
-        yield path
+def _record_files(path: Path, spec: DataSpec) -> list[Path]:
+    """The file itself, or the files of records below a folder by path; links to folders are not followed."""
+    if not path.is_dir():
+        if spec.subset is not None:
+            raise UsageError(f"{spec}: a single file has no subset. Leave it out.")
+        return [path]
+    root = path / (spec.subset or "")
+    if not root.is_dir() or not Path(os.path.realpath(root)).is_relative_to(os.path.realpath(path)):
+        raise DataError(f"{spec}: no folder {shown(spec.subset)} inside {path}; a folder's subsets are its subfolders.")
+    found = sorted(Path(folder, name) for folder, names in _walk(root) for name in names if Path(name).suffix.lower() in SUFFIXES)
+    if not found:
+        raise DataError(f"{root}: no {', '.join(SUFFIXES)} file in that folder.")
+    return found
 
 
-def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot list the folder: {error.strerror}.") from error
 
-    return os.walk(root, onerror=refuse)  # does not follow links to folders
-
-
-def _subfolder(path: Path, spec: DataSpec) -> Path:
-    if spec.subset is None:
-        return path
-    inner = path / spec.subset
-    if not inner.is_dir() or not Path(os.path.realpath(inner)).is_relative_to(os.path.realpath(path)):
-        raise DataError(f"{spec}: no folder {shown(spec.subset)} inside {path}; a folder's subsets are its subfolders.")
-    return inner
+    return ((folder, names) for folder, _, names in os.walk(root, onerror=refuse))
 
 
 def _open_file(path: Path, cache: Path | None, say: Callable[[str], None]) -> RecordTable:
@@ -116,5 +206,5 @@ def _open_file(path: Path, cache: Path | None, say: Callable[[str], None]) -> Re
         raise DataError(f"{path}: not a regular file, or a link to nothing. Pass a file of records, or a folder of them.")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"{path}: no file of records; expected {', '.join(SUFFIXES)}, or a folder of such files.")
+        raise DataError(f"{path}: not a file of records; expected {', '.join(SUFFIXES)}, or a folder of such files.")
     return open_parquet(path, cache, say) if suffix == ".parquet" else open_json(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from hf_layerprune.data.limits import Tolerance, UnusableRecord
+from hf_layerprune.data.records import Tolerance, UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import Answer, AnswerStore
 from hf_layerprune.evaluation.comparison import check_usable

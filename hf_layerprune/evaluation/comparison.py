@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.scores import Row, Tally, sign_flip
-from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.evaluation.answers import Answer, Place
 from hf_layerprune.evaluation.samples import Sample, Task
 from hf_layerprune.evaluation.scoring import SCORERS

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, ProcessorMixin
 
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
 from hf_layerprune.models.batches import chat_prompt, encode_for_answers

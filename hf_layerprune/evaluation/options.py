@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.option import option
-from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 from hf_layerprune.evaluation.scoring import find_scorer
 

@@ -13,8 +13,7 @@ from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
 from hf_layerprune.data.image_files import content_digest, decode_value
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.tables import Record, RecordTable
+from hf_layerprune.data.records import Record, RecordTable, UnusableRecord
 from hf_layerprune.errors import DataError, shown
 from hf_layerprune.evaluation.mentions import place_of
 from hf_layerprune.evaluation.samples import Sample

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.healing.conversations import Conversation, Turn
 from hf_layerprune.models.processor import reserved_tokens

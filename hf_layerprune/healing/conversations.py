@@ -16,8 +16,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from hf_layerprune.data.image_files import decode_value
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.records import Record
+from hf_layerprune.data.records import Record, UnusableRecord
 from hf_layerprune.errors import shown
 
 Role = Literal["system", "user", "assistant"]

@@ -17,14 +17,13 @@ from jaxtyping import Int
 from torch.utils.data import Dataset
 
 from hf_layerprune.artifacts.healing_record import DataReport, SourceReport
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.data.tables import open_table
+from hf_layerprune.data.records import LISTED, UnusableRecord
+from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample
 from hf_layerprune.healing.rendered_math import RenderedMath, evaluation_items
 from hf_layerprune.healing.request import DataRequest
-from hf_layerprune.healing.scan import BAD, LEFT_OUT, LISTED, TOO_LONG, Scan, Source, scanned
+from hf_layerprune.healing.scan import BAD, LEFT_OUT, TOO_LONG, Scan, Source, scanned
 
 Rows = Int[np.ndarray, "record"]
 Order = Int[np.ndarray, "sample 2"]  # source and record

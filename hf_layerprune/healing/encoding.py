@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn

@@ -15,8 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.records import Record, RecordTable
+from hf_layerprune.data.records import Record, RecordTable, UnusableRecord
 from hf_layerprune.errors import DataError
 
 WIDTH, MARGIN, LETTER = 672, 24, 22  # pixels; 672 is a multiple of the patches of Qwen2-VL to Qwen3-VL

@@ -15,14 +15,14 @@ from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import hidden_beside
-from hf_layerprune.data.limits import parse_max_bad
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.records import Tolerance
+from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
 from hf_layerprune.healing.conversations import INTERLACE_FILTERS, NO_FILTERS, Filters
 from hf_layerprune.healing.options import HealOptions
 from hf_layerprune.healing.recipes import Recipe, recipe_named
 from hf_layerprune.healing.trained_layers import TrainedLayers, layers_to_train
-from hf_layerprune.mini.lineage import comes_from_mini
+from hf_layerprune.mini import comes_from_mini
 from hf_layerprune.models.remote_code import refuse_remote_code
 
 MINI_DATA = "mini,count=4096"
@@ -138,7 +138,7 @@ def _data_request(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions, 
         sources=tuple(map(DataSpec.parse, texts or [MINI_DATA])),
         max_length=recipe.max_length,
         seed=options.seed,
-        max_bad=parse_max_bad(options.max_bad),
+        max_bad=Tolerance.parse(options.max_bad).share,
         filters=INTERLACE_FILTERS if options.interlace_filter else NO_FILTERS,
         render_math=options.render_math,
         exclude=tuple(map(DataSpec.parse, options.exclude)),

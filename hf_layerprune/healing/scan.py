@@ -19,8 +19,7 @@ from jaxtyping import Bool, Int
 from torch.utils.data import DataLoader, Dataset
 
 from hf_layerprune.artifacts.jsonfile import digest_of
-from hf_layerprune.data.limits import UnusableRecord, percent
-from hf_layerprune.data.records import RecordTable
+from hf_layerprune.data.records import LISTED, RecordTable, Tolerance, UnusableRecord
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError, LayerPruneError
 from hf_layerprune.healing.conversations import NO_FILTERS, Conversation, Filters, conversation
@@ -31,7 +30,6 @@ FORMAT = 1  # of what decides a scan; part of the key
 UNSEEN, BAD, TOO_LONG, LEFT_OUT = 0, -1, -2, -3  # marks in place of a length
 CHUNK = 64  # records that a worker looks at before it reports
 WORTH_WORKERS = 1024  # records below which processes cost more than they save
-LISTED = 100
 Look = tuple[int, bool, str]  # length in tokens or a mark, whether images are scaled down, the reason if it cannot be used
 
 
@@ -134,13 +132,8 @@ class Scan:
 
     def refuse_beyond(self, max_bad: Decimal, origin: str) -> None:
         """DataError if more than that share of the records are unusable."""
-        bad, allowed = self.count(BAD), int(max_bad * len(self.lengths))
-        if bad > allowed:
-            first = "; ".join(self._reasons.get(int(row), "") for row in np.flatnonzero(self.lengths == BAD)[:3])
-            raise DataError(
-                f"{first}. That makes {bad} unusable of {len(self.lengths):,} records of {origin}, more than the {allowed} that "
-                f"--max-bad {percent(max_bad)} allows. Mend or remove them, or raise --max-bad."
-            )
+        reasons = [self._reasons.get(int(row), "") for row in np.flatnonzero(self.lengths == BAD)[:3]]
+        Tolerance(max_bad).check(self.count(BAD), len(self.lengths), f"records of {origin}", reasons)
 
     def _take(self, rows: list[int], lengths: list[int], scaled: list[bool], reasons: list[tuple[int, str]]) -> None:
         self.lengths[rows], self.scaled[rows] = lengths, scaled

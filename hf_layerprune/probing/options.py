@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hf_layerprune.artifacts.option import option
-from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 
 

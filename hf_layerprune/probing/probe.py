@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
 from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord
-from hf_layerprune.data.limits import LISTED, Tolerance, UnusableRecord
+from hf_layerprune.data.records import LISTED, Tolerance, UnusableRecord
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.models.batches import encode_questions

@@ -15,7 +15,7 @@ from hf_layerprune.artifacts.jsonfile import digest_of, read_json
 from hf_layerprune.artifacts.prompts import Domain, prompts
 from hf_layerprune.artifacts.statistics import STATISTICS_FORMAT, LayerStatistics
 from hf_layerprune.data.image_files import ImageFile, content_digest, decode_file, images_in_folder, images_in_jsonl
-from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ArtifactError, DataError
 from hf_layerprune.mini.canvas import CELLS

@@ -13,7 +13,7 @@ from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import HEALED, PRUNED, ModelFacts, SourceRef, Step, is_hub_id
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import UsageError
 from hf_layerprune.publishing.sizes import Sizes
 

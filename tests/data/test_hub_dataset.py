@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from hf_layerprune.data.hub_dataset import _even, _quotas
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.tables import DataSpec
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.state import Repo
 
@@ -25,10 +25,10 @@ pytest.importorskip("datasets")
 
 CHILD = """
 import datasets, hashlib, json, sys
+from hf_layerprune.data.tables import DataSpec, open_table
 from decimal import Decimal
 from pathlib import Path
 datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # five seconds a stream, against a rare crash
-from hf_layerprune.data.tables import DataSpec, open_table
 for line in sys.stdin:
     spec, options = json.loads(line)
     if "share" in options:

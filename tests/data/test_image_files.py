@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from hf_layerprune.data.image_files import ImageFile, decode_file, images_in_folder, images_in_jsonl
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError
-from tests.picture_files import HEIC, SVG, animated, bomb, cmyk, gradient, grey16, palette_with_transparency, plain, png, turned
+from tests.image_files import HEIC, SVG, animated, bomb, cmyk, gradient, grey16, palette_with_transparency, plain, png, turned
 
 
 def decode(path: Path) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hf_layerprune.data.image_files import decode_value
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError
-from tests.picture_files import SVG, animated, bomb, gradient, plain, turned
+from tests.image_files import SVG, animated, bomb, gradient, plain, turned
 
 
 def test_each_form_gives_the_same_pixels(place: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_layerprune.data.json_files import open_json
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError
 
 values = st.recursive(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import UsageError
 
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(str.strip)

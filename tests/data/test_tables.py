@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.records import RecordTable
-from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.data.tables import open_table
+from hf_layerprune.data.records import RecordTable, UnusableRecord
+from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini.generator import draw_example
 
@@ -172,7 +170,7 @@ def test_mini_is_the_built_in_one_wherever_one_stands(tmp_path: Path, monkeypatc
         (".,subset=x", DataError, "no folder 'x' inside"),
         (".,subset=..", DataError, "no folder '..' inside"),
         ("b.jsonl", DataError, "'b.jsonl' is neither a file or folder, nor 'mini', nor a dataset's id"),
-        ("notes.txt", DataError, r"notes\.txt: no file of records; expected \.jsonl, \.ndjson, \.json, \.parquet"),
+        ("notes.txt", DataError, r"notes\.txt: not a file of records; expected \.jsonl, \.ndjson, \.json, \.parquet"),
         ("empty", DataError, "empty: no .jsonl, .ndjson, .json, .parquet file in that folder"),
         ("dangling.jsonl", DataError, "not a regular file, or a link to nothing"),
         ("pipe.jsonl", DataError, "not a regular file"),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation import generation
 from hf_layerprune.evaluation.generation import LoadedModel, Question, generate, ready

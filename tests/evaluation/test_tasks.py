@@ -13,15 +13,15 @@ from PIL import Image
 
 from hf_layerprune.artifacts.prompts import subtasks
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.evaluation.answering import batches
 from hf_layerprune.evaluation.mini_task import MiniTask
 from hf_layerprune.evaluation.options import EvaluateOptions
 from hf_layerprune.evaluation.samples import Task
 from hf_layerprune.evaluation.tasks import check_names, open_tasks
+from hf_layerprune.mini import comes_from_mini
 from hf_layerprune.mini.generator import draw_example
-from hf_layerprune.mini.lineage import comes_from_mini
 
 Write = Any
 GOOD = {"question": "How many?", "image": "0.png", "answer": "3"}

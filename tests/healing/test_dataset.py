@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import DataError
 from hf_layerprune.healing import scan as scanning
 from hf_layerprune.healing.conversations import Filters

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer
 
-from hf_layerprune.data.limits import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, TooLong

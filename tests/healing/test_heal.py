@@ -23,7 +23,7 @@ from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.checkpoint.verify import verify
-from hf_layerprune.data.spec import DataSpec
+from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import ArtifactError, CheckpointError, HealingError, UsageError
 from hf_layerprune.healing.dataset import prepare_data
 from hf_layerprune.healing.heal import heal

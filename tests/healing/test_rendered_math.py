@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_layerprune.data.limits import UnusableRecord
-from hf_layerprune.data.records import Record
-from hf_layerprune.data.spec import DataSpec
-from hf_layerprune.data.tables import open_table
+from hf_layerprune.data.records import Record, UnusableRecord
+from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
 from hf_layerprune.healing.conversations import conversation
 from hf_layerprune.healing.rendered_math import LEADING, MARGIN, WIDTH, RenderedMath, _wrapped, evaluation_items, page, text_key

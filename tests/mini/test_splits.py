@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
-from hf_layerprune.data.mini_records import MINI_COUNT
+from hf_layerprune.data.tables import MINI_COUNT
 from hf_layerprune.evaluation.mini_task import MINI_SAMPLES
 from hf_layerprune.mini.canvas import SHAPES
 from hf_layerprune.mini.generator import SHARES, Split, draw_content, draw_image, split_of

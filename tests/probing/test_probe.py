@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune import LayerPruner, LayerStatistics
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import prompts
-from hf_layerprune.data.limits import Tolerance
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import DataError, ProbeError
 from hf_layerprune.mini.generator import draw_image
 from hf_layerprune.models.batches import encode_questions

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from hf_layerprune import LayerPruner
-from hf_layerprune.data.limits import Tolerance, UnusableRecord
+from hf_layerprune.data.records import Tolerance, UnusableRecord
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini import model_path
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, synthetic_probe_set
-from tests.picture_files import HEIC, SVG, animated, bomb, cmyk, grey16, palette_with_transparency, plain, turned
+from tests.image_files import HEIC, SVG, animated, bomb, cmyk, grey16, palette_with_transparency, plain, turned
 
 
 def opened(**options: Any) -> ProbeSet:
