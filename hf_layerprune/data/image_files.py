@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from PIL import Image, ImageOps
 
-from hf_layerprune.data.json_files import JsonTable, open_json
+from hf_layerprune.data.json_files import open_json
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError, first_line, shown
 
@@ -42,8 +42,18 @@ def images_in_folder(folder: Path, limit: int) -> list[ImageFile]:
 
 def images_in_jsonl(path: Path, limit: int) -> list[ImageFile]:
     """The first `limit` records of a file of lines {"image": path}, paths relative to the file's folder and inside it."""
-    table = open_json(path)
-    return [_image_of_line(table, index) for index in range(min(limit, len(table)))]
+    table, found = open_json(path), []
+    for index in range(min(limit, len(table))):
+        label = table.label(index)
+        try:
+            fields = table.record(index).fields
+            if "image" not in fields:
+                raise UnusableRecord(f'{label}: no field "image"')
+            place = _path_inside(fields["image"], path.parent, label)
+            found.append(ImageFile(f"{label} ({str(fields['image'])[:80]})", place))
+        except UnusableRecord as problem:
+            found.append(ImageFile(label, None, str(problem)))
+    return found
 
 
 def decode_file(file: ImageFile) -> Image.Image:
@@ -53,7 +63,7 @@ def decode_file(file: ImageFile) -> Image.Image:
     """
     if file.path is None:
         raise UnusableRecord(file.problem)
-    if not _is_file(file.path):
+    if not os.path.isfile(file.path):
         raise UnusableRecord(f"{file.label}: no such file, or not a regular one")
     return _decoded(file.path, file.label)
 
@@ -62,17 +72,18 @@ def decode_value(value: Any, folder: Path | None, label: str) -> Image.Image:
     """The image that an untrusted record holds, as RGB, under the same rules as `decode_file`.
 
     value: a path inside `folder`, the bytes of a file, `{"path": ..., "bytes": ...}` as `datasets` has it (the bytes count, if
-    there are any), or an image of Pillow's. label: of the record, for messages. Raises UnusableRecord naming the record for what
-    is not an image; DataError for a URL, which a person must download first.
+    there are any), or a Pillow image
+    label: of the record, for messages
+
+    Raises UnusableRecord naming the record for what is not an image; DataError for a URL, which a person must download first.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, Image.Image):
-        return _decoded(value, label)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _decoded(io.BytesIO(value), label)
-    path = _path_inside(value, folder, label)
-    return decode_file(ImageFile(f"{label} ({value[:80]})", path))
+    if isinstance(value, Image.Image):
+        return _decoded(value, label)
+    return decode_file(ImageFile(f"{label} ({str(value)[:80]})", _path_inside(value, folder, label)))
 
 
 def content_digest(path: Path | None) -> str:
@@ -88,27 +99,19 @@ def content_digest(path: Path | None) -> str:
 
 def _path_inside(value: object, folder: Path | None, label: str) -> Path:
     """The file that a record names; UnusableRecord if it may not, or names none, DataError for a URL."""
-    if not _is_path(value):
-        raise UnusableRecord(f"{label}: the image is {shown(value)}, expected a path or the bytes of a file")
-    if "://" in value:
-        raise DataError(f"{label}: {value[:80]!r} is a URL; download the images first and give paths.")
-    if folder is None:
-        raise UnusableRecord(f"{label}: the image {value[:80]!r} is not part of the record, and there is no folder that it could lie in")
-    if os.path.isabs(value) or not Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder)):
-        raise UnusableRecord(f"{label}: {value[:80]!r} lies outside the folder of the records")
-    return folder / value
-
-
-def _image_of_line(table: JsonTable, index: int) -> ImageFile:
-    label = table.label(index)
     try:
-        record = table.record(index)
-        if "image" not in record.fields:
-            raise UnusableRecord(f'{label}: no field "image"')
-        value = record.fields["image"]
-        return ImageFile(f"{label} ({str(value)[:80]})", _path_inside(value, record.folder, label))
-    except UnusableRecord as problem:
-        return ImageFile(label, None, str(problem))
+        if not isinstance(value, str) or not value or b"\0" in os.fsencode(value):
+            raise ValueError
+    except ValueError:  # UnicodeEncodeError too, for half of a surrogate pair
+        raise UnusableRecord(f"{label}: the image is {shown(value)}, expected a path or the bytes of a file") from None
+    name = repr(value[:80])
+    if "://" in value:
+        raise DataError(f"{label}: {name} is a URL; download the images first and give paths.")
+    if folder is None:
+        raise UnusableRecord(f"{label}: the image {name} is not part of the record, and there is no folder that it could lie in")
+    if os.path.isabs(value) or not Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder)):
+        raise UnusableRecord(f"{label}: {name} lies outside the folder of the records")
+    return folder / value
 
 
 def _decoded(source: Path | io.BytesIO | Image.Image, label: str) -> Image.Image:
@@ -148,19 +151,3 @@ def _image_paths(folder: Path) -> Iterator[str]:
                         yield name
         except OSError as error:
             raise DataError(f"{folder / below}: cannot list the folder: {error.strerror}.") from error
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long to be one
-        return False
-
-
-def _is_path(value: object) -> TypeGuard[str]:
-    if not isinstance(value, str) or not value or "\0" in value:
-        return False
-    try:
-        return bool(os.fsencode(value))
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False

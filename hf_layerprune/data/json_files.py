@@ -1,6 +1,7 @@
 """Files of JSON records: lines (JSONL) or one list (LLaVA's format), read by number without holding the file in memory.
 
-A pass over the file notes where each record begins and ends; whether it is valid is only seen when it is read.
+A pass over the file notes where each record begins and ends; whether it is valid is only seen when it is read, so that a damaged
+record is one unusable record and is named. `datasets` would refuse the whole file, or one whose items differ in type.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -56,15 +56,17 @@ class JsonTable:
         start, length, _ = map(int, self.spans[index])
         if length > MAX_RECORD_BYTES:
             raise UnusableRecord(f"{label}: longer than {MAX_RECORD_BYTES:,} bytes")
-        return Record(label, _parsed(self._read(start, length), label), self.path.parent)
-
-    def _read(self, start: int, length: int) -> bytes:
         try:
             with self.path.open("rb") as file:
                 file.seek(start)
-                return file.read(length)
+                value = json.loads(file.read(length))
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read any more: {error.strerror}.") from error
+        except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+            raise UnusableRecord(f"{label}: not valid JSON") from None
+        if not isinstance(value, dict):
+            raise UnusableRecord(f"{label}: a JSON {type(value).__name__}, expected an object")
+        return Record(label, value, self.path.parent)
 
 
 def open_json(path: Path) -> JsonTable:
@@ -113,13 +115,3 @@ def _item_spans(content: Content, start: int, path: Path) -> Iterator[Span]:
             break
     if depth or content[begin - 1] not in b"]" or _TEXT.search(content, begin):
         raise DataError(f"{path}: not valid JSON: its list must end, at the end of the file. The last whole item is number {number}.")
-
-
-def _parsed(content: bytes, label: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
-        raise UnusableRecord(f"{label}: not valid JSON") from None
-    if not isinstance(value, dict):
-        raise UnusableRecord(f"{label}: a JSON {type(value).__name__}, expected an object")
-    return value

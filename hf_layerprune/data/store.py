@@ -38,50 +38,37 @@ class Entry:
         """Where an unfinished one is."""
         return self.folder / f"{self.name}.partial{self.suffix}"
 
-    def write(self, content: bytes) -> None:
-        """Keep a finished file. DataError or ArtifactError where the file system refuses; what was there stays."""
-        try:
-            self._write(self.path, content)
-        finally:
+    def write(self, content: bytes, *, partial: bool = False) -> None:
+        """Keep a file, finished or of a run that goes on. DataError or ArtifactError where the file system refuses."""
+        with self._refusals():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.partial if partial else self.path, content)
+        if not partial:
             with suppress(OSError):  # left there it does no harm: what is finished is looked for first
-                if self.path.exists():
-                    self.partial.unlink()
-
-    def write_partial(self, content: bytes) -> None:
-        """Keep a file for a run that goes on; raises as `write` does."""
-        self._write(self.partial, content)
+                self.partial.unlink()
 
     def build(self, fill: Callable[[Path], None]) -> Path:
         """The finished folder; if there is none, what `fill` writes into the folder it is given, which may hold what an earlier call left.
 
         One process fills it while the others wait. DataError where the file system refuses.
         """
-        if not self.path.is_dir():
-            with self._refusals(), self.locked():
+        if self.path.is_dir():
+            return self.path
+        lock = FileLock(self.folder / f"{self.name}.lock")  # the system gives it back however the process ends
+        with self._refusals():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with suppress(NotImplementedError):  # some network file systems have no locks; a result still appears whole
+                    lock.acquire()
                 if not self.path.is_dir():  # another process may have filled it while this one waited
                     self.partial.mkdir(exist_ok=True)
                     fill(self.partial)
                     fsync_folder(self.partial)
                     os.rename(self.partial, self.path)
                     fsync_folder(self.folder)
+            finally:
+                lock.release()
         return self.path
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the entry's lock, waiting for it; the system gives it back however the process ends. DataError if there can be none."""
-        lock = FileLock(self.folder / f"{self.name}.lock")
-        with self._refusals(), suppress(NotImplementedError):  # some network file systems have no locks; a result still appears whole
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _write(self, path: Path, content: bytes) -> None:
-        with self._refusals():
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

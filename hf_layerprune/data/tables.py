@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.artifacts.prompts import prompts, subtasks
-from hf_layerprune.data.dataset_tables import open_parquet
+from hf_layerprune.data.dataset_tables import open_hub_dataset, open_parquet
 from hf_layerprune.data.json_files import open_json
 from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordTable, check_index, part_of
 from hf_layerprune.errors import DataError, UsageError, shown
@@ -115,11 +115,10 @@ def open_table(
     if spec.name == "mini":  # also where a folder is called so: it is the default, and must not change with the place
         return _mini(spec, seed, share)
     if len(spec.name) < 4096 and os.path.lexists(spec.name):
-        return _files(Path(spec.name), spec, seed, share, lambda file: _open_file(file, cache, say))
+        tables = [_open_file(file, cache, say) for file in _record_files(Path(spec.name), spec)]
+        return _files(tables, spec, seed, share)
     if not is_hub_id(spec.name):
         raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
-    from hf_layerprune.data.hub_dataset import open_hub_dataset
-
     return open_hub_dataset(spec, cache=cache, seed=seed, share=share, token=token, local_files_only=local_files_only, say=say)
 
 
@@ -163,15 +162,13 @@ def _mini(spec: DataSpec, seed: int, share: Decimal | None) -> MiniTable:
     return MiniTable(known.get(spec.subset or "", every), count if share is None else part_of(share, count), seed, origin)
 
 
-def _files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open_file: Callable[[Path], RecordTable]) -> RecordTable:
-    for key in ("split", "revision"):
-        if getattr(spec, key) is not None:
-            raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
-    tables = [open_file(file) for file in _record_files(path, spec)]
+def _files(tables: Sequence[RecordTable], spec: DataSpec, seed: int, share: Decimal | None) -> RecordTable:
+    """The records of a file, or of a folder's files in their order, and of them the share or count that is asked for."""
     if share is not None:
         tables = [DrawnTable(table, part_of(share, len(table)), seed) for table in tables]
+    path = Path(spec.name)
     name = (path.name or path.resolve().name) + (f", {spec.subset}" if spec.subset else "")
-    table = tables[0] if path.is_file() else JoinedTables(name, tables)
+    table = JoinedTables(name, tables) if path.is_dir() else tables[0]
     if spec.count is None or spec.count == len(table):
         return table
     if spec.count > len(table):
@@ -181,6 +178,9 @@ def _files(path: Path, spec: DataSpec, seed: int, share: Decimal | None, open_fi
 
 def _record_files(path: Path, spec: DataSpec) -> list[Path]:
     """The file itself, or the files of records below a folder by path; links to folders are not followed."""
+    for key in ("split", "revision"):
+        if getattr(spec, key) is not None:
+            raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
     if not path.is_dir():
         if spec.subset is not None:
             raise UsageError(f"{spec}: a single file has no subset. Leave it out.")
@@ -188,17 +188,15 @@ def _record_files(path: Path, spec: DataSpec) -> list[Path]:
     root = path / (spec.subset or "")
     if not root.is_dir() or not Path(os.path.realpath(root)).is_relative_to(os.path.realpath(path)):
         raise DataError(f"{spec}: no folder {shown(spec.subset)} inside {path}; a folder's subsets are its subfolders.")
-    found = sorted(Path(folder, name) for folder, names in _walk(root) for name in names if Path(name).suffix.lower() in SUFFIXES)
-    if not found:
-        raise DataError(f"{root}: no {', '.join(SUFFIXES)} file in that folder.")
-    return found
 
-
-def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot list the folder: {error.strerror}.") from error
 
-    return ((folder, names) for folder, _, names in os.walk(root, onerror=refuse))
+    walk = os.walk(root, onerror=refuse)
+    found = sorted(Path(folder, name) for folder, _, names in walk for name in names if Path(name).suffix.lower() in SUFFIXES)
+    if not found:
+        raise DataError(f"{root}: no {', '.join(SUFFIXES)} file in that folder.")
+    return found
 
 
 def _open_file(path: Path, cache: Path | None, say: Callable[[str], None]) -> RecordTable:

@@ -68,7 +68,7 @@ def probe(
         run.measure(loaded, domain, number)
         if store and time.monotonic() - saved > cost / SAVING_SHARE:
             before = time.monotonic()
-            store.write_partial(run.statistics(loaded, done=run.done).content)
+            store.write(run.statistics(loaded, done=run.done).content, partial=True)
             saved = time.monotonic()
             cost = saved - before
     progress(total, total)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hf_layerprune.data.hub_dataset import _even, _quotas
+from hf_layerprune.data.dataset_tables import _even, _quotas
 from hf_layerprune.data.tables import DataSpec
 from tests.hub.loopback import LoopbackHub, serve
 from tests.hub.state import Repo
@@ -256,10 +256,7 @@ def test_nothing_half_drawn_has_a_name(ask: Ask, home: Path) -> None:
 
 
 def test_parts_of_a_count() -> None:
-    class Draw:
-        spec, share = DataSpec("me/set", count=10), None
-
-    draw: Any = Draw()
-    assert _quotas(draw, [1000, 0, 1000]) == [5, 0, 5] and sum(filter(None, _quotas(draw, [3, 3, 3]))) == 10
-    assert sorted(filter(None, _quotas(draw, [None, 5, 7]))) == [3, 3, 4]
+    spec = DataSpec("me/set", count=10)
+    assert _quotas(spec, None, [1000, 0, 1000]) == [5, 0, 5] and sum(filter(None, _quotas(spec, None, [3, 3, 3]))) == 10
+    assert sorted(filter(None, _quotas(spec, None, [None, 5, 7]))) == [3, 3, 4]
     assert _even(2, 5) == [0, 0, 1, 0, 1] and sum(_even(7, 3)) == 7

@@ -52,7 +52,7 @@ def test_a_file_and_the_unfinished_one_before_it(tmp_path: Path) -> None:
     entry = Entry.of(tmp_path / "store", ["model", 1], prefix="statistics-", suffix=".bin")
     assert entry == Entry.of(tmp_path / "store", ["model", 1], prefix="statistics-", suffix=".bin")
     assert entry.path != Entry.of(tmp_path / "store", ["model", 2], prefix="statistics-", suffix=".bin").path
-    entry.write_partial(b"half")
+    entry.write(b"half", partial=True)
     assert [path.name for path in entry.folder.iterdir()] == [entry.partial.name] and entry.partial.suffix == ".bin"
     entry.write(b"whole")
     assert [path.name for path in entry.folder.iterdir()] == [entry.path.name] and entry.path.read_bytes() == b"whole"
@@ -62,7 +62,7 @@ def test_a_file_and_the_unfinished_one_before_it(tmp_path: Path) -> None:
 def test_a_place_that_takes_nothing(tmp_path: Path) -> None:
     """A file where the store should be, and a folder where a result should be."""
     (tmp_path / "file").write_bytes(b"")
-    for act in (lambda entry: entry.build(slowly), lambda entry: entry.write(b""), lambda entry: entry.write_partial(b"")):
+    for act in (lambda entry: entry.build(slowly), lambda entry: entry.write(b""), lambda entry: entry.write(b"", partial=True)):
         with pytest.raises(DataError, match=r"file/result: cannot be kept there: .* Free space, or name another place with HF_HOME\."):
             act(Entry(tmp_path / "file", "result"))
     os.makedirs(tmp_path / "store/result")
