@@ -19,39 +19,34 @@ def draw_map(plan: PruningPlan, statistics: LayerStatistics | None, theme: Theme
     axes = dict(zip(rows, np.ravel(figure.subplots(len(rows), 1, sharex=True)), strict=True))
     for ax in axes.values():
         dress(ax, theme)
-        _shade(ax, plan, theme)
+        for layers, color, alpha in ((plan.drop, theme.removed, 0.18), (plan.protected, theme.protected, 0.35)):
+            for layer in layers:
+                ax.axvspan(layer - 0.5, layer + 0.5, color=color, alpha=alpha, lw=0, zorder=0)
     if "change" in axes and statistics:
         _draw_change(axes["change"], statistics, theme)
     if "score" in axes:
         _draw_scores(axes["score"], plan, theme)
     if "strip" in axes:
         axes["strip"].set_yticks([])
-    bottom = axes[rows[-1]]
+    top, bottom = axes[rows[0]], axes[rows[-1]]
     bottom.margins(y=0.2)
     # Not by colour alone: a cross, too, above the bars.
     bottom.plot(plan.drop, [0.93] * len(plan.drop), "x", color=theme.removed, ms=7, mew=2, transform=bottom.get_xaxis_transform())
     bottom.set(xlabel="decoder layer of the source", xlim=(-0.6, plan.layers - 0.4))
     bottom.set_xticks(list(range(plan.layers))[:: max(1, plan.layers // 24)])
-    axes[rows[0]].legend(
-        *_legend(axes[rows[0]], plan, theme),
-        ncols=5,
-        fontsize=8,
-        frameon=False,
-        labelcolor=theme.ink,
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-    )
+    handles, labels = _legend(top, plan, theme)
+    top.legend(handles, labels, ncols=5, fontsize=8, frameon=False, labelcolor=theme.ink, loc="lower left", bbox_to_anchor=(0, 1.0))
     return png(figure)
 
 
 def _draw_change(ax: Any, statistics: LayerStatistics, theme: Theme) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    for domain, label, colour, sign in (("math", "math images", theme.math, "o"), ("nonmath", "general images", theme.general, "s")):
-        if domain in statistics.domains:
-            change = np.maximum(1 - statistics.cosine(domain), 1e-12)
-            error = statistics.cosine_error(domain)
-            ax.errorbar(range(len(change)), change, error, color=colour, marker=sign, ms=4, lw=1.4, label=label)
+    styles = {"math": ("math images", theme.math, "o"), "nonmath": ("general images", theme.general, "s")}
+    for domain in statistics.domains:
+        label, color, sign = styles.get(domain, (f"{domain} images", theme.ink, "^"))
+        change, error = np.maximum(1 - statistics.cosine(domain), 1e-12), statistics.cosine_error(domain)
+        ax.errorbar(range(len(change)), change, error, color=color, marker=sign, ms=4, lw=1.4, label=label)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
@@ -61,7 +56,7 @@ def _draw_change(ax: Any, statistics: LayerStatistics, theme: Theme) -> None:
 
 def _draw_scores(ax: Any, plan: PruningPlan, theme: Theme) -> None:
     known = [(layer, score) for layer, score in enumerate(plan.scores) if score is not None]
-    colours = [theme.removed if layer in plan.drop else theme.kept for layer, _ in known]
+    colors = [theme.removed if layer in plan.drop else theme.kept for layer, _ in known]
     heights, scale = np.clip([score for _, score in known], -DRAWN, DRAWN), ""
     free = [score for layer, score in known if layer not in plan.protected] or [0.0]
     narrow = 0 < max(free) - min(free) < min(free) / 2  # drawn from 0 all bars would look the same
@@ -72,7 +67,7 @@ def _draw_scores(ax: Any, plan: PruningPlan, theme: Theme) -> None:
     if narrow:
         scale, margin = scale or "\n(axis does not begin at 0)", 0.15 * float(heights.max() - heights.min())
         ax.set_ylim(heights.min() - margin, heights.max() + margin)
-    ax.bar([layer for layer, _ in known], heights, color=colours, width=0.7)
+    ax.bar([layer for layer, _ in known], heights, color=colors, width=0.7)
     ax.axhline(0, color=theme.faint, lw=0.8, zorder=0)
     ax.set_ylabel(f"score: {_which_go(plan)}{scale}", fontsize=9)
 
@@ -86,14 +81,6 @@ def _which_go(plan: PruningPlan) -> str:
     if min(gone) >= max(kept) or max(gone) <= min(kept):
         return "the highest go" if min(gone) >= max(kept) else "the lowest go"
     return "high ones go" if np.mean(gone) > np.mean(kept) else "low ones go"
-
-
-def _shade(ax: Any, plan: PruningPlan, theme: Theme) -> None:
-    """Removed layers and protected ones, each in a colour of its own."""
-    for layer in plan.drop:
-        ax.axvspan(layer - 0.5, layer + 0.5, color=theme.removed, alpha=0.18, lw=0, zorder=0)
-    for layer in plan.protected:
-        ax.axvspan(layer - 0.5, layer + 0.5, color=theme.protected, alpha=0.35, lw=0, zorder=0)
 
 
 def _legend(ax: Any, plan: PruningPlan, theme: Theme) -> tuple[list[Any], list[str]]:

@@ -20,13 +20,8 @@ def draw_loss(losses: Sequence[float], theme: Theme) -> bytes:
     dress(ax, theme)
     ax.plot(steps, values, color=theme.kept, lw=1, label="each step")
     if width > 1:
-        ax.plot(
-            steps[width - 1 :],
-            np.convolve(values, np.ones(width) / width, mode="valid"),
-            color=theme.math,
-            lw=2,
-            label=f"mean of {width} steps",
-        )
+        mean = np.convolve(values, np.ones(width) / width, mode="valid")
+        ax.plot(steps[width - 1 :], mean, color=theme.math, lw=2, label=f"mean of {width} steps")
     ax.set(xlabel="optimizer step", ylabel="loss (nats an answer token)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, labelcolor=theme.ink, fontsize=8)

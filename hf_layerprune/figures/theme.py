@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DPI = 100
-DRAWN = 1e30  # the greatest number that is drawn: a damaged record may hold some that no axis can
+DRAWN = 1e30  # the largest number that is drawn: a damaged record may hold some that no axis can
 
 
 def can_draw() -> bool:
@@ -47,8 +47,8 @@ def dress(ax: Any, theme: Theme) -> None:
     ax.tick_params(which="both", colors=theme.ink, labelsize=8)
     ax.grid(axis="y", color=theme.faint, lw=0.6, alpha=0.7)
     ax.set_axisbelow(True)
-    ax.xaxis.label.set_color(theme.ink)
-    ax.yaxis.label.set_color(theme.ink)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set_color(theme.ink)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["bottom", "left"]].set_color(theme.faint)
 

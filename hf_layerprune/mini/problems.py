@@ -26,12 +26,12 @@ class Problem:
     @property
     def contents(self) -> tuple[str, ...]:
         """Its numbers and operations in canonical form, and, if one is hidden, what can still be seen of them."""
-        numbers = [str(self.first), *(str(number) for _, number in self.steps)]
         operators = [operator for operator, _ in self.steps]
+        whole = _canonical(self._numbers, operators)
         if self.hidden is None:
-            return (_canonical(numbers, operators),)
-        seen = ["■" if place == self.hidden else number for place, number in enumerate(numbers)]
-        return (_canonical(numbers, operators), _canonical(seen, operators))
+            return (whole,)
+        seen = ["■" if place == self.hidden else number for place, number in enumerate(self._numbers)]
+        return (whole, _canonical(seen, operators))
 
     def values(self) -> list[int]:
         """The running results: the first number, then the value after each step."""
@@ -44,21 +44,27 @@ class Problem:
         """The correct answer to each math prompt; a problem with a hidden number answers only math-verify."""
         if self.hidden is not None:
             return {"math-verify": "No, one number is hidden."}
-        values = self.values()
-        lines = [f"{a}{op}{b}={c}" for a, (op, b), c in zip(values, self.steps, values[1:])]
+        values, operators = self.values(), [operator for operator, _ in self.steps]
+        numbers = self._numbers[1:]
+        lines = [f"{a}{op}{b}={c}" for a, op, b, c in zip(values, operators, numbers, values[1:])]
         spoken = " and ".join(f"{_SPOKEN[op]} {b}" for op, b in self.steps)
+        names = ["y", "x"][-len(numbers) :]
+        equations = [f"{a}{op}{b}={name}" for a, op, b, name in zip([self.first, "y"], operators, numbers, names)]
         return {
             "math-cot": f"{'. '.join(lines)}. The answer is {values[-1]}.",
             "math-direct": str(values[-1]),
             "math-rephrase": f"Start with {self.first}, {spoken}.",
-            "math-formalize": self._equations(),
+            "math-formalize": ", ".join(equations),
             "math-verify": "Yes, every number can be read.",
         }
 
     def render(self, rng: Random, size: int) -> Image.Image:
         """The problem as an image: a number to a row, right-aligned, with paper, ink, place and jitter drawn from `rng`."""
         canvas, ink = Canvas(size, rng.choice(_PAPERS)), rng.choice(_INKS)
-        rows = [*self._rows(), "=?"]
+        numbers = list(self._numbers)
+        if self.hidden is not None:
+            numbers[self.hidden] = "■" * len(numbers[self.hidden])
+        rows = [numbers[0], *(operator + number.rjust(2) for (operator, _), number in zip(self.steps, numbers[1:])), "=?"]
         top, left = rng.randrange(5 - len(rows)), rng.randrange(2)
         for row, text in enumerate(rows):
             for column, glyph in enumerate(text.rjust(3)):
@@ -66,18 +72,9 @@ class Problem:
                     canvas.glyph(top + row, left + column, glyph, ink, (rng.uniform(-1, 1), rng.uniform(-1, 1)))
         return canvas.image()
 
-    def _rows(self) -> list[str]:
-        numbers = [str(self.first), *(str(number) for _, number in self.steps)]
-        if self.hidden is not None:
-            numbers[self.hidden] = "■" * len(numbers[self.hidden])
-        return [numbers[0], *(operator + number.rjust(2) for (operator, _), number in zip(self.steps, numbers[1:]))]
-
-    def _equations(self) -> str:
-        if len(self.steps) == 1:
-            ((operator, number),) = self.steps
-            return f"{self.first}{operator}{number}=x"
-        (one, a), (two, b) = self.steps
-        return f"{self.first}{one}{a}=y, y{two}{b}=x"
+    @property
+    def _numbers(self) -> list[str]:
+        return [str(self.first), *(str(number) for _, number in self.steps)]
 
 
 def apply(value: int, operator: str, number: int) -> int:

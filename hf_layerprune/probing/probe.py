@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,16 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import Domain, prompts, subtasks
-from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord
+from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, array_shapes
 from hf_layerprune.data.records import LISTED, Tolerance, UnusableRecord
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.probing.capture import Accumulator, SampleSums, recording
+from hf_layerprune.probing.capture import SampleSums, recording
 from hf_layerprune.probing.probe_set import ProbeSet, read_statistics
 
 SAVING_SHARE = 0.05  # of the time, at most, goes into keeping what was measured
+SUMMED = ("cosine", "token_cosine", "triplet_cosine", "last_token_cosine", "input_pool", "output_pool")  # each in an array `..._sum`
 
 
 @dataclass(frozen=True)
@@ -57,88 +58,95 @@ def probe(
     Raises DataError if too many images are unusable, ProbeError if a single question takes more memory than there is.
     """
     run = _Run(facts, probe_set, tolerance, say, read_statistics(store.partial) if store else None)
-    total = sum(len(source) for source in probe_set.sources.values())
+    images = [(domain, number) for domain, source in probe_set.sources.items() for number in range(len(source))]
     if run.done:
-        say(f"resuming an interrupted probe: {run.done} of {total} images are done")
+        say(f"resuming an interrupted probe: {run.done} of {len(images)} images are done")
     loaded, saved, cost = load(), time.monotonic(), 0.0
-    for index, (domain, number) in enumerate(_images(probe_set)):
-        progress(index, total)
+    for index, (domain, number) in enumerate(images):
+        progress(index, len(images))
         if index < run.done:
             continue
         run.measure(loaded, domain, number)
         if store and time.monotonic() - saved > cost / SAVING_SHARE:
             before = time.monotonic()
-            store.write(run.statistics(loaded, done=run.done).content, partial=True)
+            store.write(run.statistics(loaded, {"done": run.done}).content, partial=True)
             saved = time.monotonic()
             cost = saved - before
-    progress(total, total)
+    progress(len(images), len(images))
     statistics = run.statistics(loaded)
     if store:
         store.write(statistics.content)
     return statistics
 
 
-def _images(probe_set: ProbeSet) -> Iterator[tuple[Domain, int]]:
-    for domain, source in probe_set.sources.items():
-        for number in range(len(source)):
-            yield domain, number
-
-
 class _Run:
-    """The state of one probe: the sums, how many images are done, and which could not be used."""
+    """The state of one probe: the sums, how many images are done, and which were unusable. Memory does not grow with the images."""
 
     def __init__(
         self, facts: ModelFacts, probe_set: ProbeSet, tolerance: Tolerance, say: Callable[[str], None], begun: LayerStatistics | None
     ) -> None:
-        self._probe_set, self._tolerance, self._say = probe_set, tolerance, say
-        names = tuple(name for domain in probe_set.domains for name in subtasks(domain))
-        self._sums = Accumulator(facts, names, begun)
-        self._parts = 1
+        self._facts, self._probe_set, self._tolerance, self._say = facts, probe_set, tolerance, say
+        self._subtasks = tuple(name for domain in probe_set.domains for name in subtasks(domain))
+        shapes = array_shapes(len(self._subtasks), facts.layers, facts.hidden_size)
+        kinds = {"samples": np.int64, "tokens": np.int64}
+        self._arrays: dict[str, Any] = {
+            name: getattr(begun, name).copy() if begun else np.zeros(shape, kinds.get(name, np.float64)) for name, shape in shapes.items()
+        }
+        self._parts = 1  # forward passes that the questions of an image are split into
         self.done: int = begun.record.probe_set["done"] if begun else 0
         self._skipped: list[str] = list(begun.record.skipped) if begun else []
-        self._counts: dict[str, int] = dict(begun.record.skipped_count) if begun else dict.fromkeys(probe_set.domains, 0)
+        self._counts = dict(begun.record.skipped_count) if begun else dict.fromkeys(probe_set.domains, 0)
         probe_set.check_unusable(self._counts, self._skipped, tolerance)
 
     def measure(self, loaded: ProbedModel, domain: Domain, number: int) -> None:
         """Ask all the questions of an image's domain; all of its samples count, or none."""
+        source = self._probe_set.sources[domain]
         try:
-            image = self._probe_set.sources[domain].image(number)
-            for names, sums in self._measured(loaded, domain, number, image):
-                self._sums.add(names, sums)
+            for names, sums in list(self._measured(loaded, domain, source.image(number), source.label(number))):
+                self._add(names, sums)
         except UnusableRecord as problem:
-            self._skip(domain, str(problem))
+            self._counts[domain] += 1
+            self._skipped += [str(problem)] * (len(self._skipped) < LISTED)
+            self._probe_set.check_unusable(self._counts, [str(problem)], self._tolerance)
         self.done += 1
 
-    def statistics(self, loaded: ProbedModel, done: int | None = None) -> LayerStatistics:
-        """The sums so far; with `done`, as a part that a later run can resume."""
-        described = self._probe_set.describe() | ({} if done is None else {"done": done})
-        return self._sums.statistics(ProbeRecord(described, loaded.settings, tuple(self._skipped), dict(self._counts)))
+    def statistics(self, loaded: ProbedModel, more: Mapping[str, Any] = {}) -> LayerStatistics:
+        """The sums so far. more: keys for the record of a part that a later run can resume."""
+        record = ProbeRecord({**self._probe_set.describe(), **more}, loaded.settings, tuple(self._skipped), dict(self._counts))
+        return LayerStatistics(self._facts, record, self._subtasks, **{name: array.copy() for name, array in self._arrays.items()})
 
-    def _measured(self, loaded: ProbedModel, domain: Domain, number: int, image: Image.Image) -> list[tuple[tuple[str, ...], SampleSums]]:
-        label, names = self._probe_set.sources[domain].label(number), subtasks(domain)
-        while True:
-            chunks = [tuple(part.tolist()) for part in np.array_split(np.array(names), min(self._parts, len(names)))]
+    def _add(self, names: Sequence[str], sums: SampleSums) -> None:
+        """Add one sample of each of the subtasks `names`, in the order of the batch."""
+        for sample, name in enumerate(names):
+            row = self._subtasks.index(name)
+            self._arrays["samples"][row] += 1
+            self._arrays["tokens"][row] += sums.tokens[sample].astype(np.int64)
+            self._arrays["cosine_square_sum"][row] += sums.cosine[sample] ** 2
+            for summed in SUMMED:
+                self._arrays[f"{summed}_sum"][row] += getattr(sums, summed)[sample]
+
+    def _measured(self, loaded: ProbedModel, domain: Domain, image: Image.Image, label: str) -> Iterator[tuple[list[str], SampleSums]]:
+        """The sums of all questions, in batches that are halved where memory does not suffice."""
+        left = list(subtasks(domain))
+        most = len(left)
+        while left:
+            names = left[: -(-most // self._parts)]
             try:
-                return [(chunk, _forward(loaded, domain, chunk, image, label)) for chunk in chunks]
+                sums = _forward(loaded, domain, names, image, label)
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                     raise
-                self._halve(label, len(names))
-
-    def _halve(self, label: str, most: int) -> None:
-        if self._parts >= most:
-            raise ProbeError(f"{label}: out of memory with a single question. Use smaller images, --dtype bfloat16 or another --device.")
-        self._parts *= 2
-        self._say(f"out of memory: continuing with batches of {-(-most // self._parts)}")
-
-    def _skip(self, domain: Domain, reason: str) -> None:
-        self._counts[domain] += 1
-        if len(self._skipped) < LISTED:
-            self._skipped.append(reason)
-        self._probe_set.check_unusable(self._counts, [reason], self._tolerance)
+                if self._parts >= most:
+                    remedy = "Use smaller images, --dtype bfloat16 or another --device."
+                    raise ProbeError(f"{label}: out of memory with a single question. {remedy}") from error
+                self._parts *= 2
+                self._say(f"out of memory: continuing with batches of {-(-most // self._parts)}")
+                continue
+            yield names, sums
+            left = left[len(names) :]
 
 
-def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image: Image.Image, label: str) -> SampleSums:
+def _forward(loaded: ProbedModel, domain: Domain, names: Sequence[str], image: Image.Image, label: str) -> SampleSums:
     """One forward pass of an image with some of its domain's questions. UnusableRecord if its activations are not finite."""
     device = next(loaded.model.parameters()).device
     try:
@@ -152,7 +160,3 @@ def _forward(loaded: ProbedModel, domain: Domain, names: tuple[str, ...], image:
         sample, layer, kind = problem
         raise UnusableRecord(f"{label}: {kind} at decoder layer {layer}, asked {names[sample]}")
     return sums
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -41,7 +41,6 @@ class SyntheticImages:
 
     @property
     def digest(self) -> str:
-        """sha256 that changes when any image does."""
         return hashlib.sha256(f"synthetic {GENERATOR_VERSION} {self.domain} {self.seed} {self.size} {self.count}".encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -63,6 +62,7 @@ class ImageFiles:
 
     @cached_property
     def digest(self) -> str:
+        """sha256 that changes when any image does."""
         whole = hashlib.sha256()
         for file in self.files:
             whole.update(f"{file.label}\0{content_digest(file.path)}\0".encode("utf-8", "surrogateescape"))
@@ -80,14 +80,11 @@ class ImageFiles:
         return decode_file(self.files[index])
 
 
-ImageSource = SyntheticImages | ImageFiles
-
-
 @dataclass(frozen=True)
 class ProbeSet:
     """The images of one or more domains; each image is asked all the questions of its domain."""
 
-    sources: Mapping[Domain, ImageSource]
+    sources: Mapping[Domain, SyntheticImages | ImageFiles]
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -101,8 +98,7 @@ class ProbeSet:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the questions and the content of every image."""
-        content = {domain: [dict(prompts()[domain]), source.digest] for domain, source in self.sources.items()}
-        return digest_of(content)
+        return digest_of({domain: [dict(prompts()[domain]), source.digest] for domain, source in self.sources.items()})
 
     def entry(self, folder: Path, model: str, settings: Mapping[str, Any]) -> Entry:
         """Where statistics over it are kept in a folder. model: its fingerprint; settings: what else decides them, as JSON values."""
@@ -130,17 +126,17 @@ def open_probe_set(options: ProbeOptions, model: Path) -> ProbeSet:
     return ProbeSet({domain: _images(options.places[domain], options) for domain in prompts() if domain in options.places})
 
 
+def synthetic_probe_set(size: int = SYNTHETIC_PIXELS, samples: int | None = None, seed: int = 0) -> ProbeSet:
+    """`samples` images a domain (32 by default), of `size` pixels."""
+    return ProbeSet({domain: SyntheticImages(domain, samples or SYNTHETIC_IMAGES, size, seed) for domain in prompts()})
+
+
 def read_statistics(path: Path) -> LayerStatistics | None:
     """The statistics that are kept in a file; None if it is missing or cannot be read."""
     try:
         return LayerStatistics.load(path)
     except ArtifactError:
         return None
-
-
-def synthetic_probe_set(size: int = SYNTHETIC_PIXELS, samples: int | None = None, seed: int = 0) -> ProbeSet:
-    """`samples` images a domain (32 by default), of `size` pixels."""
-    return ProbeSet({domain: SyntheticImages(domain, samples or SYNTHETIC_IMAGES, size, seed) for domain in prompts()})
 
 
 def _image_size(folder: Path) -> int:
@@ -153,16 +149,14 @@ def _image_size(folder: Path) -> int:
 
 
 def _images(place: Path, options: ProbeOptions) -> ImageFiles:
-    files = _files(place, options.samples or PAPER_IMAGES)
+    limit = options.samples or PAPER_IMAGES
+    if place.is_dir():
+        files = images_in_folder(place, limit)
+    elif place.is_file() and place.suffix.lower() in (".jsonl", ".ndjson"):
+        files = images_in_jsonl(place, limit)
+    else:
+        kind = "neither a folder nor a .jsonl file" if place.exists() else "no such folder or file"
+        raise DataError(f'{place}: {kind}; pass a folder of images, or a .jsonl file of lines {{"image": path}}.')
     if options.samples and len(files) < options.samples and not options.allow_fewer:
         raise DataError(f"{place}: {len(files)} images, fewer than --samples {options.samples}. To continue with them, add --allow-fewer.")
     return ImageFiles(place.name or place.resolve().name, tuple(files))
-
-
-def _files(place: Path, limit: int) -> list[ImageFile]:
-    if place.is_dir():
-        return images_in_folder(place, limit)
-    if place.is_file() and place.suffix.lower() in (".jsonl", ".ndjson"):
-        return images_in_jsonl(place, limit)
-    kind = "neither a folder nor a .jsonl file" if place.exists() else "no such folder or file"
-    raise DataError(f'{place}: {kind}; pass a folder of images, or a .jsonl file of lines {{"image": path}}.')
