@@ -1,4 +1,4 @@
-"""Write pictures that strangers send: odd, damaged and hostile ones."""
+"""Write images that untrusted sources send: odd, damaged and hostile ones."""
 
 from __future__ import annotations
 

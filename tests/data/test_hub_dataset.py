@@ -52,25 +52,10 @@ configs:
   data_files: one/*.parquet
 - config_name: two
   data_files: two/*.parquet
----
 """
-STATED = """---
-configs:
-- config_name: one
-  data_files: one/*.parquet
-- config_name: two
-  data_files: two/*.parquet
-dataset_info:
-- config_name: one
-  splits:
-  - name: train
-    num_examples: 40
-- config_name: two
-  splits:
-  - name: train
-    num_examples: 10
----
-"""
+SIZES = "dataset_info:\n" + "".join(
+    f"- config_name: {name}\n  splits:\n  - name: train\n    num_examples: {count}\n" for name, count in (("one", 40), ("two", 10))
+)
 
 
 def png(number: int) -> bytes:
@@ -93,15 +78,14 @@ def table(numbers: range) -> bytes:
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LoopbackHub]:
     parts = {"one/train-0.parquet": table(range(40)), "two/train-0.parquet": table(range(100, 110))}
-    pictures = {f"train/{number}.png": png(number) for number in range(4)}
-    lines = [{"file_name": f"{number}.png", "n": number} for number in range(4)]
+    images = {f"train/{number}.png": png(number) for number in range(4)}
+    listed = "\n".join(json.dumps({"file_name": f"{number}.png", "n": number}) for number in range(4))
+    lines = "\n".join(json.dumps({"n": number, "image": f"{number}.png"}) for number in range(7))
     with serve() as hub:
-        hub.datasets["me/set"] = Repo.of({"README.md": CARD.encode(), **parts})
-        hub.datasets["me/stated"] = Repo.of({"README.md": STATED.encode(), **parts})
-        hub.datasets["me/lines"] = Repo.of(
-            {"train.jsonl": b"\n".join(json.dumps({"n": n, "image": f"{n}.png"}).encode() for n in range(7))}
-        )
-        hub.datasets["me/pictures"] = Repo.of({"train/metadata.jsonl": "\n".join(map(json.dumps, lines)).encode(), **pictures})
+        hub.datasets["me/set"] = Repo.of({"README.md": f"{CARD}---\n".encode(), **parts})
+        hub.datasets["me/stated"] = Repo.of({"README.md": f"{CARD}{SIZES}---\n".encode(), **parts})
+        hub.datasets["me/lines"] = Repo.of({"train.jsonl": lines.encode()})
+        hub.datasets["me/images"] = Repo.of({"train/metadata.jsonl": listed.encode(), **images})
         hub.datasets["me/gated"] = Repo.of({}, token="hf_secret123", gated=True)
         hub.datasets["me/private"] = Repo.of({"train.jsonl": b'{"n": 5}'}, token="hf_secret123")
         hub.datasets["me/refusing"] = Repo.of({}, status=403)
@@ -143,7 +127,7 @@ def ask(hub: LoopbackHub, home: Path) -> Iterator[Callable[..., dict[str, Any]]]
 Ask = Callable[..., dict[str, Any]]
 
 
-def test_all_records_with_their_pictures_at_one_commit(ask: Ask, hub: LoopbackHub) -> None:
+def test_all_records_with_their_images_at_one_commit(ask: Ask, hub: LoopbackHub) -> None:
     found = ask("me/set")
     expected = {number: hashlib.sha256(png(number)).hexdigest() for number in (*range(40), *range(100, 110))}
     assert {row["n"]: row["image"] for row in found["rows"]} == expected and len(found["rows"]) == 50
@@ -167,13 +151,14 @@ def test_drawn_once_then_read_from_the_cache(ask: Ask, hub: LoopbackHub) -> None
 
 
 def test_the_commit_that_was_drawn_is_found_offline_by_its_name(ask: Ask, hub: LoopbackHub) -> None:
-    commit = hub.datasets["me/set"].refs["main"]
     drawn = ask("me/set,subset=two,count=3", seed=4)
     hub.requests.clear()
-    found = ask(f"me/set,subset=two,count=3,revision={commit}", seed=4, local_files_only=True)
+    answers = {}
+    for revision in (hub.datasets["me/set"].refs["main"], "0" * 40, "main"):
+        answers[revision] = ask(f"me/set,subset=two,count=3,revision={revision}", seed=4, local_files_only=True)
+    found, *others = answers.values()
     assert (found["rows"], found["digest"]) == (drawn["rows"], drawn["digest"]) and not hub.requests
-    for other in ("0" * 40, "main"):
-        assert "not in the cache as asked for" in ask(f"me/set,subset=two,count=3,revision={other}", seed=4, local_files_only=True)["error"]
+    assert all("not in the cache as asked for" in other["error"] for other in others)
 
 
 def test_a_new_commit_is_drawn_anew(ask: Ask, hub: LoopbackHub) -> None:
@@ -196,6 +181,8 @@ def test_subsets_in_proportion_to_their_size_where_it_is_stated(ask: Ask) -> Non
     assert parts(ask("me/set,count=12")) == {True: 6, False: 6}
     assert parts(ask("me/set,count=49")) == {True: 39, False: 10}
     assert "does not state how many records" in ask("me/set", share="0.1")["error"]
+    said = ask("me/set,count=51")["error"]
+    assert said == "DataError: me/set,count=51: 50 records were found there. Leave count out to take them all."
 
 
 def test_an_interrupted_draw_goes_on_with_the_subsets_that_are_missing(ask: Ask, hub: LoopbackHub) -> None:
@@ -208,14 +195,9 @@ def test_an_interrupted_draw_goes_on_with_the_subsets_that_are_missing(ask: Ask,
     assert found["said"] == ["me/stated, one: drawing all records"] and len(found["rows"]) == 50
 
 
-def test_more_than_there_is(ask: Ask) -> None:
-    said = ask("me/set,count=51")["error"]
-    assert said == "DataError: me/set,count=51: 50 records were found there. Leave count out to take them all."
-
-
-def test_lines_and_pictures_beside_a_table(ask: Ask) -> None:
+def test_lines_and_images_beside_a_table(ask: Ask) -> None:
     assert sorted(row["n"] for row in ask("me/lines")["rows"]) == list(range(7))
-    found = {row["n"]: row["image"] for row in ask("me/pictures")["rows"]}
+    found = {row["n"]: row["image"] for row in ask("me/images")["rows"]}
     assert found == {number: hashlib.sha256(png(number)).hexdigest() for number in range(4)}
 
 

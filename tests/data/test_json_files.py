@@ -81,23 +81,24 @@ def test_one_endless_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("name", "content", "said"),
     [
-        (b'{"a": 1}', "must hold a list.*name it .jsonl"),
-        (b"", "must hold a list"),
-        (b"x[]", "must hold a list"),
-        (b"[]", "no record in that file"),
-        (b'[{"a": 1}', "its list must end.*The last whole item is number 0"),
-        (b'[{"a": 1}, {"a": "', "The last whole item is number 1"),
-        (b'[{"a": 1}}', "its list must end"),
-        (b'[{"a": 1}]]', "its list must end, at the end of the file"),
-        (b"[" * 100_000, "The last whole item is number 0"),
+        ("a.json", b'{"a": 1}', "must hold a list.*name it .jsonl"),
+        ("a.json", b"", "must hold a list"),
+        ("a.json", b"[]", "no record in that file"),
+        ("a.json", b'[{"a": 1}', "its list must end.*The last whole item is number 0"),
+        ("a.json", b'[{"a": 1}, {"a": "', "The last whole item is number 1"),
+        ("a.json", b'[{"a": 1}}', "its list must end"),
+        ("a.json", b'[{"a": 1}]]', "its list must end, at the end of the file"),
+        ("a.json", b"[" * 100_000, "The last whole item is number 0"),
+        ("a.jsonl", b"\n  \n", "no record in that file; each line must be a JSON object"),
+        ("a.jsonl", b"", "no record in that file"),
     ],
 )
-def test_damaged_lists(tmp_path: Path, content: bytes, said: str) -> None:
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(DataError, match=said):
-        open_json(tmp_path / "a.json")
+def test_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: .*{said}"):
+        open_json(tmp_path / name)
 
 
 def test_a_damaged_item_is_one_unusable_record(tmp_path: Path) -> None:
@@ -107,12 +108,6 @@ def test_a_damaged_item_is_one_unusable_record(tmp_path: Path) -> None:
     for index, said in ((1, "not valid"), (2, "not valid"), (3, "not valid"), (4, "a JSON list"), (6, "not valid")):
         with pytest.raises(UnusableRecord, match=f"a.json, item {index + 1}: {said}"):
             table.record(index)
-
-
-def test_no_lines(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_bytes(b"\n  \n")
-    with pytest.raises(DataError, match=r"a\.jsonl: no record in that file; each line must be a JSON object"):
-        open_json(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])

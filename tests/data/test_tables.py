@@ -1,4 +1,4 @@
-"""What a spec names, by kind: files, folders, Parquet, mini; what they draw, and what is refused."""
+"""A source by its line, and what the line names: files, folders, Parquet, mini; what they draw, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ import sys
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hf_layerprune.artifacts.prompts import DOMAINS, subtasks
 from hf_layerprune.data.records import RecordTable, UnusableRecord
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini.generator import draw_example
+
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+optional = st.none() | names
+weights = st.decimals("0.001", "1000", allow_nan=False)
 
 
 def lines(path: Path, count: int, start: int = 0) -> Path:
@@ -36,6 +43,7 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     lines(tmp_path / "a/x.ndjson", 2, 10)
     (tmp_path / "c.json").write_text('[{"n": 20}]')
     (tmp_path / "notes.txt").write_text("no records")
+    (tmp_path / "again").symlink_to(tmp_path)
     table = open_table(DataSpec(str(tmp_path)))
     assert numbers(table) == [10, 11, 0, 1, 2, 20]
     assert [table.record(index).folder for index in (0, 2)] == [tmp_path / "a", tmp_path]
@@ -54,12 +62,8 @@ def test_a_count_is_drawn_uniformly_by_the_seed(tmp_path: Path) -> None:
     expected = 600 * 5 / 20  # each record, with a standard deviation of sqrt(600 * 1/4 * 3/4) = 10.6
     assert all(abs(seen[number] - expected) < 5 * 10.6 for number in range(20))
     assert numbers(open_table(DataSpec(str(path), count=20))) == list(range(20))
-
-
-def test_more_than_there_is(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", 3)
-    with pytest.raises(DataError, match=r"a\.jsonl: 3 records, fewer than count=4\. Leave count out to take them all\."):
-        open_table(DataSpec(str(path), count=4))
+    with pytest.raises(DataError, match=r"a\.jsonl: 20 records, fewer than count=21\. Leave count out to take them all\."):
+        open_table(DataSpec(str(path), count=21))
 
 
 def test_a_share_of_each_file(tmp_path: Path) -> None:
@@ -75,15 +79,21 @@ def test_a_share_of_each_file(tmp_path: Path) -> None:
         open_table(DataSpec(str(tmp_path)), share=Decimal(0))
 
 
-def test_parquet(tmp_path: Path) -> None:
-    """Copied once into an Arrow file, and read from there by row, whatever the Parquet file's row groups are."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+@pytest.fixture
+def parquet() -> Any:
+    """pyarrow with its module `parquet`, where `datasets` is installed."""
     pytest.importorskip("datasets")
+    pytest.importorskip("pyarrow.parquet")
+    return pytest.importorskip("pyarrow")
+
+
+def test_parquet(tmp_path: Path, parquet: Any) -> None:
+    """Copied once into an Arrow file, and read from there by row, whatever the Parquet file's row groups are."""
     rows = [
         {"n": number, "image": {"bytes": b"\x00%d" % number, "path": f"{number}.png"}, "kind": "ab"[number % 2]} for number in range(230)
     ]
-    kinds = pa.array([row["kind"] for row in rows]).dictionary_encode()
-    pq.write_table(pa.Table.from_pylist(rows).set_column(2, "kind", kinds), tmp_path / "a.parquet", row_group_size=40)
+    kinds = parquet.array([row["kind"] for row in rows]).dictionary_encode()
+    parquet.parquet.write_table(parquet.Table.from_pylist(rows).set_column(2, "kind", kinds), tmp_path / "a.parquet", row_group_size=40)
     said: list[str] = []
     spec, cache = DataSpec(str(tmp_path / "a.parquet")), tmp_path / "cache"
     table, again = (open_table(spec, cache=cache, say=said.append) for _ in range(2))
@@ -97,31 +107,29 @@ def test_parquet(tmp_path: Path) -> None:
         table.record(230)
 
 
-def test_unusable_parquet(tmp_path: Path) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    pytest.importorskip("datasets")
+def test_unusable_parquet(tmp_path: Path, parquet: Any) -> None:
     path, cache = tmp_path / "a.parquet", tmp_path / "cache"
-    pq.write_table(pa.table({"text": [f"{number:04}" * 50 for number in range(30)]}), path, row_group_size=10, compression="SNAPPY")
+    parquet.parquet.write_table(
+        parquet.table({"text": [f"{number:04}" * 50 for number in range(30)]}), path, row_group_size=10, compression="SNAPPY"
+    )
     content = bytearray(path.read_bytes())
     (tmp_path / "short.parquet").write_bytes(content[:-20])
-    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    column = parquet.parquet.ParquetFile(path).metadata.row_group(1).column(0)
     start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
     content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
     (tmp_path / "spoilt.parquet").write_bytes(content)
     for name in ("short", "spoilt"):
         with pytest.raises(DataError, match=rf"{name}\.parquet: cannot be read as Parquet"):
             open_table(DataSpec(str(tmp_path / f"{name}.parquet")), cache=cache)
-    pq.write_table(pa.schema([("n", pa.int64())]).empty_table(), tmp_path / "none.parquet")
+    parquet.parquet.write_table(parquet.schema([("n", parquet.int64())]).empty_table(), tmp_path / "none.parquet")
     with pytest.raises(DataError, match="no row"):
         open_table(DataSpec(str(tmp_path / "none.parquet")), cache=cache)
 
 
-def test_a_row_that_cannot_be_decoded(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_decoded(tmp_path: Path, parquet: Any) -> None:
     """A text that is not UTF-8 makes its row unusable, and no other."""
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    pytest.importorskip("datasets")
-    texts = pa.array([b"one", b"\xff\xfe", b"three"]).cast(pa.string(), safe=False)
-    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    texts = parquet.array([b"one", b"\xff\xfe", b"three"]).cast(parquet.string(), safe=False)
+    parquet.parquet.write_table(parquet.table({"text": texts}), tmp_path / "a.parquet")
     table = open_table(DataSpec(str(tmp_path / "a.parquet")), cache=tmp_path / "cache")
     assert [table.record(index).fields["text"] for index in (0, 2)] == ["one", "three"]
     with pytest.raises(UnusableRecord, match=r"a\.parquet, row 1: cannot be read"):
@@ -137,7 +145,7 @@ def test_without_the_package_datasets(tmp_path: Path, monkeypatch: pytest.Monkey
         open_table(DataSpec(name), cache=tmp_path)
 
 
-def test_mini_is_drawn_for_healing_evenly() -> None:
+def test_mini_is_drawn_for_healing_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = open_table(DataSpec("mini", count=20), seed=3)
     names = [name for domain in DOMAINS for name in subtasks(domain)]
     assert [table.record(index).fields["subtask"] for index in range(20)] == (names * 3)[:20]
@@ -149,13 +157,9 @@ def test_mini_is_drawn_for_healing_evenly() -> None:
     specs = [("mini", 3, None), ("mini", 4, None), ("mini", 3, "math")]
     digests = [open_table(DataSpec(name, subset=part, count=count), seed=seed).digest for name, count, part in specs for seed in (0, 1)]
     assert len(set(digests)) == 6
-
-
-def test_mini_is_the_built_in_one_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines(tmp_path / "mini/a.jsonl", 2)
+    lines(tmp_path / "mini/a.jsonl", 2)  # the built-in one is meant wherever another stands
     monkeypatch.chdir(tmp_path)
-    assert len(open_table(DataSpec("mini"))) == 4096
-    assert len(open_table(DataSpec("./mini"))) == 2
+    assert len(open_table(DataSpec("mini"))) == 4096 and len(open_table(DataSpec("./mini"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -163,9 +167,7 @@ def test_mini_is_the_built_in_one_wherever_one_stands(tmp_path: Path, monkeypatc
     [
         ("mini,subset=sums", UsageError, "mini has no subset 'sums'; it has math, nonmath and math-cot"),
         ("mini,split=train", UsageError, "mini has no split"),
-        ("mini,revision=x", UsageError, "mini has no revision"),
         ("a.jsonl,split=train", UsageError, "only a dataset on the Hub has a split"),
-        ("a.jsonl,revision=v1", UsageError, "only a dataset on the Hub has a revision"),
         ("a.jsonl,subset=x", UsageError, "a single file has no subset"),
         (".,subset=x", DataError, "no folder 'x' inside"),
         (".,subset=..", DataError, "no folder '..' inside"),
@@ -174,7 +176,6 @@ def test_mini_is_the_built_in_one_wherever_one_stands(tmp_path: Path, monkeypatc
         ("empty", DataError, "empty: no .jsonl, .ndjson, .json, .parquet file in that folder"),
         ("dangling.jsonl", DataError, "not a regular file, or a link to nothing"),
         ("pipe.jsonl", DataError, "not a regular file"),
-        ("https://x.org/a.jsonl", DataError, "neither a file or folder"),
         ("x" * 5000, DataError, "neither a file or folder"),
         ("../../etc/passwd-", DataError, "neither a file or folder"),
     ],
@@ -190,7 +191,58 @@ def test_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, kin
         open_table(DataSpec.parse(spec))
 
 
-def test_a_folder_that_links_to_itself(tmp_path: Path) -> None:
-    lines(tmp_path / "a.jsonl", 2)
-    (tmp_path / "again").symlink_to(tmp_path)
-    assert len(open_table(DataSpec(str(tmp_path)))) == 2
+# --- the line ---
+
+
+@given(st.builds(DataSpec, names, optional, optional, st.none() | st.integers(1), weights, optional))
+def test_read_back(spec: DataSpec) -> None:
+    assert DataSpec.parse(str(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("me/set,subset=CLEVR(M),split=val,count=100,weight=0.5,revision=v1", ("me/set", "CLEVR(M)", "val", 100, Decimal("0.5"), "v1")),
+        ("math.jsonl", ("math.jsonl", None, None, None, Decimal(1), None)),
+        ("my data/a=b (1).jsonl,count=2", ("my data/a=b (1).jsonl", None, None, 2)),
+        ("a,,b.jsonl,subset=c,,d", ("a,b.jsonl", "c,d")),
+        ("count=3", ("count=3",)),
+        ("a.jsonl,subset=x=y", ("a.jsonl", "x=y")),
+    ],
+)
+def test_a_line_is_read(text: str, spec: tuple[Any, ...]) -> None:
+    assert DataSpec.parse(text) == DataSpec(*spec)
+
+
+def test_a_record_names_what_others_can_find_and_no_place_on_a_disk() -> None:
+    def recorded(text: str, commit: str | None = None) -> str:
+        return str(DataSpec.parse(text).as_recorded(commit))
+
+    assert recorded("me/set,subset=a,,b,count=5", "c" * 40) == f"me/set,subset=a,,b,count=5,revision={'c' * 40}"
+    assert recorded("me/set,revision=main", "c" * 40) == f"me/set,revision={'c' * 40}"
+    assert recorded("/home/alice/my data/math.jsonl,weight=2") == "math.jsonl,weight=2" == recorded("../../math.jsonl,weight=2")
+    assert recorded("/home/alice/homework/") == "homework" and recorded("mini,count=5") == "mini,count=5" and recorded("/") == "/"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.jsonl,cuont=5", "no key 'cuont'. Did you mean 'count'"),
+        ("a.jsonl,count=100,000", "'000' is not key=value.*written twice"),
+        ("a.jsonl,", "'' is not key=value"),
+        ("a.jsonl,count=1,count=2", "count is given twice"),
+        ("a.jsonl,count=0", "count=0.*at least 1"),
+        ("a.jsonl,count=1.5", "count=1.5: expected a whole number"),
+        ("a.jsonl,count=٣", "expected a whole number"),
+        ("a.jsonl,weight=0", "weight=0.*above 0"),
+        ("a.jsonl,weight=nan", "weight=NaN"),
+        ("a.jsonl,weight=x", "weight=x: expected a number"),
+        ("a.jsonl,subset=", "subset= is empty"),
+        ("", "has no name"),
+        ("a\0b", "has no name"),
+    ],
+)
+def test_a_slip_of_the_pen_is_named(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        DataSpec.parse(text)
+    assert "\n" not in str(caught.value)

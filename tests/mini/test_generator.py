@@ -79,13 +79,11 @@ def test_one_image_has_one_meaning(index: int) -> None:
     assert len(kinds) == len(set(kinds)) == len(listed) and answers["grounding"].removeprefix("the big ") in kinds
 
 
-def test_half_of_the_problems_to_verify_hide_a_number() -> None:
+def test_answers_are_spread() -> None:
+    """Half of the problems to verify hide a number; scenes have one to six objects."""
     answers = Counter(example.answer for example in draws("math-verify"))
     assert set(answers) == {"Yes, every number can be read.", "No, one number is hidden."}
     assert 70 < answers["No, one number is hidden."] < 130
-
-
-def test_counts_are_spread() -> None:
     counts = Counter(example.answer for example in draws("counting", 300))
     assert set(counts) == set("123456") and min(counts[number] for number in "3456") > 35
 
@@ -102,10 +100,10 @@ def test_images_of_any_size_show_the_same() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 100, 448])
-def test_what_is_drawn_stays_in_its_cell(size: int) -> None:
+def test_what_is_drawn_stays_in_its_cell_and_is_told_apart(size: int) -> None:
     """At every shift, so that one cell is one image token."""
-    cell = size // 4
     for shift in ((-1, -1), (1, 1), (0.3, -0.7)):
+        images = set()
         for name in (*GLYPHS, *SHAPES):
             canvas = Canvas(size, (0, 0, 0))
             if name in SHAPES:
@@ -113,17 +111,9 @@ def test_what_is_drawn_stays_in_its_cell(size: int) -> None:
             else:
                 canvas.glyph(1, 2, name, (255, 255, 255), shift)
             painted = np.argwhere(canvas.pixels.any(2))
-            assert len(painted) >= 2
-            assert (painted // cell == [1, 2]).all(), name
-
-
-def test_glyphs_are_told_apart() -> None:
-    images = set()
-    for name in GLYPHS:
-        canvas = Canvas(64, (0, 0, 0))
-        canvas.glyph(0, 0, name, (255, 255, 255), (0, 0))
-        images.add(canvas.pixels.tobytes())
-    assert len(images) == len(GLYPHS)
+            assert len(painted) >= 2 and (painted // (size // 4) == [1, 2]).all(), name
+            images.add(canvas.pixels.tobytes())
+        assert len(images) == len(GLYPHS) + len(SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +131,10 @@ def test_the_content_of_a_problem_is_what_it_works_out(same: list[Any], other: A
     assert Problem(other[0], other[1:]).contents not in contents
 
 
-def test_a_hidden_number_counts() -> None:
+def test_a_hidden_number_counts_and_the_place_of_an_object_does_not() -> None:
     whole, hidden, another = Problem(12, (("+", 7),)), Problem(12, (("+", 7),), 1), Problem(12, (("+", 5),), 1)
     assert whole.contents[0] == hidden.contents[0] != another.contents[0]
     assert hidden.contents[1] == another.contents[1] not in whole.contents
-
-
-def test_the_content_of_a_scene_is_its_objects_wherever_they_stand() -> None:
     ring, cross = Thing(3, "red", "ring", False), Thing(9, "gray", "cross", True)
     moved = Scene((replace(cross, cell=0), replace(ring, cell=15)))
     assert Scene((ring, cross)).contents == moved.contents

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,30 +55,28 @@ def test_statistics_are_the_sums_over_samples(facts: ModelFacts, loaded: ProbedM
             parts.append(expected(trace(loaded.model, alone.inputs), alone.visual[0].numpy()))
         means[domain] += [part.cosine[0] for part in parts]
         np.testing.assert_array_equal(statistics.tokens[row], sum(part.tokens for part in parts))
-        for field, source in (
-            ("cosine_sum", "cosine"),
-            ("token_cosine_sum", "token_cosine"),
-            ("triplet_cosine_sum", "triplet_cosine"),
-            ("last_token_cosine_sum", "last_token_cosine"),
-            ("input_pool_sum", "input_pool"),
-            ("output_pool_sum", "output_pool"),
-        ):
-            wanted = sum(getattr(part, source) for part in parts)
-            np.testing.assert_allclose(getattr(statistics, field)[row], wanted, rtol=2e-5, atol=1e-4, err_msg=f"{field} of {name}")
+        for field in ("cosine", "token_cosine", "triplet_cosine", "last_token_cosine", "input_pool", "output_pool"):
+            wanted, found = sum(getattr(part, field) for part in parts), getattr(statistics, f"{field}_sum")[row]
+            np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=1e-4, err_msg=f"{field} of {name}")
         squares = sum(part.cosine**2 for part in parts)
         np.testing.assert_allclose(statistics.cosine_square_sum[row], squares, rtol=2e-5, atol=1e-5)
     for domain, rows in means.items():  # eq. 7: the mean over samples, whatever their length
         np.testing.assert_allclose(statistics.cosine(domain), np.mean(rows, 0), rtol=1e-5)
 
 
-def halving_model(loaded: ProbedModel, most: int, error: Exception) -> Any:
-    """A hook that runs out of memory in batches of more than `most`; returns its handle."""
+@contextmanager
+def failing(loaded: ProbedModel, most: int, error: Exception) -> Iterator[None]:
+    """A model that fails in batches of more than `most`."""
 
     def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if len(output) > most:
             raise error
 
-    return loaded.layers[3].register_forward_hook(hook)
+    handle = loaded.layers[3].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @pytest.mark.parametrize("most", [3, 2, 1])
@@ -86,11 +86,8 @@ def halving_model(loaded: ProbedModel, most: int, error: Exception) -> Any:
 def test_out_of_memory_halves_the_batch_and_says_so_once(facts: ModelFacts, loaded: ProbedModel, most: int, error: Exception) -> None:
     images, said, done = synthetic_probe_set(64, 2), [], []
     whole = run(facts, loaded, images)
-    handle = halving_model(loaded, most, error)
-    try:
+    with failing(loaded, most, error):
         halved = run(facts, loaded, images, say=said.append, progress=lambda n, total: done.append(n))
-    finally:
-        handle.remove()
     assert [line.split()[-1] for line in said] == {3: ["3"], 2: ["3", "2"], 1: ["3", "2", "1"]}[most]
     assert done == [0, 1, 2, 3, 4] and halved.samples.tolist() == [2] * 9
     np.testing.assert_allclose(halved.cosine_sum, whole.cosine_sum, rtol=1e-5)
@@ -98,34 +95,17 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(facts: ModelFacts, load
 
 
 def test_out_of_memory_with_a_single_question(facts: ModelFacts, loaded: ProbedModel) -> None:
-    handle = halving_model(loaded, 0, torch.OutOfMemoryError("CUDA out of memory"))
-    try:
-        with pytest.raises(ProbeError, match=r"synthetic math 0: out of memory with a single question.*--dtype bfloat16"):
-            run(facts, loaded, synthetic_probe_set(64, 1))
-    finally:
-        handle.remove()
+    said = r"synthetic math 0: out of memory with a single question.*--dtype bfloat16"
+    with failing(loaded, 0, torch.OutOfMemoryError("CUDA out of memory")), pytest.raises(ProbeError, match=said):
+        run(facts, loaded, synthetic_probe_set(64, 1))
     assert not any(layer._forward_hooks for layer in loaded.layers)
-
-
-def test_another_fault_is_not_taken_for_memory(facts: ModelFacts, loaded: ProbedModel) -> None:
-    handle = halving_model(loaded, 0, RuntimeError("shapes cannot be multiplied"))
-    try:
-        with pytest.raises(RuntimeError, match="shapes"):
-            run(facts, loaded, synthetic_probe_set(64, 1))
-    finally:
-        handle.remove()
+    with failing(loaded, 0, RuntimeError("shapes cannot be multiplied")), pytest.raises(RuntimeError, match="shapes"):
+        run(facts, loaded, synthetic_probe_set(64, 1))  # another fault is not taken for it
 
 
 @pytest.mark.parametrize(
     ("count", "share", "unusable", "stops"),
-    [
-        (32, "0.01", 1, True),
-        (4, "0.25", 1, False),
-        (4, "0.25", 2, True),
-        (4, "0.49", 1, False),
-        (4, "0.5", 2, False),
-        (3, "0.34", 1, False),
-    ],
+    [(32, "0.01", 1, True), (4, "0.25", 1, False), (4, "0.25", 2, True), (4, "0.5", 2, False), (3, "0.34", 1, False)],
 )
 def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, count: int, share: str, unusable: int, stops: bool) -> None:
     """floor(share x images of the domain) may be unusable: one of a hundred, and of 32 none."""
@@ -141,10 +121,8 @@ def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, co
     images = replace(synthetic_probe_set(64, count), sources={"math": synthetic_probe_set(64, count).sources["math"]})
     try:
         if stops:
-            reason = (
-                rf"synthetic math {unusable - 1}: NaN.* decoder layer 7, asked math-cot. That makes {unusable} unusable of {count} math"
-            )
-            with pytest.raises(DataError, match=reason):
+            reason = rf"synthetic math {unusable - 1}: NaN.* decoder layer 7, asked math-cot. That makes {unusable} unusable of {count} "
+            with pytest.raises(DataError, match=reason + "math"):
                 run(facts, loaded, images, share)
             return
         statistics = run(facts, loaded, images, share)
@@ -159,7 +137,8 @@ def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, co
 def test_a_stored_probe_goes_on_where_it_ended(facts: ModelFacts, loaded: ProbedModel, tmp_path: Path) -> None:
     """Interrupted at the third image: the first two are kept, and only the others are measured by the next run."""
     images = synthetic_probe_set(64, 3)
-    store = images.entry(tmp_path, "model", {})
+    store, other = images.entry(tmp_path, "model", {}), images.entry(tmp_path, "model", {"dtype": "bfloat16"})
+    assert len({store.path, other.path, images.entry(tmp_path, "b", {}).path, synthetic_probe_set().entry(tmp_path, "model", {}).path}) == 4
     whole = run(facts, loaded, images)
 
     def interrupt(done: int, total: int) -> None:
@@ -192,13 +171,3 @@ def test_a_damaged_store_counts_as_empty(facts: ModelFacts, loaded: ProbedModel,
     assert read_statistics(store.path) is None and read_statistics(store.partial) is None
     assert run(facts, loaded, images, store=store).samples.tolist() == [1] * 9
     assert read_statistics(store.path) is not None
-
-
-def test_entries_of_different_settings_are_apart(tmp_path: Path) -> None:
-    paths = {
-        synthetic_probe_set(64, count).entry(tmp_path, model, settings).path
-        for model in ("a", "b")
-        for count in (1, 2)
-        for settings in ({"dtype": "float32"}, {"dtype": "bfloat16"})
-    }
-    assert len(paths) == 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hf_layerprune import LayerPruner
-from hf_layerprune.data.records import Tolerance, UnusableRecord
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import DataError, UsageError
 from hf_layerprune.mini import model_path
 from hf_layerprune.probing.options import ProbeOptions
@@ -43,23 +42,15 @@ def test_synthetic_images_are_drawn_from_the_seed() -> None:
     assert synthetic_probe_set().passes == 288 and len(synthetic_probe_set().sources["math"]) == 32
 
 
-def test_the_images_of_mini_have_its_own_size() -> None:
+def test_the_images_that_a_place_gives(place: Path) -> None:
+    """mini's own size where none is given; all of a folder, at most the paper's thousand, or as many as are asked for."""
     assert opened().sources["math"].image(0).size == (64, 64)
-
-
-def test_a_folder_a_domain(place: Path) -> None:
+    assert opened(general_images=folder_of(place, 1)).passes == 4
     images = opened(math_images=folder_of(place, 5))
     assert images.domains == ("math",) and images.passes == 25
     assert images.describe()["domains"] == {"math": {"origin": "images", "images": 5}}
     assert opened(math_images=place, samples=3).passes == 15
     assert opened(general_images=place, math_images=place).domains == ("math", "nonmath")
-
-
-def test_of_one_image(place: Path) -> None:
-    assert opened(general_images=folder_of(place, 1)).passes == 4
-
-
-def test_at_most_the_papers_thousand(place: Path) -> None:
     for number in range(1003):
         (place / f"{number:04}.png").touch()
     assert len(opened(math_images=place).sources["math"]) == 1000
@@ -74,23 +65,20 @@ def test_fewer_than_asked_for(place: Path) -> None:
     assert len(opened(math_images=place, samples=4).sources["math"]) == 4
 
 
-@pytest.mark.parametrize("samples", [0, -3])
-def test_no_samples_at_all(samples: int) -> None:
-    with pytest.raises(UsageError, match="at least 1"):
-        ProbeOptions(samples=samples)
-
-
-def test_places_that_are_none(place: Path) -> None:
-    plain(place / "one.png")
-    os.mkfifo(place / "pipe.jsonl")
-    for name, word in (
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
         ("nowhere", "no such folder"),
         ("one.png", "neither a folder nor a .jsonl"),
         ("nowhere.jsonl", "no such folder"),
         ("pipe.jsonl", "neither a folder nor"),
-    ):
-        with pytest.raises(DataError, match=word):
-            opened(math_images=place / name)
+    ],
+)
+def test_invalid_places(place: Path, name: str, said: str) -> None:
+    plain(place / "one.png")
+    os.mkfifo(place / "pipe.jsonl")
+    with pytest.raises(DataError, match=said):
+        opened(math_images=place / name)
 
 
 def test_the_fingerprint_follows_content_names_and_domain(place: Path) -> None:
@@ -109,28 +97,22 @@ def test_the_fingerprint_follows_content_names_and_domain(place: Path) -> None:
     assert len(seen) == 6
 
 
-def test_unusable_records_are_only_found_when_they_are_looked_at(place: Path) -> None:
-    plain(place / "good.png")
-    lines = ["{", json.dumps({"image": "x" * 5000}), json.dumps({"image": "good.png"})]
-    (place / "set.jsonl").write_text("\n".join(lines))
-    source = opened(math_images=place / "set.jsonl").sources["math"]
-    assert len(source) == 3 and source.digest and source.image(2).size == (12, 8)
-    for number in (0, 1):
-        with pytest.raises(UnusableRecord, match=f"line {number + 1}"):
-            source.image(number)
-
-
-@pytest.mark.parametrize(
-    ("text", "share"), [("1%", "0.01"), ("0.01", "0.01"), ("0", "0"), ("0%", "0"), ("99.9%", "0.999"), ("12.5%", "0.125")]
-)
+@pytest.mark.parametrize(("text", "share"), [("1%", "0.01"), ("0.01", "0.01"), ("0%", "0"), ("99.9%", "0.999")])
 def test_shares_that_may_be_unusable(text: str, share: str) -> None:
     assert ProbeOptions(max_bad=text).tolerance == Tolerance(Decimal(share))
 
 
-@pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "abc", "nan", "sNaN", "inf", "1 %%", "1e400", "0,01"])
-def test_shares_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--max-bad.*such as 1% or 0.01"):
-        ProbeOptions(max_bad=text)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"samples": number}, "at least 1") for number in (0, -3)]
+    + [
+        ({"max_bad": text}, r"--max-bad.*such as 1% or 0.01")
+        for text in ("", "%", "1", "100%", "-1%", "abc", "nan", "sNaN", "inf", "1 %%", "1e400", "0,01")
+    ],
+)
+def test_invalid_options(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        ProbeOptions(**options)
 
 
 def odd_images(place: Path) -> tuple[int, int]:

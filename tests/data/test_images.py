@@ -1,4 +1,4 @@
-"""Images from untrusted sources: decoded, or refused by name; found without listing everything."""
+"""Images from untrusted sources: found without listing everything, decoded from files and records, or refused by name."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_layerprune.data.image_files import ImageFile, decode_file, images_in_folder, images_in_jsonl
+from hf_layerprune.data.image_files import ImageFile, decode_file, decode_value, images_in_folder, images_in_jsonl
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError
 from tests.image_files import HEIC, SVG, animated, bomb, cmyk, gradient, grey16, palette_with_transparency, plain, png, turned
@@ -36,35 +37,25 @@ def test_turned_by_its_exif(place: Path) -> None:
 
 
 def test_sixteen_bits_become_eight(place: Path) -> None:
-    """All 256 greys that have an exact 8-bit value, and the ends: nothing clips at 255, nothing is one too dark."""
+    """All 256 greys that have an exact 8-bit value, and the ends: nothing clips at 255, nothing is one too dark. Colours too."""
     found = decode(grey16(place / "a.png", [257 * grey for grey in range(256)]))
     assert found[0].tolist() == [[grey] * 3 for grey in range(256)]
     near = decode(grey16(place / "b.png", [0, 300, 32768, 65000, 65535]))[0, :, 0]
     assert np.abs(near - np.array([0, 300, 32768, 65000, 65535]) / 257).max() <= 1
+    (place / "c.png").write_bytes(png(1, 1, 16, 2, b"\0" + bytes([200, 0, 100, 0, 50, 0])))
+    assert decode(place / "c.png").tolist() == [[[200, 100, 50]]]
 
 
-def test_sixteen_bit_colour(place: Path) -> None:
-    """Red, green and blue of 16 bits each, by their upper bytes."""
-    (place / "a.png").write_bytes(png(1, 1, 16, 2, b"\0" + bytes([200, 0, 100, 0, 50, 0])))
-    assert decode(place / "a.png").tolist() == [[[200, 100, 50]]]
-
-
-def test_palette_with_transparency_stands_on_white(place: Path) -> None:
+def test_transparency_stands_on_white(place: Path) -> None:
     assert decode(palette_with_transparency(place / "a.png")).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+    Image.new("RGBA", (1, 1), (0, 0, 0, 128)).save(place / "b.png")
+    assert np.abs(decode(place / "b.png").astype(int) - 127).max() <= 1
+    Image.new("LA", (1, 1), (0, 0)).save(place / "c.png")
+    assert decode(place / "c.png").tolist() == [[[255, 255, 255]]]
 
 
-def test_half_transparent_stands_on_white(place: Path) -> None:
-    Image.new("RGBA", (1, 1), (0, 0, 0, 128)).save(place / "a.png")
-    assert np.abs(decode(place / "a.png").astype(int) - 127).max() <= 1
-    Image.new("LA", (1, 1), (0, 0)).save(place / "b.png")
-    assert decode(place / "b.png").tolist() == [[[255, 255, 255]]]
-
-
-def test_first_frame_of_an_animation(place: Path) -> None:
+def test_first_frame_of_an_animation_and_four_colours_of_print(place: Path) -> None:
     assert (decode(animated(place / "a.gif")) == [255, 0, 0]).all()
-
-
-def test_four_colours_of_print(place: Path) -> None:
     assert (np.abs(decode(cmyk(place / "a.jpg")).astype(int) - [255, 0, 0]) < 12).all()
 
 
@@ -75,57 +66,49 @@ def test_odd_shapes_are_decoded(place: Path, size: tuple[int, int]) -> None:
     assert found.shape == (size[1], size[0], 3) and (found == [1, 2, 3]).all()
 
 
-def _bytes(content: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(content)
-
-
 def _truncated(path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def _half_a_header(path: Path) -> None:
-    path.write_bytes(plain(path).read_bytes()[:20])
-
-
-def _self_link(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-UNUSABLE: dict[str, Callable[[Path], object]] = {
-    "zero bytes": _bytes(b""),
-    "text": _bytes(b"not an image"),
-    "svg": _bytes(SVG),
-    "heic": _bytes(HEIC),
+UNUSABLE: dict[str, bytes | Callable[[Path], object]] = {
+    "zero bytes": b"",
+    "text": b"not an image",
+    "svg": SVG,
+    "heic": HEIC,
     "truncated": _truncated,
-    "half a header": _half_a_header,
+    "half a header": lambda path: path.write_bytes(plain(path).read_bytes()[:20]),
     "bomb": bomb,
     "smaller bomb": lambda path: bomb(path, 11_000),  # 121 million: below Pillow's own limit, above ours
-    "wrong length of a chunk": _bytes(png(4, 4, 8, 2, bytes(52), extra=b"\xff\xff\xff\xffiCCP")),
-    "too few rows": _bytes(png(400, 400, 8, 2, bytes(52))),
-    "tiff with a wild offset": _bytes(b"II*\0\xff\xff\xff\x7f" + bytes(20)),
-    "gif cut short": _bytes(b"GIF89a\x10\0\x10\0\xf7"),
-    "jpeg cut short": _bytes(b"\xff\xd8\xff\xe0\0\x10JFIF"),
-    "ico of nonsense": _bytes(b"\0\0\1\0\1\0" + b"\xff" * 16),
+    "wrong length of a chunk": png(4, 4, 8, 2, bytes(52), extra=b"\xff\xff\xff\xffiCCP"),
+    "too few rows": png(400, 400, 8, 2, bytes(52)),
+    "tiff with a wild offset": b"II*\0\xff\xff\xff\x7f" + bytes(20),
+    "gif cut short": b"GIF89a\x10\0\x10\0\xf7",
+    "jpeg cut short": b"\xff\xd8\xff\xe0\0\x10JFIF",
+    "ico of nonsense": b"\0\0\1\0\1\0" + b"\xff" * 16,
     "folder": lambda path: path.mkdir(),
     "dangling link": lambda path: path.symlink_to("nowhere.png"),
-    "link to itself": _self_link,
+    "link to itself": lambda path: path.symlink_to(path.name),
     "pipe": lambda path: os.mkfifo(path),
     "nothing": lambda path: None,
 }
 
 
-@pytest.mark.parametrize("make", UNUSABLE.values(), ids=UNUSABLE.keys())
-def test_what_cannot_be_decoded_is_named(place: Path, make: Callable[[Path], object]) -> None:
-    make(place / "odd.png")
-    tracemalloc.start()
-    with pytest.raises(UnusableRecord) as caught:
-        decode(place / "odd.png")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert str(caught.value).startswith("odd.png: ") and "\n" not in str(caught.value) and len(str(caught.value)) < 300
-    assert peak < 50 << 20
+@pytest.mark.parametrize("content", UNUSABLE.values(), ids=UNUSABLE)
+def test_what_cannot_be_decoded_is_named(place: Path, content: Any) -> None:
+    """As a file, and, of files with content, as the bytes in a record; memory stays bounded whatever a header says."""
+    path = place / "odd.png"
+    path.write_bytes(content) if isinstance(content, bytes) else content(path)
+    decoders = [lambda: decode(path)] + [lambda: decode_value(path.read_bytes(), None, "odd.png")] * path.is_file()
+    for decoder in decoders:
+        tracemalloc.start()
+        with pytest.raises(UnusableRecord) as caught:
+            decoder()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert str(caught.value).startswith("odd.png: ") and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+        assert peak < 50 << 20
 
 
 def test_any_byte_may_be_wrong(place: Path) -> None:
@@ -145,7 +128,13 @@ def test_any_byte_may_be_wrong(place: Path) -> None:
     assert bad > 20
 
 
+# --- folders and JSONL files ----------------------------------------------------------------------------------------------
+
+
 def test_folder_below_folder_by_path(place: Path) -> None:
+    (place / "notes.txt").write_text("none")
+    with pytest.raises(DataError, match="no image in that folder"):
+        images_in_folder(place, 5)
     for name in ("b/2.png", "a/1.JPG", "3.webp", "a/notes.txt", "a/c/4.heic"):
         (place / name).parent.mkdir(exist_ok=True, parents=True)
         (place / name).touch()
@@ -158,12 +147,6 @@ def test_folder_below_folder_by_path(place: Path) -> None:
     assert [record.label for record in found] == ["3.webp", "a/1.JPG", "a/c/4.heic", "b/2.png", "link.png", "loop.png"]
     assert [record.label for record in images_in_folder(place, 2)] == ["3.webp", "a/1.JPG"]
     assert all(record.path == place / record.label for record in found)
-
-
-def test_folder_without_an_image(place: Path) -> None:
-    (place / "notes.txt").write_text("none")
-    with pytest.raises(DataError, match="no image in that folder"):
-        images_in_folder(place, 5)
 
 
 def test_many_files_take_no_memory(place: Path) -> None:
@@ -193,21 +176,18 @@ def test_jsonl_of_paths_relative_to_it(place: Path) -> None:
     assert len(images_in_jsonl(path, 1)) == 1
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("{image: 1}", "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
-        ("[]", "expected an object"),
-        ("5", "expected an object"),
-        ("null", "expected an object"),
-        ({"img": "a.png"}, 'no field "image"'),
-        ({"image": None}, "expected a path"),
-        ({"image": "../secret.png"}, "outside"),
-        ({"image": "nowhere.png"}, "no such file"),
-    ],
-    ids=lambda value: str(value)[:30],
-)
+LINES = [
+    ("{image: 1}", "not valid JSON"),
+    ("5", "expected an object"),
+    ("x" * (17 << 20), "longer than"),
+    ({"img": "a.png"}, 'no field "image"'),
+    ({"image": None}, "expected a path"),
+    ({"image": "../secret.png"}, "outside"),
+    ({"image": "nowhere.png"}, "no such file"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), LINES, ids=[reason for _, reason in LINES])
 def test_an_unusable_line_is_named(place: Path, line: object, reason: str) -> None:
     plain(place / "good.png")
     plain(place.parent / "secret.png")
@@ -220,19 +200,66 @@ def test_an_unusable_line_is_named(place: Path, line: object, reason: str) -> No
     assert reason in str(caught.value)
 
 
-def test_a_line_without_an_end_is_one_unusable_line(place: Path) -> None:
-    plain(place / "good.png")
-    records = images_in_jsonl(write_lines(place, "x" * (17 << 20), {"image": "good.png"}), 9)
-    assert [record.path is None for record in records] == [True, False]
-    assert records[1].label.startswith("set.jsonl, line 2")
-
-
-def test_a_url_is_refused(place: Path) -> None:
+def test_a_url_in_a_jsonl_file_is_refused(place: Path) -> None:
     with pytest.raises(DataError, match=r"line 2: .* is a URL; download"):
         images_in_jsonl(write_lines(place, {"image": "good.png"}, {"image": "https://example.org/a.png"}), 9)
 
 
-@pytest.mark.parametrize("content", ["", "\n\n \n"])
-def test_an_empty_jsonl(place: Path, content: str) -> None:
-    with pytest.raises(DataError, match="no record in that file"):
-        images_in_jsonl(write_lines(place, content), 9)
+# --- images in records ----------------------------------------------------------------------------------------------------
+
+
+def test_each_form_gives_the_same_pixels(place: Path) -> None:
+    content = plain(place / "a.png").read_bytes()
+    values: list[Any] = ["a.png", "./a.png", content, memoryview(content), {"path": "a.png", "bytes": None}]
+    values += [{"path": "elsewhere.png", "bytes": content}, {"bytes": content}, Image.open(place / "a.png")]
+    for value in values:
+        image = decode_value(value, place, "x")
+        assert image.mode == "RGB" and np.array_equal(image, gradient())
+    assert decode_value(turned(place / "a.png").read_bytes(), None, "x").size == (8, 12)
+    assert np.asarray(decode_value(Image.new("RGBA", (1, 1), (0, 0, 0, 0)), None, "x")).tolist() == [[[255, 255, 255]]]
+
+
+VALUES: list[tuple[Any, str]] = [
+    ("../a.png", "'../a.png' lies outside the folder"),
+    ("/etc/hostname", "lies outside"),
+    ("link.png", "lies outside"),
+    ("out/a.png", "lies outside"),
+    ("loop.png", "x"),
+    (".", "no such file, or not a regular one"),
+    ("\ud800.png", "expected a path"),
+    ("none.png", r"x \(none.png\): no such file"),
+    ("folder", "no such file, or not a regular one"),
+    ("a" * 5000, "no such file, or not a regular one"),
+    ("a\0b", "expected a path or the bytes"),
+    ("", "expected a path"),
+    (7, "the image is 7"),
+    ([], "expected a path"),
+    ({"path": None, "bytes": None}, "the image is None"),
+    ({}, "the image is None"),
+    (b"", "expected a path|not an image"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), VALUES)
+def test_unusable_values(place: Path, value: Any, said: str) -> None:
+    (place / "folder").mkdir()
+    plain(place.parent / "a.png")
+    (place / "link.png").symlink_to(place.parent / "a.png")
+    (place / "out").symlink_to(place.parent)
+    (place / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UnusableRecord, match=said) as caught:
+        decode_value(value, place, "x")
+    assert str(caught.value).startswith("x") and "\n" not in str(caught.value)
+
+
+def test_a_path_needs_a_folder_and_is_relative_to_it(place: Path) -> None:
+    with pytest.raises(UnusableRecord, match="lies outside the folder"):
+        decode_value(str(plain(place / "a.png")), place, "x")
+    with pytest.raises(UnusableRecord, match=r"'a\.png' is not part of the record"):
+        decode_value({"path": "a.png", "bytes": None}, None, "x")
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "s3://bucket/a.png", "file:///etc/passwd"])
+def test_urls_are_not_fetched(place: Path, url: str) -> None:
+    with pytest.raises(DataError, match=r"x: '.*' is a URL; download the images first"):
+        decode_value(url, place, "x")
