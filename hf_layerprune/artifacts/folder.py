@@ -21,6 +21,15 @@ LICENSE = "license.json"  # the license as a person named it
 LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
 LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
 
+CARD = "card.json"  # of a card as it was pushed
+OURS = frozenset(
+    f"{RECORDS}/{name}"
+    for name in (
+        *(PLAN, STATISTICS, MANIFEST, PROVENANCE, HEALING, EVALUATION, ANSWERS, OTHER_ANSWERS, LICENSE, CARD),
+        *(CONTROL_EVALUATION, CONTROL_HEALING, PRUNED_EVALUATION, LAYER_MAP, LAYER_MAP_DARK, LOSS, LOSS_DARK),
+    )
+)  # every record, by its path in a model's folder
+
 
 def safe_name(name: object) -> bool:
     """Whether a relative path stays inside its folder on every system: no `..`, no root, no backslash, drive or control character."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from hf_layerprune.artifacts.manifest import FileRecord
+from hf_layerprune.checkpoint.copying import HashedFile, read_blocks
 from hf_layerprune.checkpoint.header import DTYPE_BITS, TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.shards import SINGLE
@@ -14,6 +17,7 @@ from hf_layerprune.families import Family
 
 Tensors = Mapping[str, TensorSpan]  # by their new names
 Metadata = Mapping[str, str]
+Progress = Callable[[int], None]
 DEFAULT_METADATA: Metadata = {"format": "pt"}  # loaders refuse a file without it
 # Bytes, a cache line. Loaders use a mapped file's bytes as they lie, and kernels choose their path by a pointer's alignment:
 # equal weights at differently aligned places were seen to give logits 7e-7 apart. The format itself asks for 8 of a header.
@@ -117,3 +121,29 @@ def _place(item: tuple[str, TensorSpan]) -> tuple[bool, int]:
     """
     span = item[1]
     return span.nbytes % ALIGNMENT > 0, -DTYPE_BITS[span.dtype]
+
+
+def write_shard(path: Path, shard: NewShard, progress: Progress | None = None) -> FileRecord:
+    """Write a weight file by copying its tensors' bytes from their sources; `progress` is told how many, block by block."""
+    with HashedFile(path) as file:
+        file.write(shard.header)
+        for place in joined(shard.tensors.values()):
+            for block in read_blocks(*place):
+                file.write(block)
+                if progress:
+                    progress(len(block))
+    return file.record
+
+
+def joined(spans: Iterable[TensorSpan]) -> Iterator[tuple[Path, int, int]]:
+    """File, begin and end of what these tensors, in this order, cover; neighbours in a file are one range: fewer, fuller blocks."""
+    run: tuple[Path, int, int] | None = None
+    for span in spans:
+        if run and run[0] == span.file and run[2] == span.begin:
+            run = (*run[:2], span.end)
+        elif span.nbytes:
+            if run:
+                yield run
+            run = (span.file, span.begin, span.end)
+    if run:
+        yield run

@@ -9,9 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
+from hf_layerprune.artifacts.folder import MANIFEST, OURS, README, RECORDS
+from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.remedies import WRITING, to_write
+from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
+
+# What a card consists of that nobody wrote beside: the metadata, and our parts between their markers.
+OUR_PARTS = re.compile(r"\A---\n.*?\n---\n|<!-- hf-layerprune:begin ([a-z-]+) -->.*?<!-- hf-layerprune:end \1 -->", re.DOTALL)
 
 
 def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
@@ -110,3 +115,27 @@ def _check_existing(output: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{output} exists, is not empty and was not made by hf-layerprune. Choose another name or empty it yourself.")
     if not overwrite:
         raise CheckpointError(f"{output} exists. Choose another name, or add --overwrite to replace it.")
+    if theirs := _not_ours(output):
+        raise CheckpointError(
+            f"{output} holds files that hf-layerprune did not write, {some(theirs)}, which --overwrite would delete. "
+            "Move them away, or choose another name."
+        )
+
+
+def _not_ours(output: Path) -> list[str]:
+    """The files of a folder that neither its manifest nor the names of our records account for; a card counts as ours while nobody
+    wrote beside our parts of it."""
+    ours = {README} if _is_our_card(output / README) else set()
+    with suppress(ArtifactError):
+        ours |= Manifest.load(output / RECORDS / MANIFEST).files.keys()
+    found = (path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(name for name in found if name not in ours | OURS)
+
+
+def _is_our_card(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    left = OUR_PARTS.sub("", text)
+    return left != text and not left.strip()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, RECORDS, safe_name
+from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, RECORDS, STATISTICS, safe_name
 from hf_layerprune.artifacts.jsonfile import dump_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import dump_config, shorten_config
-from hf_layerprune.checkpoint.copying import Progress, copy_file, write_file, write_shard
+from hf_layerprune.checkpoint.copying import copy_file, write_file
+from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.layout import NewShard, kept_names, plan_shards
+from hf_layerprune.checkpoint.layout import NewShard, Progress, kept_names, plan_shards, write_shard
 from hf_layerprune.checkpoint.options import WriteOptions
-from hf_layerprune.checkpoint.provenance import source_record
+from hf_layerprune.checkpoint.provenance import healed_record, source_record
 from hf_layerprune.checkpoint.shards import INDEX
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.checkpoint.stream import ShardStream
-from hf_layerprune.checkpoint.verify import compare
+from hf_layerprune.checkpoint.verify import compare, same_tensors
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 from hf_layerprune.families.facts import MIN_LAYERS
 
@@ -26,6 +28,7 @@ from hf_layerprune.families.facts import MIN_LAYERS
 WRITER = "hf-layerprune rewrite 2"
 
 WEIGHTS = (".safetensors", INDEX)
+CARRIED = (PLAN, STATISTICS)  # records that stay true when weights are fine-tuned; evaluations of the old weights do not
 
 
 def rewrite(
@@ -49,33 +52,118 @@ def rewrite(
     only what the next run goes on from.
     """
     plan = _checked(plan, checkpoint)
-    _check_records(records)
     stream = ShardStream(checkpoint.repo, checkpoint.shards, verify=options.verify) if checkpoint.repo else None
     shards = plan_shards(checkpoint, plan.keep, options.shard_bytes)
-    config = dump_config(shorten_config(checkpoint.config, plan, checkpoint.family))
-    names = kept_names(checkpoint.family, plan.keep, checkpoint.tensors)
-    needed = bytes_needed(checkpoint, shards, [config, *records.values()]) + (stream.room(shards) if stream else 0)
+    contents = _Contents(
+        shards,
+        config=dump_config(shorten_config(checkpoint.config, plan, checkpoint.family)),
+        tensors=kept_names(checkpoint.family, plan.keep, checkpoint.tensors),
+        records={
+            PLAN: dump_json(plan.to_dict()),
+            PROVENANCE: source_record(checkpoint.path, checkpoint.source),
+            **_checked_records(records),
+        },
+        shard_policy="source" if options.shard_bytes is None else options.shard_bytes,
+    )
+    needed = contents.bytes_needed(checkpoint) + (stream.room(shards) if stream else 0)
     identity = stream.identity(plan, WRITER) if stream else None
     with staged_folder(output, overwrite=options.overwrite, source=checkpoint.path, needed=needed, identity=identity) as staging:
         if stream:
             stream.begin(staging, shards)
         write = stream.write if stream else write_shard
         files = {shard.name: write(staging / shard.name, shard, progress) for shard in shards}
-        if len(shards) > 1:
-            files[INDEX] = write_file(staging / INDEX, index_of(shards))
-        files[CONFIG] = write_file(staging / CONFIG, config)
-        if expected and (difference := _difference(files, expected)):
+        manifest = _complete(staging, checkpoint, contents, files)
+        if expected and (difference := _difference(manifest, expected)):
             if stream:
                 stream.begin(staging, ())  # nothing of it is worth going on with
             raise CheckpointError(difference)
-        files.update(copy_side_files(checkpoint, staging))
-        policy = "source" if options.shard_bytes is None else options.shard_bytes
-        manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), dict(sorted(names.items())))
-        _write_records(staging / RECORDS, checkpoint, plan, manifest, records)
-        if options.verify:
-            _check(staging, checkpoint, plan, output, weights=stream is None)
+        if options.verify:  # complete by its own config, and every tensor as in its source, before anybody can see it
+            differences = compare(Checkpoint.open(staging, output.name), checkpoint, plan, weights=stream is None)
+            if differences:
+                raise CheckpointError(f"{output}: not written as planned: {differences[0]}. Nothing was left there; check disk and memory.")
         if stream:
             stream.end(staging)
+    return manifest
+
+
+def write_healed(
+    checkpoint: Checkpoint, trained: Mapping[str, TensorSpan], output: Path, *, overwrite: bool, records: Mapping[str, bytes]
+) -> Manifest:
+    """Write `checkpoint` with the bytes of `trained` in place of its own, in the same shards, whole or not at all, and read back.
+
+    trained: by name, where the new bytes lie, of the same type and shape; records: files for `layerprune/`, by name.
+    config.json and the side files are copied byte for byte. CheckpointError where `rewrite` raises it.
+    """
+    shards = tuple(
+        replace(shard, tensors={name: trained.get(name, span) for name, span in shard.tensors.items()})
+        for shard in plan_shards(checkpoint, tuple(range(checkpoint.facts.layers)), None)
+    )
+    place = checkpoint.path / RECORDS
+    earlier = Manifest.load(place / MANIFEST) if (place / MANIFEST).is_file() else None
+    # Every tensor's name in the first source; the tensors that are no longer that source's, an earlier fine-tuning's among them.
+    names = {name: earlier.tensors.get(name, name) if earlier else name for name in checkpoint.tensors}
+    changed = tuple(sorted({*trained, *(earlier.changed if earlier else ())} & names.keys()))
+    contents = _Contents(
+        shards,
+        config=(checkpoint.path / CONFIG).read_bytes(),
+        tensors=names,
+        records={
+            **{name: (place / name).read_bytes() for name in CARRIED if (place / name).is_file()},
+            PROVENANCE: healed_record(checkpoint.path, checkpoint.source),
+            **records,
+        },
+        changed=changed,
+        trained=() if trained.keys() == set(changed) else tuple(sorted(trained)),
+    )
+    with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=contents.bytes_needed(checkpoint)) as staging:
+        files = {shard.name: write_shard(staging / shard.name, shard) for shard in shards}
+        manifest = _complete(staging, checkpoint, contents, files)
+        written, wanted = Checkpoint.open(staging, output.name), {**checkpoint.tensors, **trained}
+        same = same_tensors([(written.tensors[name], span, True) for name, span in wanted.items()])
+        if not all(same):
+            name = list(wanted)[same.index(False)]
+            raise CheckpointError(
+                f"{output}: tensor {name!r} is not what was to be written. Nothing was left there; check disk and memory."
+            )
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a checkpoint that is to be written holds besides its source's side files."""
+
+    shards: tuple[NewShard, ...]
+    config: bytes
+    tensors: Mapping[str, str]  # the name of each in the source
+    records: Mapping[str, bytes]  # in layerprune/, by name
+    shard_policy: str | int = "source"
+    changed: tuple[str, ...] = ()  # tensors with other bytes than the first source's
+    trained: tuple[str, ...] = ()  # those of them that the last fine-tuning changed, where they are fewer
+
+    def bytes_needed(self, checkpoint: Checkpoint) -> int:
+        """Bytes on disk, with a reserve for the index and the file system's own tables."""
+        sides = sum((checkpoint.path / path).stat().st_size for path in checkpoint.side_files)
+        texts = len(self.config) + sum(map(len, self.records.values()))
+        return sum(shard.nbytes for shard in self.shards) + sides + texts + (4 << 20)
+
+
+def _complete(staging: Path, checkpoint: Checkpoint, contents: _Contents, files: dict[str, FileRecord]) -> Manifest:
+    """Write everything but the weight files, whose records are `files`."""
+    if len(contents.shards) > 1:
+        places = {name: shard.name for shard in contents.shards for name in shard.tensors}
+        size = sum(span.nbytes for shard in contents.shards for span in shard.tensors.values())
+        index = dump_json({"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))})
+        files[INDEX] = write_file(staging / INDEX, index)
+    files[CONFIG] = write_file(staging / CONFIG, contents.config)
+    for path in checkpoint.side_files:
+        (staging / path).parent.mkdir(parents=True, exist_ok=True)
+        files[path.as_posix()] = copy_file(checkpoint.path / path, staging / path)
+    tensors = dict(sorted(contents.tensors.items()))
+    policy, changed, trained = contents.shard_policy, contents.changed, contents.trained
+    manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), tensors, changed, trained)
+    (staging / RECORDS).mkdir()
+    for name, content in {**contents.records, MANIFEST: manifest.dump()}.items():
+        write_file(staging / RECORDS / name, content)
     return manifest
 
 
@@ -95,56 +183,22 @@ def _checked(plan: PruningPlan, checkpoint: Checkpoint) -> PruningPlan:
     return plan
 
 
-def _check_records(records: Mapping[str, bytes]) -> None:
+def _checked_records(records: Mapping[str, bytes]) -> Mapping[str, bytes]:
     for name in records:
         if not safe_name(name) or "/" in name or name in (PLAN, MANIFEST, PROVENANCE):
             raise CheckpointError(f"{RECORDS}: a record cannot be called {shown(name)}. Choose a plain file name of its own.")
+    return records
 
 
-def bytes_needed(checkpoint: Checkpoint, shards: Sequence[NewShard], contents: Sequence[bytes]) -> int:
-    """Bytes on disk, with a reserve for the index, the records and the file system's own tables."""
-    sides = sum((checkpoint.path / path).stat().st_size for path in checkpoint.side_files)
-    return sum(shard.nbytes for shard in shards) + sides + sum(map(len, contents)) + (4 << 20)
-
-
-def index_of(shards: Sequence[NewShard]) -> bytes:
-    places = {name: shard.name for shard in shards for name in shard.tensors}
-    size = sum(span.nbytes for shard in shards for span in shard.tensors.values())
-    return dump_json({"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))})
-
-
-def copy_side_files(checkpoint: Checkpoint, staging: Path) -> dict[str, FileRecord]:
-    files = {}
-    for path in checkpoint.side_files:
-        (staging / path).parent.mkdir(parents=True, exist_ok=True)
-        files[path.as_posix()] = copy_file(checkpoint.path / path, staging / path)
-    return files
-
-
-def _write_records(folder: Path, checkpoint: Checkpoint, plan: PruningPlan, manifest: Manifest, records: Mapping[str, bytes]) -> None:
-    folder.mkdir()
-    write_file(folder / PLAN, dump_json(plan.to_dict()))
-    write_file(folder / MANIFEST, manifest.dump())
-    write_file(folder / PROVENANCE, source_record(checkpoint.path, checkpoint.source))
-    for name, content in records.items():
-        write_file(folder / name, content)
-
-
-def _difference(files: Mapping[str, FileRecord], expected: Manifest) -> str | None:
+def _difference(written: Manifest, expected: Manifest) -> str | None:
     """The first weight file that is not as another rewrite recorded it; the other files name their source, which may have moved."""
-    for name in sorted({name for name in {*files, *expected.files} if name.endswith(WEIGHTS)}):
-        if files.get(name) != expected.files.get(name):
-            found, asked = (record.sha256[:12] if record else "none" for record in (files.get(name), expected.files.get(name)))
+    for name in sorted(name for name in {*written.files, *expected.files} if name.endswith(WEIGHTS)):
+        pair = written.files.get(name), expected.files.get(name)
+        if pair[0] != pair[1]:
+            found, asked = (record.sha256[:12] if record else "none" for record in pair)
             writers = f"; that was written by {shown(expected.writer)}, this by {shown(WRITER)}" if expected.writer != WRITER else ""
             return (
                 f"{name}: rebuilt with sha256 {found}, expected {asked} as published{writers}. Nothing was written: "
                 "the published weights are not what this version makes of the source by the plan."
             )
     return None
-
-
-def _check(staging: Path, checkpoint: Checkpoint, plan: PruningPlan, output: Path, *, weights: bool) -> None:
-    """Prove what was written before anybody can see it: complete by its own config, and every tensor as in its source."""
-    differences = compare(Checkpoint.open(staging, output.name), checkpoint, plan, weights=weights)
-    if differences:
-        raise CheckpointError(f"{output}: not written as planned: {differences[0]}. Nothing was left there; check disk and memory.")

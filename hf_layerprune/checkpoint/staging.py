@@ -15,7 +15,6 @@ from types import FrameType
 
 from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.checkpoint.copying import write_file
-from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.output_place import check_existing, check_output
 from hf_layerprune.checkpoint.remedies import WRITING, to_write, told_as
@@ -61,7 +60,7 @@ def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 
 
 
 def _recover(output: Path, staging: Path, replaced: Path, marker: Path, identity: str | None) -> None:
-    """Clean up after a run that was killed: while it wrote, after it exchanged the folders, or between two renames."""
+    """Clean up after a run that was killed: while it wrote, or between two renames."""
     if replaced.exists() and not output.exists():
         os.rename(replaced, output)
     kept = identity is not None and marker.is_file() and marker.read_text(errors="replace") == identity and not staging.is_symlink()
@@ -90,7 +89,7 @@ def _check_space(output: Path, needed: int) -> None:
 
 
 def _commit(output: Path, staging: Path, replaced: Path, marker: Path, *, overwrite: bool) -> None:
-    """Put the staging folder in its place. What stood there and may be replaced changes places with it, and is removed as stale staging is.
+    """Put the staging folder in its place. What stood there and may be replaced is moved aside first, and removed.
 
     What somebody else put there meanwhile stays: a rename replaces nothing but an empty folder.
     """
@@ -101,9 +100,7 @@ def _commit(output: Path, staging: Path, replaced: Path, marker: Path, *, overwr
     if not overwrite or not output.exists():
         _rename(staging, output)
     else:
-        marker.unlink(missing_ok=True)  # what lies in staging after the exchange is nothing to go on with
-        if not exchange(staging, output):
-            _replace(output, staging, replaced)
+        _replace(output, staging, replaced)
     try:
         fsync_folder(output.parent)
     except OSError as error:

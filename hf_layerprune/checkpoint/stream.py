@@ -13,9 +13,9 @@ from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.copying import Progress, hash_file, write_file, write_shard
+from hf_layerprune.checkpoint.copying import hash_file, write_file
 from hf_layerprune.checkpoint.header import Header, read_header
-from hf_layerprune.checkpoint.layout import NewShard
+from hf_layerprune.checkpoint.layout import NewShard, Progress, write_shard
 from hf_layerprune.checkpoint.remedies import told_as
 from hf_layerprune.checkpoint.remote_shards import moved
 from hf_layerprune.checkpoint.verify import same_tensors

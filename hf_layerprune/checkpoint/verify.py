@@ -12,7 +12,7 @@ from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, RECORDS
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.config import shorten_config
-from hf_layerprune.checkpoint.copying import HUGE_BYTES, PAGE_BYTES, hash_file, read_blocks, same_blocks
+from hf_layerprune.checkpoint.copying import hash_file, read_blocks, same_blocks
 from hf_layerprune.checkpoint.fingerprint import canonical_json
 from hf_layerprune.checkpoint.folder import read_object
 from hf_layerprune.checkpoint.header import TensorSpan
@@ -24,7 +24,6 @@ from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError
 from hf_layerprune.hub.prove import described
 
 READERS = 2  # tensors that are compared at once: a disk answers several questions sooner than one after the other
-COMPARED_BYTES = HUGE_BYTES - 2 * PAGE_BYTES  # read at once of each of the two, into one huge page: this and READERS bound the memory
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,8 @@ def same_tensors(pairs: Sequence[tuple[TensorSpan, TensorSpan, bool]]) -> list[b
         if (written.dtype, written.shape) != (source.dtype, source.shape):
             return False
         try:
-            on_disk = read_blocks(written.file, written.begin, written.end, past_cache=True, size=COMPARED_BYTES)
-            original = read_blocks(source.file, source.begin, source.end, size=COMPARED_BYTES)
+            on_disk = read_blocks(written.file, written.begin, written.end)
+            original = read_blocks(source.file, source.begin, source.end)
             return not whole or same_blocks(on_disk, original, stopped)
         except BaseException:
             stopped.set()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.checkpoint import rewrite
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.replacing import write_replaced
 from hf_layerprune.errors import HealingError
 from hf_layerprune.healing.trained_weights import TrainedWeights
 
@@ -30,7 +30,7 @@ def write_healed(
     values = work / "values"
     try:
         spans = _write_values(checkpoint, trained, values)
-        return write_replaced(checkpoint, spans, output, overwrite=overwrite, records=records)
+        return rewrite.write_healed(checkpoint, spans, output, overwrite=overwrite, records=records)
     finally:
         values.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import README, RECORDS
+from hf_layerprune.artifacts.folder import CARD, README, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.checkpoint.folder import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError
@@ -15,7 +15,7 @@ from hf_layerprune.hub.prove import is_listed, record_of
 
 # Records, statistics and figures. Answers (answers.jsonl) quote the questions of whoever evaluated, and stay where they are.
 RECORD_SUFFIXES = (".json", ".png", ".safetensors")
-CARD_RECORD = f"{RECORDS}/card.json"  # made by each push; a downloaded one is of an earlier push
+CARD_RECORD = f"{RECORDS}/{CARD}"  # made by each push; a downloaded one is of an earlier push
 
 
 @dataclass(frozen=True)

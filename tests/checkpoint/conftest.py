@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from hf_layerprune.checkpoint.exchange import exchange
 from hf_layerprune.checkpoint.index import Checkpoint
 from tests.tiny_checkpoint import make_checkpoint, write_safetensors
 
@@ -36,19 +35,6 @@ def rewritten_weights(source: Path) -> Callable[..., Path]:
         return source
 
     return write
-
-
-@pytest.fixture
-def exchanging(tmp_path: Path) -> None:
-    """Skips a test where the system cannot let two folders change names in one step."""
-    pair = tmp_path / "one", tmp_path / "other"
-    for folder in pair:
-        folder.mkdir()
-    possible = exchange(*pair)
-    for folder in pair:
-        folder.rmdir()
-    if not possible:
-        pytest.skip("this system cannot exchange names")
 
 
 @pytest.fixture

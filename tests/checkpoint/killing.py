@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hf_layerprune.checkpoint import copying, staging
-
 STEPS = ("open", "write", "pwrite", "ftruncate", "fsync", "mkdir", "rename", "unlink", "rmdir", "close")
 
 
@@ -24,36 +22,33 @@ def changes(name: str, args: tuple[Any, ...]) -> bool:
     return name != "close" or fcntl.fcntl(args[0], fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
-def die_at(step: int) -> Callable[[], tuple[int, int]]:
-    """Patch this process so that it kills itself before the `step`-th call; returns a function that counts the calls so far, and
-    those of them that wrote past the page cache."""
-    calls = direct = 0
+def die_at(step: int) -> Callable[[], int]:
+    """Patch this process so that it kills itself before the `step`-th call; returns a function that counts the calls so far."""
+    calls = 0
 
     def patched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            nonlocal calls, direct
+            nonlocal calls
             if changes(name, args):  # which other threads do not, so that no call is lost
                 calls += 1
                 if calls == step:
                     os.kill(os.getpid(), signal.SIGKILL)
-            direct += name == "write" and bool(fcntl.fcntl(args[0], fcntl.F_GETFL) & copying.DIRECT)
             return function(*args, **options)
 
         return call
 
     for name in STEPS:
         setattr(os, name, patched(name, getattr(os, name)))
-    staging.exchange = patched("exchange", staging.exchange)  # type: ignore[attr-defined]
-    return lambda: (calls, direct)
+    return lambda: calls
 
 
-def in_a_fork(work: Callable[[], tuple[int, int]]) -> tuple[int, list[int]]:
-    """Run `work` in a copy of this process; returns its exit status as `waitpid` gives it, and the numbers it returned, if any."""
+def in_a_fork(work: Callable[[], int]) -> tuple[int, list[int]]:
+    """Run `work` in a copy of this process; returns its exit status as `waitpid` gives it, and the number it returned, if any."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writing, "{} {}".format(*work()).encode())
+            os.write(writing, str(work()).encode())
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)

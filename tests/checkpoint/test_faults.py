@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hf_layerprune.checkpoint import copying, exchange
+from hf_layerprune.checkpoint import copying
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.remedies import READING, WRITING
 from hf_layerprune.checkpoint.verify import verify
@@ -55,7 +54,6 @@ FAULTS = [
     *(("open", code) for code in (errno.EACCES, errno.EMFILE, *FULL)),
     *(("io.open", code) for code in (errno.EACCES, errno.EMFILE, errno.EIO)),  # where what was written is read back
     *(("write", code) for code in FULL),
-    *(("pwrite", code) for code in FULL),
     *(("fsync", code) for code in FULL),
     *(("mkdir", code) for code in (errno.EACCES, *FULL)),
     *(("rename", code) for code in (errno.EACCES, errno.EXDEV, *FULL)),
@@ -66,14 +64,13 @@ FAULTS = [
 ]
 REPLACING = [(name, code) for name in ("write", "fsync", "mkdir", "unlink", "rmdir") for code in (errno.ENOSPC, errno.EIO)]
 AT_EVERY_CALL = {(name, code) for name in ("write", "fsync", "rename") for code in (errno.ENOSPC, errno.EIO)}
-AT_EVERY_CALL |= {("open", errno.EMFILE), ("io.open", errno.EMFILE), ("mkdir", errno.ENOSPC), ("pwrite", errno.EIO)}
+AT_EVERY_CALL |= {("open", errno.EMFILE), ("io.open", errno.EMFILE), ("mkdir", errno.ENOSPC)}
 REMEDIES = {*WRITING.values(), *READING.values(), "Check the disk."}
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of one page: most writes are of full blocks, past the page cache where that is granted. A process that does not die with
-    its machine needs no fsync, which is slow."""
+    """Blocks of one page. A process that does not die with its machine needs no fsync, which is slow."""
     monkeypatch.setattr(copying, "BLOCK_BYTES", 4096)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
@@ -120,7 +117,7 @@ def check_message(said: str, code: int, *places: Path) -> None:
     assert said.startswith(tuple(f"{path}{end}" for path in places for end in (": ", "/"))) and ".layerprune-" not in said
 
 
-@pytest.mark.usefixtures("small_blocks", "exchanging")
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("name", "code"), REPLACING, ids=in_words)
 def test_a_fault_at_every_step_of_a_replacement(tmp_path: Path, name: str, code: int) -> None:
     """The old folder stays as it is until the new one, whole, has its name."""
@@ -153,50 +150,16 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("at", [1, 2])
-@pytest.mark.parametrize("code", exchange.UNSUPPORTED, ids=errno.errorcode.get)
-def test_a_failed_replacement_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, code: int) -> None:
-    """Without an exchange the folder is replaced by two renames; whichever fails, the old one stays, and its lock and staging go."""
+def test_a_failed_replacement_leaves_the_old_folder(tmp_path: Path, at: int) -> None:
+    """A folder is replaced by two renames; whichever fails, the old one stays, and its lock and staging go."""
     checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source"), "tiny")
     rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
     before = contents(tmp_path)
-    monkeypatch.setattr(exchange, "_renameat2", lambda one, other: code)
     with pytest.raises(CheckpointError, match="Input/output error"):
         attempt(checkpoint, tmp_path / "output", "rename", at, errno.EIO, overwrite=True)
     assert contents(tmp_path) == before
     attempt(checkpoint, tmp_path / "output", "rename", None, overwrite=True)
     assert contents(tmp_path) != before and verify(tmp_path / "output", checkpoint).ok
-
-
-@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EROFS])
-def test_a_failed_exchange_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source"), "tiny")
-    rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
-    before = contents(tmp_path)
-    monkeypatch.setattr(exchange, "_renameat2", lambda one, other: code)
-    with pytest.raises(CheckpointError, match=f"output: writing it failed: {os.strerror(code)}; nothing was left there"):
-        rewrite(checkpoint, make_plan(checkpoint, (1,)), tmp_path / "output", overwrite=True)
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.usefixtures("exchanging")
-def test_somebody_looking_all_the_time_sees_a_whole_folder(tmp_path: Path) -> None:
-    """While a folder is replaced again and again, its config.json can be opened at every moment."""
-    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "source", layers=4), "tiny")
-    output, missing, done = tmp_path / "output", [], threading.Event()
-    rewrite(checkpoint, make_plan(checkpoint, (1,)), output)
-
-    def look() -> None:
-        while not done.is_set():
-            if not os.access(output / "config.json", os.R_OK):
-                missing.append(time.monotonic())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    for round in range(10):
-        rewrite(checkpoint, make_plan(checkpoint, (1 + round % 2,)), output, overwrite=True, verify=False)
-    done.set()
-    watcher.join()
-    assert not missing
 
 
 def test_space_is_checked_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.replacing import write_replaced
+from hf_layerprune.checkpoint.rewrite import write_healed
 from hf_layerprune.checkpoint.verify import verify
 from tests.checkpoint.independent import read_model
 from tests.rewriting import rewrite
@@ -26,7 +26,7 @@ def trained(source: Path, output: Path, *names: str) -> Checkpoint:
         span = checkpoint.tensors[name]
         spans[name], end = TensorSpan(values, span.dtype, span.shape, end, end + span.nbytes), end + span.nbytes
     values.write_bytes(os.urandom(end))
-    write_replaced(checkpoint, spans, output, overwrite=False, records={})
+    write_healed(checkpoint, spans, output, overwrite=False, records={})
     result = verify(output, checkpoint)
     assert result.ok and result.changed == len(names)
     return Checkpoint.open(output, output.name)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from hf_layerprune.checkpoint.lock import Owner
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import hidden_beside, staged_folder
 from hf_layerprune.errors import CheckpointError
@@ -28,7 +25,7 @@ def test_names_that_work(origin: Path, tmp_path: Path, name: str, existing: str)
     if existing == "empty":
         output.mkdir()
     elif existing == "ours":
-        (ours(output) / "old").touch()
+        (ours(output) / "layerprune" / "plan.json").touch()
     with staged_folder(output, overwrite=existing == "ours", source=origin) as folder:
         assert folder.parent == output.parent
         (folder / "new").write_text("x")
@@ -68,7 +65,7 @@ def test_what_a_dead_run_left_is_cleaned_up(origin: Path, tmp_path: Path) -> Non
     stale = hidden(tmp_path / "out", ".staging")
     stale.mkdir()
     (stale / "half").touch()
-    stale.with_suffix(".lock").write_text(json.dumps(asdict(replace(Owner.current(), pid=2**22 + 1))))
+    stale.with_suffix(".lock").write_text("process 4194305 on 'here'")
     with staged_folder(tmp_path / "out", overwrite=False, source=origin) as folder:
         assert list(folder.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["origin", "out"]
