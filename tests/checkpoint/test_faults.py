@@ -57,7 +57,6 @@ FAULTS = [
     *(("fsync", code) for code in FULL),
     *(("mkdir", code) for code in (errno.EACCES, *FULL)),
     *(("rename", code) for code in (errno.EACCES, errno.EXDEV, *FULL)),
-    ("pread", errno.EIO),
     ("preadv", errno.EIO),
     ("scandir", errno.EMFILE),
     ("listdir", errno.EMFILE),
