@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.jsonfile import dump_json, kept_folder, read_json, write_atomic
 from hf_layerprune.data.image_files import content_digest
-from hf_layerprune.data.records import JoinedTables, Record, RecordTable, UnusableRecord, check_index, part_of
+from hf_layerprune.data.records import Record, RecordTable, UnusableRecord, check_index, joined, part_of
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError, first_line
 from hf_layerprune.hub.errors import dataset_errors
@@ -23,6 +23,7 @@ from hf_layerprune.hub.errors import dataset_errors
 if TYPE_CHECKING:
     from hf_layerprune.data.tables import DataSpec
 
+Say = Callable[[str], None]  # told what takes long
 BATCH = 100  # rows that are written at once
 SAMPLE = 1000  # rows from which the types of the columns are inferred, where no schema states them
 ROWS = "rows.arrow"
@@ -33,14 +34,11 @@ MAX_IMAGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
-class DatasetTable:
+class DatasetTable(RecordTable):
     """The rows of one Arrow file, memory-mapped."""
 
     rows: Any  # a `datasets.Dataset` in Arrow format, so that no image is decoded
-    digest: str  # of what they were read from
-    origin: str
-    revision: str | None = None
-    folder: Path | None = None  # where the paths of images begin
+    folder: Path | None  # where the paths of images begin
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,7 +53,7 @@ class DatasetTable:
         return Record(label, row, self.folder)
 
 
-def open_parquet(path: Path, cache: Path | None, say: Callable[[str], None]) -> DatasetTable:
+def open_parquet(path: Path, cache: Path | None, say: Say) -> DatasetTable:
     """The rows of a Parquet file, copied once into an Arrow file in `cache`: a Parquet file cannot be read by row.
 
     DataError if it is not a Parquet file, is damaged, or holds no row.
@@ -73,18 +71,11 @@ def open_parquet(path: Path, cache: Path | None, say: Callable[[str], None]) -> 
     rows = _read_rows(Entry(place, f"rows-{digest[:32]}").build(copy) / ROWS)
     if not len(rows):
         raise DataError(f"{path}: no row in that file.")
-    return DatasetTable(rows, digest, path.name, folder=path.parent)
+    return DatasetTable(path.name, digest, None, rows, path.parent)
 
 
 def open_hub_dataset(
-    spec: DataSpec,
-    *,
-    cache: Path | None,
-    seed: int,
-    share: Decimal | None,
-    token: str | bool | None,
-    local_files_only: bool,
-    say: Callable[[str], None],
+    spec: DataSpec, cache: Path | None, seed: int, share: Decimal | None, token: str | bool | None, local_files_only: bool, say: Say
 ) -> RecordTable:
     """The records drawn from a dataset at one commit; drawn now, unless that was done before.
 
@@ -124,8 +115,8 @@ def _table(folder: Path, spec: DataSpec) -> RecordTable:
     tables = []
     for part in record["parts"]:
         path = folder / part["file"]
-        tables.append(DatasetTable(_read_rows(path), content_digest(path), f"{spec.name}, {part['subset']}, {split}", commit))
-    return tables[0] if len(tables) == 1 else JoinedTables(f"{spec.name}, {spec.subset or 'all subsets'}, {split}", tables, commit)
+        tables.append(DatasetTable(f"{spec.name}, {part['subset']}, {split}", content_digest(path), commit, _read_rows(path), None))
+    return tables[0] if len(tables) == 1 else joined(f"{spec.name}, {spec.subset or 'all subsets'}, {split}", tables, commit)
 
 
 @dataclass(frozen=True)
@@ -137,7 +128,7 @@ class _Draw:
     seed: int
     share: Decimal | None
     token: str | bool | None
-    say: Callable[[str], None]
+    say: Say
 
     @property
     def split(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from hf_layerprune.data.records import Record, UnusableRecord, check_index
+from hf_layerprune.data.records import Record, RecordTable, UnusableRecord, check_index
 from hf_layerprune.errors import DataError
 
 MAX_RECORD_BYTES = 16 << 20  # a conversation with an image in base64 fits; a file of one endless line does not
@@ -30,18 +30,12 @@ Span = tuple[int, int, int]  # the first byte of a record, its length in bytes, 
 
 
 @dataclass(frozen=True)
-class JsonTable:
+class JsonTable(RecordTable):
     """The records of one file."""
 
     path: Path
     unit: str  # "line" or "item": what its numbers count, from 1
-    digest: str
     spans: Int64[np.ndarray, "record 3"]  # a Span each
-    revision: None = None
-
-    @property
-    def origin(self) -> str:
-        return self.path.name
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -83,7 +77,7 @@ def open_json(path: Path) -> JsonTable:
     if not len(spans):
         kind = 'each line must be a JSON object, such as {"image": "photos/1.png"}' if lines else "expected a list of JSON objects"
         raise DataError(f"{path}: no record in that file; {kind}.")
-    return JsonTable(path, "line" if lines else "item", digest, spans)
+    return JsonTable(path.name, digest, None, path, "line" if lines else "item", spans)
 
 
 def _line_spans(content: Content, start: int) -> Iterator[Span]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -11,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from hf_layerprune.errors import DataError, UsageError
 
@@ -59,83 +60,56 @@ class Record:
     folder: Path | None  # where its paths of images begin, and which they must not leave; None if it may name no files
 
 
-class RecordTable(Protocol):
+@dataclass(frozen=True)
+class RecordTable(ABC):
     """Records by number, read when they are asked for: training resumes exactly, and memory does not grow with their number.
 
     A table can be pickled, and used from several processes.
     """
 
-    @property
-    def origin(self) -> str:
-        """Name, subset and split, for people and for records."""
+    origin: str  # name, subset and split, for people and for records
+    digest: str  # sha256 that changes when the records do, but not when an image does that they name by its path
+    revision: str | None  # the commit on the Hub, or None
 
-    @property
-    def revision(self) -> str | None:
-        """The commit on the Hub, or None."""
-
-    @property
-    def digest(self) -> str:
-        """sha256 that changes when the records do, but not when an image does that they name by its path."""
-
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def record(self, index: int) -> Record:
         """The record of that number; UnusableRecord if it cannot be read, IndexError if there is none."""
 
 
 @dataclass(frozen=True)
-class JoinedTables:
-    """Several tables as one, in their order."""
+class PickedTable(RecordTable):
+    """Records of one or more tables, in their order."""
 
-    origin: str
     tables: Sequence[RecordTable]
-    revision: str | None = None
-
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256("\n".join(table.digest for table in self.tables).encode()).hexdigest()
+    rows: Sequence[int]  # which of their records, numbered through
 
     @cached_property
     def _starts(self) -> list[int]:
         return list(accumulate(map(len, self.tables), initial=0))
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return len(self.rows)
 
     def record(self, index: int) -> Record:
-        which = bisect.bisect_right(self._starts, check_index(index, len(self))) - 1
-        return self.tables[which].record(index - self._starts[which])
+        row = self.rows[check_index(index, len(self))]
+        which = bisect.bisect_right(self._starts, row) - 1
+        return self.tables[which].record(row - self._starts[which])
 
 
-@dataclass(frozen=True)
-class DrawnTable:
+def joined(origin: str, tables: Sequence[RecordTable], revision: str | None = None) -> RecordTable:
+    """Several tables as one."""
+    digest = hashlib.sha256("\n".join(table.digest for table in tables).encode()).hexdigest()
+    return PickedTable(origin, digest, revision, tables, range(sum(map(len, tables))))
+
+
+def drawn(table: RecordTable, count: int, seed: int) -> RecordTable:
     """`count` different records of a table, drawn uniformly with a seed, in the table's order."""
-
-    table: RecordTable
-    count: int
-    seed: int
-
-    @property
-    def origin(self) -> str:
-        return self.table.origin
-
-    @property
-    def revision(self) -> str | None:
-        return self.table.revision
-
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(f"{self.table.digest} {self.count} {self.seed}".encode()).hexdigest()
-
-    @cached_property
-    def _rows(self) -> list[int]:
-        return sorted(Random(f"hf-layerprune/draw/{self.seed}").sample(range(len(self.table)), self.count))
-
-    def __len__(self) -> int:
-        return self.count
-
-    def record(self, index: int) -> Record:
-        return self.table.record(self._rows[check_index(index, self.count)])
+    digest = hashlib.sha256(f"{table.digest} {count} {seed}".encode()).hexdigest()
+    rows = sorted(Random(f"hf-layerprune/draw/{seed}").sample(range(len(table)), count))
+    return PickedTable(table.origin, digest, table.revision, (table,), rows)
 
 
 def part_of(share: Decimal, count: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 
 from hf_layerprune.artifacts.model_facts import is_hub_id
 from hf_layerprune.artifacts.prompts import prompts, subtasks
-from hf_layerprune.data.dataset_tables import open_hub_dataset, open_parquet
+from hf_layerprune.data.dataset_tables import Say, open_hub_dataset, open_parquet
 from hf_layerprune.data.json_files import open_json
-from hf_layerprune.data.records import DrawnTable, JoinedTables, Record, RecordTable, check_index, part_of
+from hf_layerprune.data.records import Record, RecordTable, check_index, drawn, joined, part_of
 from hf_layerprune.errors import DataError, UsageError, shown
 from hf_layerprune.mini.generator import GENERATOR_VERSION, MINI_PIXELS, draw_example
 from hf_layerprune.registry import did_you_mean
@@ -95,7 +95,7 @@ def open_table(
     share: Decimal | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> RecordTable:
     """The records that a spec names: the word `mini` (`./mini` is a folder), else a path if it exists, else an id on the Hub.
 
@@ -119,23 +119,16 @@ def open_table(
         return _files(tables, spec, seed, share)
     if not is_hub_id(spec.name):
         raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
-    return open_hub_dataset(spec, cache=cache, seed=seed, share=share, token=token, local_files_only=local_files_only, say=say)
+    return open_hub_dataset(spec, cache, seed, share, token, local_files_only, say)
 
 
 @dataclass(frozen=True)
-class MiniTable:
-    """`count` examples of mini's split `heal`, the subtasks by turns; fields: image, question, answer and subtask."""
+class MiniTable(RecordTable):
+    """Examples of mini's split `heal`, the subtasks by turns; fields: image, question, answer and subtask."""
 
     tasks: tuple[str, ...]
     count: int
     seed: int
-    origin: str = "mini"
-    revision: None = None
-
-    @property
-    def digest(self) -> str:
-        content = f"mini {GENERATOR_VERSION} heal {MINI_PIXELS} {self.seed} {self.count} {self.tasks}"
-        return hashlib.sha256(content.encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.count
@@ -157,23 +150,24 @@ def _mini(spec: DataSpec, seed: int, share: Decimal | None) -> MiniTable:
     known = {name: (name,) for name in every} | {domain: subtasks(domain) for domain in prompts()}
     if spec.subset is not None and spec.subset not in known:
         raise UsageError(f"mini has no subset {spec.subset!r}; it has {', '.join(prompts())} and {', '.join(every)}.")
-    count = spec.count or MINI_COUNT
-    origin = "mini" if spec.subset is None else f"mini, {spec.subset}"
-    return MiniTable(known.get(spec.subset or "", every), count if share is None else part_of(share, count), seed, origin)
+    tasks, count = known.get(spec.subset or "", every), spec.count or MINI_COUNT
+    count = count if share is None else part_of(share, count)
+    digest = hashlib.sha256(f"mini {GENERATOR_VERSION} heal {MINI_PIXELS} {seed} {count} {tasks}".encode()).hexdigest()
+    return MiniTable("mini" if spec.subset is None else f"mini, {spec.subset}", digest, None, tasks, count, seed)
 
 
 def _files(tables: Sequence[RecordTable], spec: DataSpec, seed: int, share: Decimal | None) -> RecordTable:
     """The records of a file, or of a folder's files in their order, and of them the share or count that is asked for."""
     if share is not None:
-        tables = [DrawnTable(table, part_of(share, len(table)), seed) for table in tables]
+        tables = [drawn(table, part_of(share, len(table)), seed) for table in tables]
     path = Path(spec.name)
     name = (path.name or path.resolve().name) + (f", {spec.subset}" if spec.subset else "")
-    table = JoinedTables(name, tables) if path.is_dir() else tables[0]
+    table = joined(name, tables) if path.is_dir() else tables[0]
     if spec.count is None or spec.count == len(table):
         return table
     if spec.count > len(table):
         raise DataError(f"{path}: {len(table):,} records, fewer than count={spec.count}. Leave count out to take them all.")
-    return DrawnTable(table, spec.count, seed)
+    return drawn(table, spec.count, seed)
 
 
 def _record_files(path: Path, spec: DataSpec) -> list[Path]:
@@ -199,7 +193,7 @@ def _record_files(path: Path, spec: DataSpec) -> list[Path]:
     return found
 
 
-def _open_file(path: Path, cache: Path | None, say: Callable[[str], None]) -> RecordTable:
+def _open_file(path: Path, cache: Path | None, say: Say) -> RecordTable:
     if not path.is_file():
         raise DataError(f"{path}: not a regular file, or a link to nothing. Pass a file of records, or a folder of them.")
     suffix = path.suffix.lower()

@@ -10,7 +10,7 @@ from pathlib import Path
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.data.records import DrawnTable, RecordTable
+from hf_layerprune.data.records import RecordTable, drawn
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError, UsageError, shown
 from hf_layerprune.evaluation.mini_task import MINI_SAMPLES, MINI_TASKS, MINI_TOKENS, MiniTask
@@ -75,7 +75,7 @@ def _table(spec: DataSpec, options: EvaluateOptions, say: Callable[[str], None])
     if wanted is None or wanted == len(table):
         return table
     if wanted < len(table):
-        return DrawnTable(table, wanted, options.seed)
+        return drawn(table, wanted, options.seed)
     if not options.allow_fewer:
         raise DataError(f"{spec}: {len(table):,} records, fewer than --samples {wanted}. To go on with them, add --allow-fewer.")
     say(f"note: {table.origin}: {len(table):,} records, fewer than --samples {wanted}")

@@ -54,7 +54,8 @@ class Scene:
         """The correct answer to each non-math prompt; kinds of object are named in reading order of their first."""
         kinds = list(dict.fromkeys(thing.name for thing in self.things))
         counts = [sum(thing.name == kind for thing in self.things) for kind in kinds]
-        listed = [f"{_NUMBERS[n]} {_plural(kind) if n > 1 else kind}" for kind, n in zip(kinds, counts)]
+        endings = ["" if count == 1 else "es" if kind.endswith("s") else "s" for kind, count in zip(kinds, counts)]
+        listed = [f"{_NUMBERS[count]} {kind}{ending}" for kind, count, ending in zip(kinds, counts, endings)]
         shown = " and ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
         (prominent,) = (thing for thing in self.things if thing.big)
         return {
@@ -79,7 +80,3 @@ def draw_scene(rng: Random) -> Scene:
     cells = sorted(rng.sample(range(CELLS * CELLS), rng.choice(_COUNTS)))
     big = rng.choice(cells)
     return Scene(tuple(Thing(cell, rng.choice(tuple(COLORS)), rng.choice(SHAPES), cell == big) for cell in cells))
-
-
-def _plural(name: str) -> str:
-    return name + ("es" if name.endswith("s") else "s")

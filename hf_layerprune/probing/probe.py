@@ -102,7 +102,7 @@ class _Run:
         """Ask all the questions of an image's domain; all of its samples count, or none."""
         source = self._probe_set.sources[domain]
         try:
-            for names, sums in list(self._measured(loaded, domain, source.image(number), source.label(number))):
+            for names, sums in list(self._measured(loaded, domain, source.image(number), source.labels[number])):
                 self._add(names, sums)
         except UnusableRecord as problem:
             self._counts[domain] += 1

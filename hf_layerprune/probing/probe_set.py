@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from hf_layerprune.artifacts.jsonfile import digest_of, read_json
 from hf_layerprune.artifacts.prompts import Domain, prompts
 from hf_layerprune.artifacts.statistics import STATISTICS_FORMAT, LayerStatistics
-from hf_layerprune.data.image_files import ImageFile, content_digest, decode_file, images_in_folder, images_in_jsonl
+from hf_layerprune.data.image_files import content_digest, decode_file, images_in_folder, images_in_jsonl
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ArtifactError, DataError
@@ -27,73 +27,27 @@ PAPER_IMAGES = 1000  # a domain, each asked all of its questions: 5,000 and 4,00
 
 
 @dataclass(frozen=True)
-class SyntheticImages:
-    """Images of a domain that mini's generator draws from a seed; its probe split is never used for training, healing or evaluation."""
+class DomainImages:
+    """The images of one domain, decoded when they are asked for."""
 
-    domain: Domain
-    count: int
-    size: int
-    seed: int = 0
-
-    @property
-    def origin(self) -> str:
-        return f"synthetic, seed {self.seed}, {self.size} pixels"
-
-    @property
-    def digest(self) -> str:
-        return hashlib.sha256(f"synthetic {GENERATOR_VERSION} {self.domain} {self.seed} {self.size} {self.count}".encode()).hexdigest()
+    origin: str  # the folder's or file's name, or how they are drawn
+    digest: str  # sha256 that changes when any image does
+    labels: Sequence[str]  # what to call each of them in messages
+    image: Callable[[int], Image.Image]  # the image of that number; UnusableRecord if it cannot be decoded
 
     def __len__(self) -> int:
-        return self.count
-
-    def label(self, index: int) -> str:
-        return f"synthetic {self.domain} {index}"
-
-    def image(self, index: int) -> Image.Image:
-        return draw_image(self.domain, "probe", index, seed=self.seed, size=self.size)
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Images of a domain from a folder or a JSONL file; `origin` is its name."""
-
-    origin: str
-    files: tuple[ImageFile, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 that changes when any image does."""
-        whole = hashlib.sha256()
-        for file in self.files:
-            whole.update(f"{file.label}\0{content_digest(file.path)}\0".encode("utf-8", "surrogateescape"))
-        return whole.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def label(self, index: int) -> str:
-        """What to call an image in messages."""
-        return self.files[index].label
-
-    def image(self, index: int) -> Image.Image:
-        """Decode an image; UnusableRecord if it cannot be."""
-        return decode_file(self.files[index])
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
 class ProbeSet:
     """The images of one or more domains; each image is asked all the questions of its domain."""
 
-    sources: Mapping[Domain, SyntheticImages | ImageFiles]
+    sources: Mapping[Domain, DomainImages]
 
     @property
     def domains(self) -> tuple[Domain, ...]:
         return tuple(self.sources)
-
-    @property
-    def passes(self) -> int:
-        """Forward passes: images times questions, over the domains."""
-        return sum(len(source) * len(prompts()[domain]) for domain, source in self.sources.items())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -123,12 +77,21 @@ def open_probe_set(options: ProbeOptions, model: Path) -> ProbeSet:
     """
     if not options.places:
         return synthetic_probe_set(_image_size(model), options.samples)
-    return ProbeSet({domain: _images(options.places[domain], options) for domain in prompts() if domain in options.places})
+    return ProbeSet({domain: _images_of(options.places[domain], options) for domain in prompts() if domain in options.places})
 
 
 def synthetic_probe_set(size: int = SYNTHETIC_PIXELS, samples: int | None = None, seed: int = 0) -> ProbeSet:
-    """`samples` images a domain (32 by default), of `size` pixels."""
-    return ProbeSet({domain: SyntheticImages(domain, samples or SYNTHETIC_IMAGES, size, seed) for domain in prompts()})
+    """`samples` images a domain (32 by default), of `size` pixels, which mini's generator draws from a seed.
+
+    They are of its split `probe`, which is never used for training, healing or evaluation.
+    """
+    sources, count = {}, samples or SYNTHETIC_IMAGES
+    for domain in prompts():
+        digest = hashlib.sha256(f"synthetic {GENERATOR_VERSION} {domain} {seed} {size} {count}".encode()).hexdigest()
+        labels = [f"synthetic {domain} {number}" for number in range(count)]
+        draw = partial(draw_image, domain, "probe", seed=seed, size=size)
+        sources[domain] = DomainImages(f"synthetic, seed {seed}, {size} pixels", digest, labels, draw)
+    return ProbeSet(sources)
 
 
 def read_statistics(path: Path) -> LayerStatistics | None:
@@ -148,7 +111,7 @@ def _image_size(folder: Path) -> int:
     return max(CELLS, min(SYNTHETIC_PIXELS, side) // CELLS * CELLS)
 
 
-def _images(place: Path, options: ProbeOptions) -> ImageFiles:
+def _images_of(place: Path, options: ProbeOptions) -> DomainImages:
     limit = options.samples or PAPER_IMAGES
     if place.is_dir():
         files = images_in_folder(place, limit)
@@ -159,4 +122,8 @@ def _images(place: Path, options: ProbeOptions) -> ImageFiles:
         raise DataError(f'{place}: {kind}; pass a folder of images, or a .jsonl file of lines {{"image": path}}.')
     if options.samples and len(files) < options.samples and not options.allow_fewer:
         raise DataError(f"{place}: {len(files)} images, fewer than --samples {options.samples}. To continue with them, add --allow-fewer.")
-    return ImageFiles(place.name or place.resolve().name, tuple(files))
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(f"{file.label}\0{content_digest(file.path)}\0".encode("utf-8", "surrogateescape"))
+    labels = [file.label for file in files]
+    return DomainImages(place.name or place.resolve().name, whole.hexdigest(), labels, lambda number: decode_file(files[number]))
