@@ -17,10 +17,10 @@ from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
-from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.rewrite import rewrite
+from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.checkpoint.source import resolve
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions

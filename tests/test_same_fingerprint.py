@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_layerprune import LayerPruneError, LayerPruner
-from hf_layerprune.checkpoint.fingerprint import tensor_digest
+from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.mini import model_path
 
 

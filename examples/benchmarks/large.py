@@ -45,14 +45,14 @@ atexit.register(report)
 """
 INDEX = """
 from pathlib import Path
-from hf_layerprune.checkpoint.fingerprint import fingerprint
+from hf_layerprune.checkpoint.shards import fingerprint
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.shards import LocalShards
 begun = time.perf_counter()
 opened = Checkpoint.open(Path(sys.argv[1]), "bench")
 seconds["index"] = time.perf_counter() - begun
 begun = time.perf_counter()
-assert fingerprint(opened.config, opened.shards, LocalShards(opened.path).parts) == opened.source.fingerprint
+assert fingerprint(opened.config, opened.shards, LocalShards(opened.path)) == opened.source.fingerprint
 seconds["fingerprint"] = time.perf_counter() - begun
 """
 COMMAND = """

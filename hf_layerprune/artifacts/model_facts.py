@@ -22,7 +22,7 @@ class SourceRef:
 
     id: str  # Hub id, `mini`, or the folder's name
     commit: str | None  # on the Hub
-    fingerprint: str  # sha256 over config.json, the shards' headers and four blocks of each shard (see `checkpoint.fingerprint`)
+    fingerprint: str  # sha256 over config.json, the shards' headers and four blocks of each shard (see `checkpoint.shards`)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@
     rewrite.rewrite       a checkpoint and a plan -> the pruned checkpoint, whole or not at all
     verify.verify         a pruned checkpoint, and its source if at hand -> the differences
 
-The same of a repository on the Hub, whose weights stay there: remote_shards.open_without_weights, remote_verify.verify_remote,
-and stream, which brings them to `rewrite` one file at a time. What is asked of the Hub is asked by the room `hub`.
+Of a repository on the Hub the weights can stay there: source.open_without_weights, verify.verify_remote, and stream, which
+brings them to `rewrite` one file at a time. What is asked of the Hub is asked by the room `hub`.
 
-Below all: header, shards, completeness (what is believed of untrusted files), config, layout, copying, page_cache (what is
-written), output_place, staging, exchange, lock (how it appears), remedies, fingerprint, side_files, provenance, recognise, folder.
+Below all: header, shards (with the fingerprint), completeness and files (what is believed of untrusted files), config, layout,
+copying, page_cache (what is written), output_place, staging, exchange, lock (how it appears), remedies, side_files, provenance,
+recognise.
 """

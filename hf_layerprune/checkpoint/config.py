@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.fingerprint import canonical_json
-from hf_layerprune.checkpoint.folder import read_object
+from hf_layerprune.checkpoint.files import read_object
 from hf_layerprune.errors import CheckpointError
 from hf_layerprune.families.facts import LINEAGE
-from hf_layerprune.families.family import Family
-from hf_layerprune.families.lookup import find
+from hf_layerprune.families.family import Family, find
 
 MAX_CONFIG_BYTES = 16 << 20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The parsed config.json of a folder, keys in the file's order; CheckpointError naming the file if it is none."""
+    """The parsed config.json of a folder, keys in the file's order; CheckpointError naming the file if it is not valid."""
     config = read_object(folder, CONFIG, "model config", MAX_CONFIG_BYTES, "Fetch the config.json that belongs to the weights.")
     try:
         canonical_json(config)
-    except ValueError as error:  # 1e999 is legal JSON, and no number
-        raise CheckpointError(f"{folder / CONFIG}: it holds a number that is none ({error}). Correct it.") from error
+    except ValueError as error:  # 1e999 is legal JSON
+        raise CheckpointError(f"{folder / CONFIG}: contains a non-finite number ({error}). Correct it.") from error
     return config
 
 
 def dump_config(config: dict[str, Any]) -> bytes:
     """config.json as transformers lays it out, keys in the order given."""
     return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode("ascii")
+
+
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """One byte string for equal JSON values; ValueError for a number that JSON cannot hold."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def shorten_config(config: dict[str, Any], plan: PruningPlan, family: Family) -> dict[str, Any]:

@@ -12,41 +12,34 @@ from hf_layerprune.artifacts.folder import CONFIG, RECORDS
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.checkpoint.completeness import check_tensors
 from hf_layerprune.checkpoint.config import read_config
-from hf_layerprune.checkpoint.fingerprint import fingerprint
-from hf_layerprune.checkpoint.folder import refuse_twins
+from hf_layerprune.checkpoint.files import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
-from hf_layerprune.checkpoint.shards import INDEX, LocalShards, ShardReader, read_shards, some
+from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerprint, read_shards, some
 from hf_layerprune.checkpoint.side_files import list_side_files
 from hf_layerprune.errors import FamilyError, LayerPruneError
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.families.facts import is_depth, model_facts
-from hf_layerprune.families.lookup import find
+from hf_layerprune.families.family import find
 from hf_layerprune.hub.listing import RemoteRepo
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint without reading its tensors.
-
-    config: config.json as parsed, keys in the file's order; shards: headers by file name, in the order of names; tensors:
-    every tensor's place, shard by shard in the order of bytes; side_files: paths within the folder of what else belongs to
-    the model; notes: what a person should know and nobody needs to act on, one sentence each; repo: where the weights are streamed
-    from, None where they are on this disk.
-    """
+    """What is known of a checkpoint without reading its tensors."""
 
     path: Path
-    config: dict[str, Any]
+    config: dict[str, Any]  # config.json as parsed, keys in the file's order
     family: Family
     facts: ModelFacts
-    shards: Mapping[str, Header]
-    tensors: Mapping[str, TensorSpan]
-    side_files: tuple[Path, ...]
-    notes: tuple[str, ...]
-    repo: RemoteRepo | None = None
+    shards: Mapping[str, Header]  # by file name, in the order of names
+    tensors: Mapping[str, TensorSpan]  # shard by shard, in the order of bytes
+    side_files: tuple[Path, ...]  # paths within the folder of what else belongs to the model
+    notes: tuple[str, ...]  # what a person should know and need not act on, one sentence each
+    repo: RemoteRepo | None = None  # where the weights are streamed from, None where they are on this disk
 
     @classmethod
-    def open(cls, path: Path, id: str, commit: str | None = None, reader: ShardReader | None = None) -> Checkpoint:
+    def open(cls, path: Path, id: str, commit: str | None = None, reader: Shards | None = None) -> Checkpoint:
         """Read and prove a checkpoint folder; `id` and `commit` are the name it goes by, `reader` is where its weight files are.
 
         Raises FamilyError where the config cannot be trusted, SourceError where the folder is something else than a
@@ -63,7 +56,7 @@ class Checkpoint:
             raise FamilyError(f"{error}{_count(family, config, path, reader)}") from error
         shards = read_shards(path, reader)
         tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
-        facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader.parts)), where)
+        facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader)), where)
         notes = check_tensors(family, config, facts.layers, tensors, path)
         side_files, weights = list_side_files(path)
         folders = (side.parts[0] for side in side_files)  # our own is not carried along, and must not be mistaken for one that is
@@ -87,7 +80,7 @@ class Checkpoint:
     @property
     def tied(self) -> bool:
         """Whether the output layer is the input embedding: no tensor of its own is on disk."""
-        return self.family.heads.isdisjoint(self.tensors)
+        return not any(layout.head in self.tensors for layout in self.family.layouts)
 
     @property
     def total_bytes(self) -> int:
@@ -99,14 +92,6 @@ class Checkpoint:
         """Number of parameters; tied embeddings count once."""
         return self.size()[0]
 
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """The tensors' types by their safetensors names, the one with the most bytes first."""
-        nbytes: dict[str, int] = {}
-        for span in self.tensors.values():
-            nbytes[span.dtype] = nbytes.get(span.dtype, 0) + span.nbytes
-        return tuple(sorted(nbytes, key=lambda dtype: (-nbytes[dtype], dtype)))
-
     def size(self, drop: Collection[int] = ()) -> tuple[int, int]:
         """Parameters and bytes that are left once the layers `drop` are gone."""
         places = ((self.family.split(name), span) for name, span in self.tensors.items())
@@ -114,7 +99,7 @@ class Checkpoint:
         return sum(math.prod(span.shape) for span in kept), sum(span.nbytes for span in kept)
 
 
-def _count(family: Family, config: Mapping[str, Any], path: Path, reader: ShardReader) -> str:
+def _count(family: Family, config: Mapping[str, Any], path: Path, reader: Shards) -> str:
     """How many layers the tensors hold, as a sentence, where the config says nothing that could be a number of layers."""
     if is_depth(find(config, family.depth_path(config))):
         return ""

@@ -12,7 +12,7 @@ from hf_layerprune.artifacts.jsonfile import dump_json, read_json
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.model_facts import HEALED, PRUNED, SOURCE, SourceRef, Step, parse_lineage
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.files import regular_file
 from hf_layerprune.errors import LayerPruneError
 
 CARD_KEYS = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")

@@ -1,44 +1,36 @@
-"""Find the weight files of a checkpoint and prove that the index and their headers tell the same."""
+"""The weight files of a checkpoint, in a folder or on the Hub: headers that agree with the index, and the fingerprint over them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from hf_layerprune.artifacts.folder import safe_name
-from hf_layerprune.checkpoint.fingerprint import Bytes, Ranges
-from hf_layerprune.checkpoint.folder import read_object, refuse_twins, regular_file
-from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, read_header
+from hf_layerprune.checkpoint.config import canonical_json
+from hf_layerprune.checkpoint.files import read_object, refuse_twins, regular_file
+from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, TensorSpan, parse_header, read_header
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import CheckpointError, shown
+from hf_layerprune.hub.listing import RemoteRepo
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FETCH = "Fetch it again (hf download ID --local-dir FOLDER) or correct the folder."
 MAX_INDEX_BYTES = 64 << 20
+SAMPLE_BYTES = 64 << 10
+FIRST_BYTES = 192 << 10  # most headers and the first sample behind them: one request instead of three
+THREADS = 8  # of requests to the Hub
 
 TOO_MANY_HEADERS = f"the headers of all shards are more than {MAX_HEADERS_BYTES:,} bytes, which no model needs."
-CheckHeader = Callable[[str, Header], None]  # of a weight file of this name
-
-
-class ShardReader(Protocol):
-    """Where weight files are read from: a folder, or a repository on the Hub."""
-
-    def names(self) -> Collection[str]:
-        """The files that lie beside config.json."""
-
-    def headers(self, names: Sequence[str], remedy: str, check: CheckHeader = lambda name, header: None) -> dict[str, Header]:
-        """The headers of weight files, each proved and given to `check` before the next is asked for.
-
-        CheckpointError, ending with `remedy` where a file is missing, and where all together are more than MAX_HEADERS_BYTES.
-        """
-
-    def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
-        """The bytes of a weight file in each of some ranges; CheckpointError naming the file if it cannot be read."""
+Range = tuple[int, int]  # begin and end, in bytes of a file
 
 
 @dataclass(frozen=True)
@@ -48,22 +40,26 @@ class LocalShards:
     folder: Path
 
     def names(self) -> Collection[str]:
+        """The files that lie beside config.json."""
         try:
             return os.listdir(self.folder) if self.folder.is_dir() else ()
         except OSError as error:
             raise CheckpointError(f"{self.folder}: cannot list it: {error.strerror}. {to_read(error)}") from error
 
-    def headers(self, names: Sequence[str], remedy: str, check: CheckHeader = lambda name, header: None) -> dict[str, Header]:
-        found: dict[str, Header] = {}
+    def headers(self, names: Sequence[str], remedy: str) -> Iterator[tuple[str, Header]]:
+        """The headers of weight files, by name, each proved before the next is read.
+
+        CheckpointError, ending with `remedy` where a file is missing, and where all together are more than MAX_HEADERS_BYTES.
+        """
         held = 0
         for name in names:
-            found[name] = header = read_header(regular_file(self.folder, name, remedy))
-            check(name, header)
+            header = read_header(regular_file(self.folder, name, remedy))
             if (held := held + header.data_start) > MAX_HEADERS_BYTES:
                 raise CheckpointError(f"{self.folder / name}: {TOO_MANY_HEADERS} Pass another checkpoint.")
-        return found
+            yield name, header
 
-    def parts(self, name: str, ranges: Ranges) -> Iterable[Bytes]:
+    def parts(self, name: str, ranges: Iterable[Range]) -> Iterable[bytes]:
+        """The bytes of a weight file in some of its `sampled_ranges`; CheckpointError naming the file if it cannot be read."""
         try:
             with (self.folder / name).open("rb") as file:
                 for begin, end in ranges:
@@ -73,24 +69,81 @@ class LocalShards:
             raise CheckpointError(f"{self.folder / name}: cannot read it: {error.strerror}. {to_read(error)}") from error
 
 
-def read_shards(folder: Path, reader: ShardReader) -> dict[str, Header]:
+class RemoteShards:
+    """The same of a repository, of which headers and samples are read: at most five requests a file, in parallel."""
+
+    def __init__(self, repo: RemoteRepo, folder: Path) -> None:
+        self.repo = repo
+        self._folder = folder  # where the files would lie if they were fetched; nothing is read there
+        self._samples: dict[str, dict[Range, bytes]] = {}
+        self._room = MAX_HEADERS_BYTES  # for the samples as well, which are held with the headers
+        self._lock = threading.Lock()
+
+    def names(self) -> Collection[str]:
+        return [name for name in self.repo.files if "/" not in name]
+
+    def headers(self, names: Sequence[str], remedy: str) -> Iterator[tuple[str, Header]]:
+        if missing := [name for name in names if name not in self.repo.files]:
+            raise CheckpointError(
+                f"{self.repo.where(missing[0])} is missing at commit {self.repo.commit[:7]}. "
+                "The repository is incomplete: tell its owner, or name another --revision."
+            )
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            yield from zip(names, pool.map(self._header, names), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def parts(self, name: str, ranges: Iterable[Range]) -> Iterable[bytes]:
+        return [self._samples[name][part] for part in ranges]
+
+    def _header(self, name: str) -> Header:
+        size = self.repo.files[name].size
+        held, at = b"", 0  # the first bytes of the file, and how many of them are read
+
+        def read(count: int) -> bytes:
+            nonlocal held, at
+            begin, at = at, min(size, at + count)
+            if at > len(held):
+                held += self._fetch(name, len(held), min(size, max(FIRST_BYTES, at + SAMPLE_BYTES)))
+            return held[begin:at]
+
+        header = parse_header(read, size, Path(self.repo.where(name)))
+        ranges = sampled_ranges(header)
+        self._samples[name] = {(a, b): held[a:b] if b <= len(held) else self._fetch(name, a, b) for a, b in ranges}
+        return moved(header, self._folder / name)
+
+    def _fetch(self, name: str, begin: int, end: int) -> bytes:
+        with self._lock:  # several threads ask at once; room is taken before bytes are asked for
+            self._room -= end - begin
+            if self._room < 0:
+                raise CheckpointError(f"{self.repo.where(name)}: {TOO_MANY_HEADERS} Name another repository.")
+        return self.repo.read(name, begin, end)
+
+
+Shards = LocalShards | RemoteShards
+
+
+def read_shards(folder: Path, shards: Shards) -> dict[str, Header]:
     """The headers of a checkpoint's weight files by name, in the order of names.
 
     The index in `folder` decides where there is one. CheckpointError when a shard is missing or no regular file, or a tensor
     stands in the index and not in its shard, in a shard and not in the index, or in two shards.
     """
-    if not (folder / INDEX).exists():
-        return reader.headers([SINGLE], FETCH)
+    index = folder / INDEX
+    if not index.exists():
+        return dict(shards.headers([SINGLE], FETCH))
     mapped = _weight_map(folder)
     placed: defaultdict[str, set[str]] = defaultdict(set)
     for tensor, name in mapped.items():
         placed[name].add(tensor)
-    refuse_twins(sorted(placed), f"{folder / INDEX}")
-
-    def check(name: str, header: Header) -> None:
-        _check_places(name, header.tensors.keys(), placed[name], mapped, folder / INDEX)
-
-    return reader.headers(sorted(placed), _remedy(folder), check)
+    refuse_twins(sorted(placed), str(index))
+    single = f"There is also a {SINGLE}: remove {INDEX} if that file is the whole model, else fetch the shard."
+    found = {}
+    for name, header in shards.headers(sorted(placed), single if (folder / SINGLE).exists() else FETCH):
+        _check_places(name, header.tensors.keys(), placed[name], mapped, index)
+        found[name] = header
+    return found
 
 
 def is_whole(folder: Path) -> bool:
@@ -105,6 +158,52 @@ def some(names: Iterable[str]) -> str:
     return f"{len(ordered):,}: {', '.join(map(shown, ordered[:5]))}{', …' if len(ordered) > 5 else ''}"
 
 
+def moved(header: Header, file: Path) -> Header:
+    """The same header, of a file at another place."""
+    return replace(header, tensors={name: replace(span, file=file) for name, span in header.tensors.items()})
+
+
+def fingerprint(config: Mapping[str, Any], headers: Mapping[str, Header], shards: Shards) -> str:
+    """What a checkpoint is known by: cheap enough to take before any work, and telling two fine-tunings apart.
+
+    sha256, in hexadecimal, over the config (keys sorted, no spaces) and, shard by shard in the order of their names, the header's
+    JSON as it stands in the file and four samples of 64 KiB of its n data bytes, at 0, n // 3, 2n // 3 and max(0, n - 65536), each
+    cut at the end of the data.
+    """
+    digest = hashlib.sha256(canonical_json(config))
+    for name in sorted(headers):
+        for part in shards.parts(name, sampled_ranges(headers[name])):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def sampled_ranges(header: Header) -> tuple[Range, ...]:
+    """The five ranges of a file that its fingerprint is taken over."""
+    start, size = header.data_start, header.size
+    data = size - start
+    begins = [start + offset for offset in (0, data // 3, 2 * data // 3, max(0, data - SAMPLE_BYTES))]
+    return ((8, start), *((begin, min(begin + SAMPLE_BYTES, size)) for begin in begins))
+
+
+def tensor_digest(tensors: Mapping[str, TensorSpan]) -> str:
+    """sha256 over the first 4 KiB of every tensor, by name: what tells two fine-tunings apart that `fingerprint` may not.
+
+    The fingerprint can be taken over the network in a few requests and reads four places of a shard; this reads every
+    tensor, on a local disk. Raises CheckpointError naming the shard that cannot be read.
+    """
+    digest = hashlib.sha256()
+    by_file = sorted(tensors.items(), key=lambda item: (item[1].file, item[1].begin))
+    for path, group in groupby(by_file, key=lambda item: item[1].file):
+        try:
+            with path.open("rb", buffering=0) as file:
+                for name, span in group:
+                    digest.update(f"{name}\0".encode())
+                    digest.update(os.pread(file.fileno(), min(4096, span.nbytes), span.begin))
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot read it: {error.strerror}. {to_read(error)}") from error
+    return digest.hexdigest()
+
+
 def _weight_map(folder: Path) -> dict[str, str]:
     index = read_object(folder, INDEX, "weight index", MAX_INDEX_BYTES, FETCH)
     mapped = index.get("weight_map")
@@ -117,12 +216,6 @@ def _weight_map(folder: Path) -> dict[str, str]:
                 "The index is damaged or hostile; download the checkpoint again."
             )
     return mapped
-
-
-def _remedy(folder: Path) -> str:
-    if (folder / SINGLE).exists():
-        return f"There is also a {SINGLE}: remove {INDEX} if that file is the whole model, else fetch the shard."
-    return FETCH
 
 
 def _check_places(name: str, found: Set[str], placed: Set[str], mapped: Mapping[str, str], index: Path) -> None:

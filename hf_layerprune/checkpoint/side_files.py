@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, README, RECORDS, safe_name
-from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.files import regular_file
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 

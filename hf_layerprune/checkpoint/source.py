@@ -7,25 +7,24 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from hf_layerprune.artifacts.folder import CONFIG, RECORDS, safe_name
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
 from hf_layerprune.checkpoint.config import read_config
+from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.remedies import to_read
-from hf_layerprune.checkpoint.shards import INDEX, LocalShards
-from hf_layerprune.errors import CheckpointError, SourceError, shown
+from hf_layerprune.checkpoint.shards import INDEX, LocalShards, RemoteShards, is_whole
+from hf_layerprune.errors import CheckpointError, SourceError, UsageError, shown
 from hf_layerprune.families.facts import model_facts
 from hf_layerprune.hub.download import Cache
 from hf_layerprune.hub.listing import RemoteRepo
+from hf_layerprune.mini import model_path
 from hf_layerprune.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from hf_layerprune.checkpoint.index import Checkpoint
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LICENSE*", "NOTICE*")
 WEIGHT_FILES = ("model*.safetensors",)
@@ -47,6 +46,11 @@ class ResolvedSource:
     fetched: tuple[str, ...] = ()  # the files of DESCRIPTION that were not in the cache before
     repo: RemoteRepo | None = None  # the same files on the Hub
 
+    def open(self, *, remote: bool = False) -> Checkpoint:
+        """The checkpoint in the folder; remote: its weights are on the Hub alone."""
+        reader = RemoteShards(self.repo, self.path) if remote and self.repo else None
+        return Checkpoint.open(self.path, self.id, self.commit, reader)
+
 
 def resolve(
     source: str,
@@ -63,13 +67,12 @@ def resolve(
     """Find `source`: a folder if one exists, else the word `mini`, else an id on the Hub.
 
     revision: branch, tag or commit, resolved once, so that all files are of one commit; local_files_only: ask the Hub's
-    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well; small: the
+    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well; small:
     patterns of the other files to fetch; check: called with what the config says before weights are fetched from the
     Hub, to raise there what would be refused later.
 
-    Raises SourceError saying what to do if nothing is found, or what is found is no model; its `suggestion` is an id that
-    exists, where one does. FamilyError if the model is of no declared family, before its weights are fetched. CheckpointError
-    if the folder cannot be listed.
+    SourceError if nothing is found, or what is found is no model; its `suggestion` is an id that exists, where one does.
+    FamilyError if the family is not declared, before weights are fetched. CheckpointError if the folder cannot be listed.
     """
     if subfolder is not None and not safe_name(subfolder):
         raise SourceError(f"subfolder {shown(subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
@@ -77,12 +80,13 @@ def resolve(
     if not source:
         raise SourceError("the source is empty. Pass a folder, mini or a Hub id (owner/name).")
     if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
-        raise SourceError(f"{shown(source)}: too long to be a folder or a Hub id, or no text. Check what was passed.")
+        raise SourceError(f"{shown(source)}: not a valid path or Hub id. Check what was passed.")
     kind = _kind(folder)
     if kind == stat.S_IFDIR or source == "mini":
         if revision is not None:
             raise SourceError(f"{source}: only an id on the Hub has revisions. Leave out --revision, or name the repository.")
-        found = ResolvedSource(folder.resolve().name, folder / inner, None) if kind == stat.S_IFDIR else _mini(inner)
+        name, path = (folder.resolve().name, folder) if kind == stat.S_IFDIR else ("mini", model_path())
+        found = ResolvedSource(name, path / inner, None)
     elif kind:
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
     elif is_hub_id(source):
@@ -95,6 +99,46 @@ def resolve(
         raise SourceError(f"{source} has no folder {shown(inner)}. Check --subfolder.")
     refuse_foreign(found.path, LocalShards(found.path).names(), weights=weights)
     return found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read over the network to open a checkpoint."""
+
+    files: tuple[str, ...]  # small files that were fetched
+    headers: int  # number of weight files whose headers were read
+    bytes: int  # of both
+    requests: int  # for ranges
+
+
+def open_without_weights(source: str, *, subfolder: str | None = None, **place: Any) -> tuple[Checkpoint, Reading | None]:
+    """The checkpoint that `source` names, its weights left where they are, and what was read over the network, if anything.
+
+    A folder, and a repository whose weights lie in the cache, are opened there. Arguments and errors are those of `resolve`.
+    """
+    found = resolve(source, subfolder=subfolder, weights=False, small=DESCRIPTION, **place)
+    if found.repo is None or is_whole(found.path):
+        return found.open(), None
+    if place.get("local_files_only"):
+        resolve(source, subfolder=subfolder, **place)  # raises: the cache lacks the weights
+    checkpoint = found.open(remote=True)
+    fetched = sum((found.path / name).stat().st_size for name in found.fetched)
+    return checkpoint, Reading(found.fetched, len(checkpoint.shards), fetched + found.repo.received, found.repo.requests)
+
+
+def open_to_stream(source: str, *, check: Check = lambda facts: None, **place: Any) -> Checkpoint:
+    """The checkpoint of a Hub id with all its files but the weights, and its `repo` to stream those from.
+
+    `repo` is None where the weights lie in the cache already. UsageError for a folder, which needs no streaming.
+    """
+    found = resolve(source, weights=False, check=check, **place)
+    if found.repo is None:
+        raise UsageError(f"--stream is for a Hub id, and {source} is on this disk: leave it out.")
+    if is_whole(found.path):
+        return found.open()
+    if place.get("local_files_only"):
+        raise UsageError(f"--stream fetches weights and --local-files-only forbids it; the cache lacks those of {source}. Leave one out.")
+    return replace(found.open(remote=True), repo=found.repo)
 
 
 def _kind(path: Path) -> int | None:
@@ -116,12 +160,6 @@ def _nearest(missing: Path) -> str:
     return hint.strip() or "Check the spelling."
 
 
-def _mini(inner: str) -> ResolvedSource:
-    from hf_layerprune.mini import model_path
-
-    return ResolvedSource("mini", model_path() / inner, None)
-
-
 def _from_hub(cache: Cache, revision: str | None, small: Sequence[str], weights: bool, check: Check) -> ResolvedSource:
     """Fetch one commit: the small files first, and the weights only once they have shown that it can be pruned."""
     commit = cache.commit(revision)
@@ -135,7 +173,7 @@ def _from_hub(cache: Cache, revision: str | None, small: Sequence[str], weights:
     return ResolvedSource(cache.repo, path, commit, fetched, RemoteRepo(cache.repo, commit, token=cache.token, inner=cache.inner))
 
 
-def record_of(model: ResolvedSource | Checkpoint, name: str, limit: int, *, local_files_only: bool = False) -> Path | None:
+def published_record(model: ResolvedSource | Checkpoint, name: str, limit: int, *, local_files_only: bool = False) -> Path | None:
     """A record published with a model; that of a Hub id is fetched if the cache lacks it. None where there is none.
 
     SourceError if the Hub does not give it, CheckpointError if it has more than `limit` bytes.

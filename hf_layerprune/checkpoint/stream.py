@@ -17,7 +17,7 @@ from hf_layerprune.checkpoint.copying import hash_file, write_file
 from hf_layerprune.checkpoint.header import Header, read_header
 from hf_layerprune.checkpoint.layout import NewShard, Progress, write_shard
 from hf_layerprune.checkpoint.remedies import told_as
-from hf_layerprune.checkpoint.remote_shards import moved
+from hf_layerprune.checkpoint.shards import moved
 from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
 from hf_layerprune.hub.download import fetch_into

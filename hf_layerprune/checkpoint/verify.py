@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -9,32 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, RECORDS
-from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.config import shorten_config
-from hf_layerprune.checkpoint.copying import hash_file, read_blocks, same_blocks
-from hf_layerprune.checkpoint.fingerprint import canonical_json
-from hf_layerprune.checkpoint.folder import read_object
+from hf_layerprune.checkpoint.config import canonical_json, shorten_config
+from hf_layerprune.checkpoint.copying import read_blocks, same_blocks
+from hf_layerprune.checkpoint.files import read_object
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
+from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
-from hf_layerprune.checkpoint.side_files import check_ours, list_side_files, sort_files
-from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, shown
-from hf_layerprune.hub.prove import described
+from hf_layerprune.checkpoint.side_files import check_ours, is_of_the_model, list_side_files, sort_files
+from hf_layerprune.checkpoint.source import DESCRIPTION, resolve
+from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, SourceError, UsageError, shown
+from hf_layerprune.hub.listing import differences, file_record
 
 READERS = 2  # tensors that are compared at once: a disk answers several questions sooner than one after the other
 
 
+MAX_FETCHED_BYTES = 64 << 20  # of a file outside LFS, where the Hub itself takes 10 MB
+
+
 @dataclass(frozen=True)
 class Verification:
-    """What was found: differences, one sentence each; how many files and tensors were compared; changed: how many of these tensors
-    a fine-tuning gave new values, as the manifest says, so that only their types and shapes are the source's."""
+    """What was found."""
 
-    differences: tuple[str, ...]
-    files: int
-    tensors: int
-    changed: int = 0
+    differences: tuple[str, ...]  # one sentence each
+    files: int  # compared
+    tensors: int  # compared
+    changed: int = 0  # tensors that the manifest says a fine-tuning changed, so that only types and shapes are the source's
 
     @property
     def ok(self) -> bool:
@@ -50,30 +54,48 @@ def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
     """
     check_ours(folder)
     manifest = Manifest.load(folder / RECORDS / MANIFEST)
-    differences = list(_against_manifest(folder, manifest))
+    found = list(_against_manifest(folder, manifest))
     if CONFIG not in manifest.files:  # an adapter: files, and no checkpoint
         if source:
             raise ArtifactError(f"{folder} is an adapter, which has no tensor of its source. Verify it without --source.")
-        return Verification(tuple(differences), len(manifest.files), 0)
-    plan = _plan(folder, manifest, source) if source else None
+        return Verification(tuple(found), len(manifest.files), 0)
+    plan = None
+    if source and not (manifest.changed and manifest.source.fingerprint == source.source.fingerprint):  # not by a fine-tuning alone
+        plan = PruningPlan.load(folder / RECORDS / PLAN)
+        plan.for_source(source.source)  # taken under the name that the source had then, as config.json has it
     try:
         written = Checkpoint.open(folder, folder.name)
     except LayerPruneError as error:
-        return Verification(tuple(dict.fromkeys((*differences, str(error)))), len(manifest.files), 0)
-    differences += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
+        return Verification(tuple(dict.fromkeys((*found, str(error)))), len(manifest.files), 0)
+    found += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
     changed = manifest.trained if source and plan is None and manifest.trained else manifest.changed  # since the source, or its source
     if source:
-        differences += compare(written, source, plan, changed=frozenset(changed))
-    return Verification(tuple(differences), len(manifest.files), len(written.tensors), len(changed))
+        found += compare(written, source, plan, changed=frozenset(changed))
+    return Verification(tuple(found), len(manifest.files), len(written.tensors), len(changed))
 
 
-def _plan(folder: Path, manifest: Manifest, source: Checkpoint) -> PruningPlan | None:
-    """How the folder came from `source`: by a plan, or by a fine-tuning alone."""
-    if manifest.changed and manifest.source.fingerprint == source.source.fingerprint:
-        return None
-    plan = PruningPlan.load(folder / RECORDS / PLAN)
-    plan.for_source(source.source)
-    return plan  # under the name that the source had then, as config.json has it
+def verify_remote(id: str, *, revision: str | None = None, token: str | bool | None = None) -> Verification:
+    """Compare a pruned model on the Hub with its manifest without its weights: sizes, the sha256 of files in LFS as the repository
+    lists them, and of the others as they are fetched; then its headers with its config.
+
+    Differences are returned, not raised; SourceError if the Hub does not answer, ArtifactError if there is no manifest.
+    """
+    found = resolve(id, revision=revision, token=token, weights=False, small=(*DESCRIPTION, f"{RECORDS}/{MANIFEST}"))
+    if (repo := found.repo) is None:
+        raise UsageError(f"{id} is a folder, not an id on the Hub.")
+    if not (found.path / RECORDS / MANIFEST).is_file():
+        raise ArtifactError(f"{id}: has no {RECORDS}/{MANIFEST}, so hf-layerprune did not write it. Pass a model that it pruned.")
+    manifest = Manifest.load(found.path / RECORDS / MANIFEST)
+    sizes = {name: file.size for name, file in repo.files.items() if is_of_the_model(name)}
+    problems = [*differences(manifest.files, sizes, lambda name: repo.record(name, MAX_FETCHED_BYTES))]
+    try:
+        written = found.open(remote=True)
+    except SourceError:
+        raise
+    except LayerPruneError as error:
+        return Verification((*problems, str(error)), len(manifest.files), 0)
+    problems += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
+    return Verification(tuple(problems), len(manifest.files), len(written.tensors))
 
 
 def compare(
@@ -84,24 +106,24 @@ def compare(
     plan: None where nothing is dropped; weights: compare the bytes; without, only names, as when a stream has compared them and
     the source's are gone; changed: tensors of which only type and shape are compared.
     """
-    differences = []
+    found = []
     if canonical_json(written.config) != canonical_json(shorten_config(source.config, plan, source.family) if plan else source.config):
-        differences.append(f"{CONFIG} is not the source's{', shortened by the plan' if plan else ''}")
+        found.append(f"{CONFIG} is not the source's{', shortened by the plan' if plan else ''}")
     names = kept_names(source.family, plan.keep if plan else range(source.facts.layers), source.tensors)
-    differences += [
+    found += [
         *_descriptions(written, source),
         *tensor_names(written.tensors.keys(), names.keys(), "the plan" if plan else "the source"),
     ]
     pairs = [(new, old) for new, old in names.items() if weights and new in written.tensors]
     spans = [(written.tensors[new], source.tensors[old], new not in changed) for new, old in pairs]
     same = zip(pairs, same_tensors(spans), strict=True)
-    differences += [f"tensor {shown(new)} is not the source's {shown(old)}" for (new, old), equal in same if not equal]
+    found += [f"tensor {shown(new)} is not the source's {shown(old)}" for (new, old), equal in same if not equal]
     for name in sorted(set(list_side_files(written.path)[1]) - written.shards.keys() - {INDEX}):
-        differences.append(f"{shown(name)} is a weight file that is no part of the checkpoint")
+        found.append(f"{shown(name)} is a weight file that is no part of the checkpoint")
     for path in sorted({*written.side_files, *source.side_files}):
         if not _same_file(written.path / path, source.path / path):
-            differences.append(f"{shown(str(path))} is not the source's file")
-    return differences
+            found.append(f"{shown(str(path))} is not the source's file")
+    return found
 
 
 def _descriptions(written: Checkpoint, source: Checkpoint) -> Iterator[str]:
@@ -118,25 +140,20 @@ def _descriptions(written: Checkpoint, source: Checkpoint) -> Iterator[str]:
 
 
 def _against_manifest(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What tells the files of a folder apart from its manifest's, and what no checkpoint may hold. Reads all weights once."""
+
+    def record(name: str) -> FileRecord:
+        try:
+            return file_record(folder / name)
+        except OSError as error:
+            raise CheckpointError(f"cannot read it: {error.strerror}. {to_read(error)}") from error
+
     side_files, weights, refused = sort_files(folder)
     yield from refused.values()
-    config = {CONFIG} if (folder / CONFIG).exists() else set()
-    found = config | {*weights, *(path.as_posix() for path in side_files)}
-    for name in sorted(found - manifest.files.keys()):
-        yield f"{shown(name)} is not in the manifest"
-    for name, record in manifest.files.items():
-        if name in refused:
-            continue
-        if name not in found or not (folder / name).is_file():
-            yield f"{shown(name)} is missing"
-        else:
-            try:
-                actual = hash_file(folder / name)
-            except CheckpointError as error:
-                yield str(error)
-                continue
-            if actual != record:
-                yield f"{shown(name)} is {described(actual)}, expected {described(record)}"
+    found = {name: folder / name for name in (*weights, *map(Path.as_posix, side_files), CONFIG)}
+    files = {name: path.stat().st_size for name, path in found.items() if path.is_file()}
+    others = {name: 0 for name, path in found.items() if os.path.lexists(path) and name not in manifest.files}
+    yield from differences({name: wanted for name, wanted in manifest.files.items() if name not in refused}, {**others, **files}, record)
 
 
 def tensor_names(found: Set[str], expected: Set[str], what: str) -> list[str]:

@@ -132,7 +132,7 @@ def _given(console: Console, named: str, local_files_only: bool) -> _GivenPlan:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
     from hf_layerprune.checkpoint.provenance import ancestors_of
-    from hf_layerprune.checkpoint.source import record_of, resolve
+    from hf_layerprune.checkpoint.source import published_record, resolve
     from hf_layerprune.cli.source import at_revision, on_the_hub
 
     repo, at = at_revision(named)
@@ -144,7 +144,7 @@ def _given(console: Console, named: str, local_files_only: bool) -> _GivenPlan:
     if not (folder / PLAN).is_file():
         raise ArtifactError(f"{named}: has no {RECORDS}/{PLAN}, so hf-layerprune did not prune it. Pass a plan, or a model that has one.")
     plan, manifest = PruningPlan.load(folder / PLAN), Manifest.load(folder / MANIFEST)
-    published = record_of(found, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=local_files_only) if plan.statistics else None
+    published = published_record(found, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=local_files_only) if plan.statistics else None
     records = _statistics_record(plan, published) if published else {}  # the weights are the same without
     if (folder / HEALING).is_file():
         console.note(f"note: {named} was healed after pruning: its pruned stage is rebuilt; healing.json says the rest")
@@ -169,11 +169,10 @@ def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_o
     """CheckpointError naming the first weight file that is not what the manifest beside it says; False where the Hub cannot be asked."""
     from huggingface_hub import constants
 
-    from hf_layerprune.checkpoint.folder import regular_file
+    from hf_layerprune.checkpoint.files import regular_file
     from hf_layerprune.checkpoint.shards import MAX_INDEX_BYTES
     from hf_layerprune.checkpoint.side_files import is_of_the_model, is_weights, list_side_files
-    from hf_layerprune.hub.listing import RemoteRepo
-    from hf_layerprune.hub.prove import differences, listed_record, record_of
+    from hf_layerprune.hub.listing import RemoteRepo, differences, file_record
 
     def is_loaded(file: str) -> bool:  # an adapter's config makes transformers load other weights than those beside it
         return file == "adapter_config.json" or (is_weights(file) and is_of_the_model(file))
@@ -182,7 +181,7 @@ def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_o
     if found.commit is None:
         side_files, weights = list_side_files(found.path)
         there = {file: (found.path / file).stat().st_size for file in (*weights, *(path.as_posix() for path in side_files))}
-        record = lambda file: record_of(regular_file(found.path, file, PLAN_ALONE))  # noqa: E731
+        record = lambda file: file_record(regular_file(found.path, file, PLAN_ALONE))  # noqa: E731
     else:
         repo = RemoteRepo(found.id, found.commit)
         if local_files_only or constants.is_offline_mode():
@@ -193,7 +192,7 @@ def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_o
             if error.__cause__ is None or hasattr(error.__cause__, "response"):  # the Hub answered, and refused
                 raise
             return False
-        record = lambda file: listed_record(repo, file, MAX_INDEX_BYTES)  # noqa: E731
+        record = lambda file: repo.record(file, MAX_INDEX_BYTES)  # noqa: E731
     expected = {file: wanted for file, wanted in manifest.files.items() if is_loaded(file)}
     if difference := next(differences(expected, {file: size for file, size in there.items() if is_loaded(file)}, record), None):
         raise CheckpointError(f"{name}: {difference}, so it is not what its plan makes. {PLAN_ALONE}")

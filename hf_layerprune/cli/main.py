@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _fail(error: Exception, debug: bool) -> None:
-    from hf_layerprune.hub.redaction import redacted
+    from hf_layerprune.hub.errors import redacted
 
     secrets = _secrets()
     if debug:

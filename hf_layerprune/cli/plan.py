@@ -72,17 +72,17 @@ def _measured(console: Console, origin: str, lookup: options.Lookup) -> tuple[Mo
     """The model that is to be pruned, and its statistics if there are any."""
     from hf_layerprune.artifacts.folder import STATISTICS
     from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES, LayerStatistics
-    from hf_layerprune.checkpoint.source import record_of
+    from hf_layerprune.checkpoint.source import published_record
     from hf_layerprune.cli.report import model_line
     from hf_layerprune.cli.source import open_description
     from hf_layerprune.families.facts import LINEAGE
-    from hf_layerprune.families.lookup import find
+    from hf_layerprune.families.family import find
 
     path, pruned_from = Path(origin) if os.path.isfile(origin) else None, None
     if path is None:
         checkpoint, _ = open_description(console, origin, lookup)
         if pruned_from := find(checkpoint.config, f"{LINEAGE}.source.fingerprint"):
-            path = record_of(checkpoint, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=lookup.local_files_only)
+            path = published_record(checkpoint, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=lookup.local_files_only)
         if path is None:
             console.say(model_line(checkpoint))
             return checkpoint.facts, None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.artifacts.statistics import LayerStatistics
     from hf_layerprune.checkpoint.index import Checkpoint
-    from hf_layerprune.checkpoint.remote_shards import Reading
+    from hf_layerprune.checkpoint.source import Reading
 
 LABELS: dict[Domain, str] = {"math": "math", "nonmath": "general"}
 

@@ -19,7 +19,7 @@ from hf_layerprune.errors import SourceError, UsageError, shown
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
     from hf_layerprune.checkpoint.index import Checkpoint
-    from hf_layerprune.checkpoint.remote_shards import Reading
+    from hf_layerprune.checkpoint.source import Reading
 
 Found = TypeVar("Found")
 Check = Callable[["ModelFacts"], object]
@@ -28,8 +28,7 @@ Check = Callable[["ModelFacts"], object]
 def open_source(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None, stream: bool = False) -> Checkpoint:
     """The indexed checkpoint of a folder, `mini` or a Hub id. check: as in `checkpoint.source.resolve`; stream: leave the weights there."""
     from hf_layerprune.checkpoint.index import Checkpoint
-    from hf_layerprune.checkpoint.remote_shards import open_to_stream
-    from hf_layerprune.checkpoint.source import resolve
+    from hf_layerprune.checkpoint.source import open_to_stream, resolve
 
     place: dict[str, Any] = {"revision": lookup.revision, "local_files_only": lookup.local_files_only, "check": check}
 
@@ -49,7 +48,7 @@ def open_source(console: Console, source: str, lookup: Lookup, check: Check = la
 
 def open_description(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None) -> tuple[Checkpoint, Reading | None]:
     """As `open_source`, of a Hub id without its weights; and what was read over the network, None if nothing was."""
-    from hf_layerprune.checkpoint.remote_shards import open_without_weights
+    from hf_layerprune.checkpoint.source import open_without_weights
 
     place: dict[str, Any] = {"revision": lookup.revision, "local_files_only": lookup.local_files_only, "check": check}
     checkpoint, reading = or_suggested(console, source, lookup.yes, lambda name: open_without_weights(name, **place))

@@ -70,7 +70,7 @@ def _local(console: Console, folder: Path, source: str | None, deep: bool, looku
 
 
 def _remote(console: Console, id: str, source: str | None, deep: bool, lookup: options.Lookup) -> Verification:
-    from hf_layerprune.checkpoint.remote_verify import verify_remote
+    from hf_layerprune.checkpoint.verify import verify_remote
     from hf_layerprune.cli.source import or_suggested
 
     if needs := "--source" if source else "--deep" if deep else None:

@@ -18,7 +18,7 @@ from hf_layerprune.data.image_files import content_digest
 from hf_layerprune.data.records import Record, RecordTable, UnusableRecord, check_index, joined, part_of
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import DataError, first_line
-from hf_layerprune.hub.errors import dataset_errors
+from hf_layerprune.hub.errors import Call, hub_errors
 
 if TYPE_CHECKING:
     from hf_layerprune.data.tables import DataSpec
@@ -90,7 +90,7 @@ def open_hub_dataset(
     asked = {"format": FORMAT, "spec": str(replace(spec, weight=Decimal(1), revision=None)), "seed": seed, "share": share and str(share)}
     if local_files_only or constants.is_offline_mode():
         return _drawn_before(place.glob(f"{prefix}*/{DRAW}"), spec, asked)
-    with dataset_errors(spec.name, spec.revision, token):
+    with hub_errors(Call(spec.name, spec.revision, token, dataset=True)):
         commit = HfApi().dataset_info(spec.name, revision=spec.revision, token=token).sha
     if commit is None:
         raise DataError(f"{spec.name}: the Hub names no commit for it. Try again later.")
@@ -141,7 +141,7 @@ class _Draw:
 
     def fill(self, folder: Path, key: Mapping[str, Any]) -> None:
         """Draw from every subset into a file of its own; what an interrupted run finished stays."""
-        with dataset_errors(self.spec.name, self.commit, self.token):
+        with hub_errors(Call(self.spec.name, self.commit, self.token, dataset=True)):
             subsets = self.subsets()
             quotas = _quotas(self.spec, self.share, [self.stated_size(subset) for subset in subsets])
         while True:
@@ -167,7 +167,7 @@ class _Draw:
         target = folder / f"{_file_name(subset)[:80]}-{number}.arrow"
         if not target.exists():
             self.say(f"{self.spec.name}, {subset}: drawing {'all' if quota is None else f'{quota:,}'} records")
-            with dataset_errors(self.spec.name, self.commit, self.token):
+            with hub_errors(Call(self.spec.name, self.commit, self.token, dataset=True)):
                 stream = self.stream(subset)
                 schema = stream.features.arrow_schema if stream.features else None
                 _write_rows(target, _tables_of(islice(self.with_images(stream), quota), schema))

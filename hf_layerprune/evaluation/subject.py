@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.artifacts.eval_report import Environment, ModelSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.errors import ModelError
 from hf_layerprune.evaluation.options import EvaluateOptions
 from hf_layerprune.models.remote_code import refuse_remote_code

@@ -17,7 +17,7 @@ from hf_layerprune.evaluation.mini_task import MINI_SAMPLES, MINI_TASKS, MINI_TO
 from hf_layerprune.evaluation.options import EvaluateOptions
 from hf_layerprune.evaluation.samples import Task
 from hf_layerprune.evaluation.table_task import TableTask
-from hf_layerprune.families.lookup import find
+from hf_layerprune.families.family import find
 from hf_layerprune.mini import comes_from_mini, model_path
 from hf_layerprune.registry import did_you_mean
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_layerprune.families.lookup import find, joined
-
 AUTO_CLASS = "AutoModelForImageTextToText"  # of transformers, for all families that do not say otherwise
 
 
@@ -67,11 +65,6 @@ class Family:
     causal_prefix: bool = True  # a prompt's first tokens, images too, do not depend on what follows: they can be shared
     projections: tuple[str, str] = ("self_attn.o_proj", "mlp.down_proj")  # the modules by which a layer adds to its input
 
-    @property
-    def heads(self) -> frozenset[str]:
-        """The names that the output layer may have on disk."""
-        return frozenset(layout.head for layout in self.layouts)
-
     def text_path(self, config: Mapping[str, Any]) -> str:
         """Where the decoder's section stands in a config; the first place of all where it is missing."""
         return next((path for path in self.text if isinstance(find(config, path), Mapping)), self.text[0])
@@ -88,6 +81,19 @@ class Family:
         """The name on disk that a decoder tensor has as part of another layer."""
         prefix = next(layout.layers for layout in self.layouts if numbered(name, layout.layers))
         return f"{prefix}{layer}.{name[len(prefix) :].partition('.')[2]}"
+
+
+def find(config: Mapping[str, Any], path: str) -> Any:
+    """The value at a path, None where a key is absent or its parent is no object; "" is the config itself."""
+    value: Any = config
+    for key in path.split(".") if path else ():
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def joined(path: str, key: str) -> str:
+    """The path of a key below another."""
+    return f"{path}.{key}" if path else key
 
 
 def numbered(name: str, prefix: str) -> tuple[int, str] | None:

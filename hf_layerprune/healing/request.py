@@ -11,9 +11,9 @@ from hf_layerprune.artifacts.healing_record import HEALING_FORMAT, HealingRecord
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.fingerprint import tensor_digest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.output_place import check_output
+from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.data.tables import DataSpec

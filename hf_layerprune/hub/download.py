@@ -13,9 +13,8 @@ from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.errors import LayerPruneError, SourceError
-from hf_layerprune.hub.errors import read_errors
-from hf_layerprune.hub.listing import RemoteRepo
-from hf_layerprune.hub.prove import git_id, prove, record_of
+from hf_layerprune.hub.errors import Call, hub_errors
+from hf_layerprune.hub.listing import RemoteRepo, file_record, git_id
 
 SUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's id of a small file, sha256 of one in LFS or Xet
 READERS = 2
@@ -35,7 +34,7 @@ class Cache:
         """The commit that a branch, tag or commit names now or, where the Hub cannot be asked, named before."""
         from huggingface_hub import HfApi
 
-        with read_errors(self.repo, revision, self.token, cache_only=self.only):
+        with hub_errors(Call(self.repo, revision, self.token, self.only)):
             return str(HfApi().resolve_revision(self.repo, revision=revision, **self._place).resolved)
 
     def has(self, commit: str, name: str) -> bool:
@@ -52,7 +51,7 @@ class Cache:
         from huggingface_hub import constants, hf_hub_download, snapshot_download
 
         offline = self.only or constants.is_offline_mode()
-        with read_errors(self.repo, commit, self.token, cache_only=self.only):
+        with hub_errors(Call(self.repo, commit, self.token, self.only)):
             snapshot = snapshot_download(self.repo, revision=commit, allow_patterns=list(map(self._within, patterns)), **self._place)
             folder = Path(snapshot) / self.inner
             for name in _damaged(folder, patterns):
@@ -73,17 +72,16 @@ class Cache:
 
 
 def fetch_into(folder: Path, repo: RemoteRepo, name: str) -> Path:
-    """A listed file, downloaded into a folder and proved; a dropped connection is huggingface_hub's to take up again.
+    """A listed file, downloaded into a folder and proved. What huggingface_hub notes in `folder/.cache` stays.
 
-    What huggingface_hub notes in `folder/.cache` stays. SourceError if the Hub does not give it, CheckpointError naming it if what
-    arrived is not what is listed.
+    SourceError if the Hub does not give it, CheckpointError naming it if what arrived is not what is listed.
     """
     from huggingface_hub import hf_hub_download
 
     file = repo.files[name]
-    with read_errors(repo.id, repo.commit, repo.token):
+    with hub_errors(Call(repo.id, repo.commit, repo.token)):
         arrived = hf_hub_download(repo.id, name, subfolder=repo.inner or None, revision=repo.commit, token=repo.token, local_dir=folder)
-        prove(Path(arrived), file)
+        file.prove(Path(arrived))
     return Path(arrived)
 
 
@@ -112,7 +110,7 @@ def _has_its_sum(link: Path) -> bool:
     with suppress(OSError):
         if note and note.read_text() == state:
             return True
-    if record_of(blob).sha256 != blob.name:
+    if file_record(blob).sha256 != blob.name:
         return False
     with suppress(OSError):
         if note:

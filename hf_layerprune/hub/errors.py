@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_layerprune.errors import DataError, LayerPruneError, PublishError, SourceError, UsageError, shown
-from hf_layerprune.hub.redaction import current_token, redacted, redacted_log, redacted_reason
+from hf_layerprune.errors import DataError, LayerPruneError, PublishError, SourceError, UsageError, first_line, shown
+
+TOKENS = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}")  # names such as hf_layerprune are shorter, and have more underscores
+SIGNATURES = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>)]+")  # what a signed address permits is in its query
+# httpx logs each address at INFO, signed ones too; the names match later versions, such as httpx2, as well.
+LOGGERS = ("httpx", "httpcore", "huggingface_hub")
 
 AGAIN = "Push again: what was sent is kept, and only the rest is sent."
 LOG_IN = "Log in (hf auth login) with a token that may write, or set HF_TOKEN"
@@ -89,30 +94,15 @@ class Call:
     cache_only: bool = False  # nothing may be fetched
     dataset: bool = False  # not a model
     push: bool = False  # not a download
-    again: str = AGAIN  # how to go on after a push that failed
-
-
-def read_errors(repo: str, revision: str | None, token: str | bool | None, *, cache_only: bool = False) -> AbstractContextManager[None]:
-    """Within the block, what huggingface_hub raises becomes SourceError about the model `repo`."""
-    return hub_errors(Call(repo, revision, token, cache_only))
-
-
-def dataset_errors(repo: str, revision: str | None, token: str | bool | None) -> AbstractContextManager[None]:
-    """Within the block, what huggingface_hub and datasets raise becomes DataError about the dataset `repo`."""
-    return hub_errors(Call(repo, revision, token, dataset=True))
-
-
-def push_errors(repo: str, token: str | bool | None, again: str = AGAIN) -> AbstractContextManager[None]:
-    """Within the block, what huggingface_hub raises becomes PublishError about `repo`.
-
-    again: how to go on, where that is not to push again; said after every error, ours too.
-    """
-    return hub_errors(Call(repo, token=token, push=True, again=again))
+    again: str = AGAIN  # how to go on after a push that failed; said after every error of one, ours too
 
 
 @contextmanager
 def hub_errors(call: Call) -> Iterator[None]:
-    """Raise what the table says in place of what is raised within the block, and keep secrets out of logs meanwhile."""
+    """Raise what the table says in place of what is raised within the block, and keep secrets out of logs meanwhile.
+
+    PublishError about a push, DataError about a dataset, else SourceError; what the table does not know passes.
+    """
     try:
         with redacted_log(current_token(call.token)):
             yield
@@ -176,11 +166,12 @@ def _told(error: Exception, call: Call) -> LayerPruneError | None:
     root = _root(error)
     ours = isinstance(root, LayerPruneError)
     line = str(error) if ours else explain(root, call)
-    goes_on = call.again == AGAIN or (line is not None and call.again in line)
-    if line is None or (ours and goes_on):
+    if line is None:
         return None
     if call.push:
-        return PublishError(line if goes_on else f"{line.removesuffix(AGAIN).rstrip()} {call.again}")
+        if call.again != AGAIN and call.again not in line:
+            return PublishError(f"{line.removesuffix(AGAIN).rstrip()} {call.again}")
+        return None if ours else PublishError(line)
     if call.dataset:
         return DataError(line)
     return _with_suggestion(line, call) if type(root).__name__ == "RepositoryNotFoundError" else SourceError(line)
@@ -223,3 +214,44 @@ def _wait(response: Any) -> str:
         return f"{int(limit.reset_in_seconds)} seconds"
     found = re.fullmatch(r"\d{1,6}", response.headers.get("Retry-After", "").strip())
     return f"{found[0]} seconds" if found else "some minutes"
+
+
+def redacted(text: str, *secrets: object) -> str:
+    """A text without the given secrets, anything that looks like a token of the Hub, and the queries of addresses."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if isinstance(secret, str) and secret else text
+    return SIGNATURES.sub(r"\1?***", TOKENS.sub("***", text))
+
+
+def redacted_reason(error: BaseException, *secrets: object) -> str:
+    """The first line of an error, redacted."""
+    return re.sub(r"\?\S+", "***", redacted(first_line(error), *secrets))
+
+
+def current_token(token: str | bool | None) -> str | None:
+    """The token that is sent: the given one, else that of the environment or of `hf auth login`; none for False."""
+    from huggingface_hub import get_token
+
+    return token if isinstance(token, str) else None if token is False else get_token()
+
+
+@contextmanager
+def redacted_log(secret: str | None) -> Iterator[None]:
+    """Within the block, what the libraries that talk to the Hub log is redacted before any handler sees it.
+
+    Blocks of several threads may overlap in any order. Only loggers that exist when the block begins are covered.
+    """
+
+    def clean(record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage(), secret), ()
+        return True
+
+    names = [name for name in [*logging.root.manager.loggerDict] if name.startswith(LOGGERS)]
+    loggers = [logging.getLogger(name) for name in names]  # each: a filter of a logger does not see its children's records
+    for logger in loggers:
+        logger.addFilter(clean)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(clean)

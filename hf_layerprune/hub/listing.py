@@ -1,19 +1,22 @@
-"""A Hub repository at one commit: what it lists, and files of it read by ranges. Nothing is taken that the listing did not announce."""
+"""A Hub repository at one commit: what it lists, ranges of its files, and proof that a file is the listed one."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.folder import safe_name
+from hf_layerprune.artifacts.manifest import FileRecord
 from hf_layerprune.errors import CheckpointError, SourceError, shown
-from hf_layerprune.hub.errors import read_errors, transport_error
+from hf_layerprune.hub.errors import Call, hub_errors, transport_error
 
 START_AGAIN = "The repository changed or the server is at fault; start again."
 MAX_FILES = 100_000
@@ -35,22 +38,30 @@ class RemoteFile:
         if not (whole and safe_name(self.name) and _is_hash(self.blob, 40) and (self.sha256 is None or _is_hash(self.sha256, 64))):
             raise CheckpointError(f"{shown(self.where)}: the repository lists it as {shown(vars(self))}, which is no file. {START_AGAIN}")
 
-    @property
-    def sum(self) -> str:
-        """The sum it is listed with, as errors show it."""
-        return f"sha256 {self.sha256[:12]}" if self.sha256 else f"git id {self.blob[:12]}"
+    def is_content(self, content: Path | bytes, record: FileRecord) -> bool:
+        """Whether content of this size and sha256 is what the repository lists; it is read only for git's id, of a file outside LFS."""
+        if record.bytes != self.size:
+            return False
+        return record.sha256 == self.sha256 if self.sha256 else git_id(content) == self.blob
+
+    def prove(self, content: Path | bytes) -> None:
+        """CheckpointError unless fetched content is what the repository lists. OSError as raised."""
+        record = file_record(content)
+        if not self.is_content(content, record):
+            listed = f"sha256 {self.sha256[:12]}" if self.sha256 else f"git id {self.blob[:12]}"
+            raise CheckpointError(
+                f"{self.where}: fetched {described(record)}, expected {self.size:,} bytes with {listed} as the repository lists it. "
+                + START_AGAIN
+            )
 
 
 class RemoteRepo:
-    """A model repository at one commit, or a folder of it.
-
-    inner: the folder that config.json lies in; requests, received: ranges asked for so far, and bytes of them that arrived.
-    """
+    """A model repository at one commit, or a folder of it."""
 
     def __init__(self, id: str, commit: str, *, token: str | bool | None = None, inner: str = "") -> None:
-        self.id, self.commit, self.inner = id, commit, inner
-        self.requests = self.received = 0
-        self.token = token
+        self.id, self.commit, self.token = id, commit, token
+        self.inner = inner  # the folder that config.json lies in
+        self.requests = self.received = 0  # ranges asked for so far, and bytes of them that arrived
         self._lock = threading.Lock()
 
     @cached_property
@@ -60,7 +71,7 @@ class RemoteRepo:
         from huggingface_hub.hf_api import RepoFile
 
         start = f"{self.inner}/" if self.inner else ""
-        with read_errors(self.id, self.commit, self.token):
+        with hub_errors(self._call):
             listed = HfApi().list_repo_tree(self.id, self.inner or None, recursive=True, revision=self.commit, token=self.token)
             entries = list(islice(listed, MAX_FILES + 1))
         if len(entries) > MAX_FILES:
@@ -80,7 +91,7 @@ class RemoteRepo:
         Never reads beyond `end`, whatever the server sends. SourceError when the Hub refuses or is silent, CheckpointError
         naming the file when what it sends is not what was listed.
         """
-        with read_errors(self.id, self.commit, self.token):
+        with hub_errors(self._call):
             for attempt in range(RETRIES + 1):
                 try:
                     return b"".join(self._blocks(self.files[name], begin, end))
@@ -89,6 +100,24 @@ class RemoteRepo:
                         raise
                     time.sleep(WAIT_SECONDS)
         raise AssertionError("the last attempt returns or raises")
+
+    def read_whole(self, name: str, limit: int) -> bytes:
+        """A listed file of at most `limit` bytes, proved; CheckpointError if it has more."""
+        file = self.files[name]
+        if file.size > limit:
+            raise CheckpointError(f"{file.where}: {file.size:,} bytes, at most {limit:,} are read of a file outside LFS.")
+        content = self.read(name, 0, file.size)
+        file.prove(content)
+        return content
+
+    def record(self, name: str, limit: int) -> FileRecord:
+        """Size and sha256 of a listed file, which is read, up to `limit` bytes, only where it lies outside LFS."""
+        file = self.files[name]
+        return FileRecord(file.size, file.sha256) if file.sha256 else file_record(self.read_whole(name, limit))
+
+    @property
+    def _call(self) -> Call:
+        return Call(self.id, self.commit, self.token)
 
     def _blocks(self, file: RemoteFile, begin: int, end: int) -> Iterator[bytes]:
         """A range as it arrives; nothing is asked for an empty one."""
@@ -118,6 +147,53 @@ class RemoteRepo:
         with self._lock:
             self.requests += requests
             self.received += received
+
+
+def file_record(content: Path | bytes) -> FileRecord:
+    """Size and sha256 of content. OSError as raised."""
+    if isinstance(content, bytes):
+        return FileRecord(len(content), hashlib.sha256(content).hexdigest())
+    with content.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        return FileRecord(opened.tell(), digest)
+
+
+def git_id(content: Path | bytes) -> str:
+    """The id that git gives content: sha1, in hexadecimal, over "blob <size>\\0" and its bytes."""
+    size = len(content) if isinstance(content, bytes) else content.stat().st_size
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    if isinstance(content, bytes):
+        digest.update(content)
+    else:
+        with content.open("rb") as opened:
+            hashlib.file_digest(opened, lambda: digest)
+    return digest.hexdigest()
+
+
+def differences(expected: Mapping[str, FileRecord], found: Mapping[str, int], record: Callable[[str], FileRecord]) -> Iterator[str]:
+    """What tells the files of a repository or folder apart from those of a manifest, one sentence each.
+
+    expected: the manifest's; found: the names that are there, and their sizes in bytes; record: reads one of them, called where the
+    size is right. Raises what that raises, but for a CheckpointError, which is a difference too.
+    """
+    for name in sorted(found.keys() - expected.keys()):
+        yield f"{shown(name)} is not in the manifest"
+    for name, wanted in expected.items():
+        if name not in found:
+            yield f"{shown(name)} is missing"
+        elif found[name] != wanted.bytes:
+            yield f"{shown(name)} is {found[name]:,} bytes, expected {described(wanted)}"
+        else:
+            try:
+                if (actual := record(name)) != wanted:
+                    yield f"{shown(name)} is {described(actual)}, expected {described(wanted)}"
+            except CheckpointError as error:
+                yield f"{shown(name)} cannot be compared: {error}"
+
+
+def described(record: FileRecord) -> str:
+    """A size and the beginning of a sha256, as differences show them."""
+    return f"{record.bytes:,} bytes with sha256 {record.sha256[:12]}"
 
 
 def _check_answer(file: RemoteFile, begin: int, response: Any) -> None:

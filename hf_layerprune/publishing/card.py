@@ -23,7 +23,7 @@ from hf_layerprune.artifacts.folder import (
     RECORDS,
 )
 from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded, write_atomic
-from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.files import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.figures.layer_map import draw_map
 from hf_layerprune.figures.loss import draw_loss

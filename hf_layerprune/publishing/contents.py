@@ -8,10 +8,9 @@ from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CARD, README, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
-from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.files import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError
-from hf_layerprune.hub.listing import RemoteFile
-from hf_layerprune.hub.prove import is_listed, record_of
+from hf_layerprune.hub.listing import RemoteFile, file_record
 
 # Records, statistics and figures. Answers (answers.jsonl) quote the questions of whoever evaluated, and stay where they are.
 RECORD_SUFFIXES = (".json", ".png", ".safetensors")
@@ -28,14 +27,14 @@ class Item:
 
     @classmethod
     def of(cls, name: str, content: Path | bytes) -> Item:
-        return cls(name, content, record_of(content))
+        return cls(name, content, file_record(content))
 
     def is_at(self, file: RemoteFile | None) -> bool:
         """Whether the repository lists this very file under its name."""
-        if file is None or not is_listed(self.content, file, self.record):
+        if file is None or not file.is_content(self.content, self.record):
             return False
         # Git's id is that of the file as it is now, which may have changed since it was recorded.
-        return file.sha256 is not None or record_of(self.content) == self.record
+        return file.sha256 is not None or file_record(self.content) == self.record
 
 
 def record_files(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:

@@ -16,9 +16,8 @@ from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import is_of_the_model
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import LayerPruneError, PublishError, UsageError, shown
-from hf_layerprune.hub.errors import push_errors
-from hf_layerprune.hub.listing import RemoteRepo
-from hf_layerprune.hub.prove import differences, listed_record
+from hf_layerprune.hub.errors import Call, hub_errors
+from hf_layerprune.hub.listing import RemoteRepo, differences
 from hf_layerprune.hub.session import check_token, connect, time_limits
 from hf_layerprune.publishing.card import figures_note, files_beside
 from hf_layerprune.publishing.contents import Item, items_of, record_files
@@ -86,7 +85,7 @@ def push(
         )
     records, left = record_files(folder)
     api = connect(token)
-    with push_errors(repo, token), time_limits():
+    with hub_errors(Call(repo, token=token, push=True)), time_limits():
         hint = "" if options.create_pr else ", or propose the change to its owner with --create-pr"
         check_token(api, repo, proposes=options.to_pull_request, hint=hint)
         target = find_target(api, repo, options)
@@ -173,7 +172,7 @@ def _commit(api: HfApi, target: Target, options: PushOptions, found: Changes, sa
     again = options.again(target.id)
     operations: list[Any] = [CommitOperationDelete(name) for name in found.delete]
     try:
-        with push_errors(target.id, api.token, again):
+        with hub_errors(Call(target.id, token=api.token, push=True, again=again)):
             operations += [CommitOperationAdd(item.name, item.content) for item in found.send]
             made: Any = api.create_commit(
                 target.id,
@@ -184,7 +183,7 @@ def _commit(api: HfApi, target: Target, options: PushOptions, found: Changes, sa
                 parent_commit=target.head,
             )
         again = options.again(target.id, made.pr_revision if options.create_pr else None)
-        with push_errors(target.id, api.token, again):
+        with hub_errors(Call(target.id, token=api.token, push=True, again=again)):
             _compare(RemoteRepo(target.id, str(made.oid), token=api.token), found, again)
     except (KeyboardInterrupt, SystemExit):
         if options.create_pr:
@@ -200,7 +199,7 @@ def _compare(repo: RemoteRepo, found: Changes, again: str) -> None:
 
     def listed(name: str) -> FileRecord:
         item = items[name]
-        return item.record if item.is_at(repo.files[name]) else listed_record(repo, name, MAX_JSON_BYTES)
+        return item.record if item.is_at(repo.files[name]) else repo.record(name, MAX_JSON_BYTES)
 
     expected = {name: item.record for name, item in items.items()}
     if difference := next(differences(expected, {name: repo.files[name].size for name in names}, listed), None):

@@ -32,7 +32,7 @@ from hf_layerprune.checkpoint.provenance import CARD_KEYS, ancestors_of
 from hf_layerprune.checkpoint.side_files import check_ours
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
 from hf_layerprune.families.facts import LINEAGE, model_facts
-from hf_layerprune.families.lookup import find
+from hf_layerprune.families.family import find
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.options import CardOptions
 from hf_layerprune.publishing.sizes import sizes_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_layerprune.artifacts.folder import README, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json
-from hf_layerprune.checkpoint.folder import regular_file
+from hf_layerprune.checkpoint.files import regular_file
 from hf_layerprune.errors import LayerPruneError, PublishError, shown
 from hf_layerprune.publishing.card import MAX_CARD_BYTES, read_card
 from hf_layerprune.publishing.contents import CARD_RECORD, Item

@@ -11,8 +11,7 @@ from typing import Any
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.families import Family, family_for
-from hf_layerprune.families.family import numbered
-from hf_layerprune.families.lookup import find
+from hf_layerprune.families.family import find, numbered
 
 ITEM_BYTES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 SLACK = 0.02  # of a weight file: what its header and alignment may take; another type of numbers takes far more

@@ -11,7 +11,6 @@ from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, RECORDS
 from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, parse_json
 from hf_layerprune.errors import CheckpointError, LayerPruneError, PublishError
 from hf_layerprune.hub.listing import RemoteFile, RemoteRepo
-from hf_layerprune.hub.prove import small_file
 from hf_layerprune.publishing.contents import CARD_RECORD, Item
 from hf_layerprune.publishing.escaping import plain
 from hf_layerprune.publishing.options import PushOptions
@@ -41,7 +40,7 @@ class Target:
         if file.size > limit:
             raise PublishError(f"{file.where}: {file.size:,} bytes, at most {limit:,} are read. Remove it there, then push again.")
         try:
-            return small_file(RemoteRepo(self.id, self.head, token=self.token), name, limit)
+            return RemoteRepo(self.id, self.head, token=self.token).read_whole(name, limit)
         except CheckpointError as error:
             raise PublishError(str(error)) from error
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hf_layerprune.artifacts.manifest import Manifest
-from hf_layerprune.checkpoint import remote_shards
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.source import open_to_stream as open_streamed
 from hf_layerprune.errors import CheckpointError
 from hf_layerprune.hub.listing import RemoteRepo
 from tests.hub.loopback import LoopbackHub
@@ -29,7 +29,7 @@ def publish_anew(hub: LoopbackHub, folder: Path, **faults: Any) -> tuple[str, Re
 
 
 def open_to_stream(name: str, **place: Any) -> tuple[Checkpoint, RemoteRepo | None]:
-    checkpoint = remote_shards.open_to_stream(name, **place)
+    checkpoint = open_streamed(name, **place)
     return checkpoint, checkpoint.repo
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.shards import LocalShards
+from hf_layerprune.checkpoint.shards import LocalShards, fingerprint
 from tests.tiny_checkpoint import make_checkpoint
 
 
@@ -41,7 +40,7 @@ def test_blocks_of_data_of_any_length(tmp_path: Path, size: int) -> None:
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + os.urandom(size))
     (tmp_path / "config.json").write_text('{"b": 1, "a": "ä"}')
     header = {"model.safetensors": read_header(tmp_path / "model.safetensors")}
-    assert fingerprint({"a": "ä", "b": 1}, header, LocalShards(tmp_path).parts) == by_definition(tmp_path)
+    assert fingerprint({"a": "ä", "b": 1}, header, LocalShards(tmp_path)) == by_definition(tmp_path)
 
 
 def test_two_fine_tunings_differ_and_a_copy_does_not(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_one_file(source: Path) -> None:
     content = (source / "model.safetensors").read_bytes()
     for name, span in checkpoint.tensors.items():
         assert (span.dtype, span.shape, content[span.begin : span.end]) == tensors[name]
-    assert (checkpoint.id, checkpoint.commit, checkpoint.tied, checkpoint.dtypes) == ("tiny", "a" * 40, True, ("BF16",))
+    assert (checkpoint.id, checkpoint.commit, checkpoint.tied) == ("tiny", "a" * 40, True)
     assert checkpoint.parameters == sum(int(np.prod(shape)) for _, shape, _ in tensors.values())
     assert checkpoint.total_bytes == 2 * checkpoint.parameters
     assert {path.as_posix() for path in checkpoint.side_files} == SIDE_FILES.keys() - {"README.md", ".gitattributes"}
@@ -68,7 +68,7 @@ CONFIGS: dict[str, tuple[bytes | None, str]] = {
     "empty": (b"", "not a valid model config"),
     "a list": (b"[1]", "expected a JSON object, got list"),
     "NaN": (b'{"a": NaN}', "NaN is not a JSON number"),
-    "infinite": (b'{"a": 1e999}', "a number that is none"),
+    "infinite": (b'{"a": 1e999}', "contains a non-finite number"),
     "duplicate keys": (b'{"a": 1, "a": 2}', "'a' is duplicated"),
     "50 MB": (b'{"a": "' + b"x" * 50_000_000 + b'"}', "50,000,009 bytes is no model config"),
     "nested": (b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, "nested"),

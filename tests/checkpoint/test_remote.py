@@ -17,11 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_layerprune.checkpoint.fingerprint import fingerprint
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.remote_shards import FIRST_BYTES, RemoteShards, open_without_weights
-from hf_layerprune.checkpoint.shards import LocalShards, read_shards
-from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.checkpoint.shards import FIRST_BYTES, LocalShards, RemoteShards, fingerprint, read_shards
+from hf_layerprune.checkpoint.source import open_without_weights, resolve
 from hf_layerprune.errors import CheckpointError, SourceError
 from hf_layerprune.hub.listing import RemoteRepo
 from tests.checkpoint.test_fingerprint import by_definition
@@ -81,7 +79,7 @@ def test_the_fingerprint_equals_the_local_one(
     reader = RemoteShards(remote(*publish(folder)), folder)
     shards = read_shards(folder, reader)
     assert shards == read_shards(folder, LocalShards(folder))
-    assert fingerprint({}, shards, reader.parts) == by_definition(folder)
+    assert fingerprint({}, shards, reader) == by_definition(folder)
     asked = Counter(path for path, _, _ in own_hub.sent)
     assert asked.keys() == shards.keys() and max(asked.values()) <= 5 and sum(asked.values()) == reader.repo.requests
     assert sum(sent for _, _, sent in own_hub.sent) == reader.repo.received
@@ -123,7 +121,7 @@ def test_a_large_shard_costs_four_requests(own_hub: LoopbackHub, publish: Any) -
     data = many_bytes(5_000_000)
     name, repo = publish({WEIGHTS: weight_file({"a": tensor(0, len(data), (len(data),), "U8")}, data)})
     reader = RemoteShards(remote(name, repo), Path())
-    reader.headers([WEIGHTS], "")
+    dict(reader.headers([WEIGHTS], ""))
     assert (reader.repo.requests, reader.repo.received) == (4, FIRST_BYTES + 3 * 65_536)
     assert len({ranges for _, ranges, _ in own_hub.sent}) == 4
 
@@ -147,7 +145,7 @@ def test_a_checkpoint_in_a_subfolder(publish: Any, source: Path) -> None:
 def headers(publish: Any, weights: bytes, **faults: Any) -> RemoteShards:
     name, repo = publish({WEIGHTS: weights}, **faults)
     reader = RemoteShards(remote(name, repo), Path())
-    reader.headers([WEIGHTS], "")
+    dict(reader.headers([WEIGHTS], ""))
     return reader
 
 
@@ -169,19 +167,19 @@ def test_an_announced_length_is_not_allocated(publish: Any, length: int, message
 
 
 def test_all_headers_together_are_bounded(publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.MAX_HEADERS_BYTES", 400_000)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.MAX_HEADERS_BYTES", 400_000)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: the headers of all shards are more than .* which no model needs"):
         headers(publish, weight_file({"__metadata__": {"x": "y" * 700_000}}))
 
 
 def test_headers_that_are_asked_for_at_once_are_bounded_too(publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight headers of 900 KB, of which the rests are asked for before the first of them arrives."""
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.MAX_HEADERS_BYTES", 3_000_000)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.MAX_HEADERS_BYTES", 3_000_000)
     files = {f"{number}.safetensors": weight_file({"__metadata__": {"x": "y" * 900_000}}) for number in range(8)}
     name, repo = publish(files, on_file=lambda path, ranges: ranges.startswith("bytes=0-") or time.sleep(0.5))
     reader = RemoteShards(remote(name, repo), Path())
     with pytest.raises(CheckpointError, match="the headers of all shards are more than"):
-        reader.headers(sorted(files), "")
+        dict(reader.headers(sorted(files), ""))
     assert 1_500_000 < reader.repo.received <= 3_000_000
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.remote_verify import verify_remote
-from hf_layerprune.checkpoint.verify import verify
+from hf_layerprune.checkpoint.verify import verify, verify_remote
 from hf_layerprune.errors import ArtifactError, SourceError, UsageError
 from tests.hub.loopback import LoopbackHub, git_id
 from tests.hub.state import Files
@@ -121,7 +120,7 @@ def test_a_server_that_sends_other_small_files_than_it_lists(own_hub: LoopbackHu
 
 
 def test_a_huge_small_file_is_not_fetched(own_hub: LoopbackHub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_verify.MAX_FETCHED_BYTES", 10)
+    monkeypatch.setattr("hf_layerprune.checkpoint.verify.MAX_FETCHED_BYTES", 10)
     found = verify_remote(publish(own_hub, files)).differences
     assert any(line.startswith("'LICENSE' cannot be compared: ") and "11 bytes, at most 10 are read" in line for line in found)
     assert "LICENSE" not in {path for path, _, _ in own_hub.sent}

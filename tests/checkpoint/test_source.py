@@ -40,9 +40,7 @@ def test_subfolder(source: Path) -> None:
 
 
 def test_mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
-    import hf_layerprune.mini
-
-    monkeypatch.setattr(hf_layerprune.mini, "model_path", lambda: source)
+    monkeypatch.setattr("hf_layerprune.checkpoint.source.model_path", lambda: source)
     monkeypatch.chdir(tmp_path)
     assert resolve("mini").path == source and resolve("mini").id == "mini"
     make_checkpoint(tmp_path / "mini")
@@ -53,9 +51,9 @@ LOCAL: dict[str, tuple[str, dict[str, Any], str]] = {
     "nothing of that name": ("no such model", {}, "'no such model' is neither an existing folder, nor 'mini', nor a Hub id"),
     "missing path": ("./models/qwen", {}, "is neither an existing folder"),
     "absolute path": ("/no/such/folder", {}, "is neither an existing folder"),
-    "name too long": ("é" * 128, {}, "too long to be a folder or a Hub id"),
-    "path too long": ("a/" * 2049, {}, "too long to be a folder or a Hub id"),
-    "a NUL": ("a\0b", {}, "too long to be a folder or a Hub id, or no text"),
+    "name too long": ("é" * 128, {}, "not a valid path or Hub id"),
+    "path too long": ("a/" * 2049, {}, "not a valid path or Hub id"),
+    "a NUL": ("a\0b", {}, "not a valid path or Hub id"),
     "one word": ("gpt2", {}, "is neither an existing folder"),
     "two hyphens, which the Hub does not take": ("a/b--c", {}, "is neither an existing folder"),
     "a name that ends in .git": ("a/b.git", {}, "is neither an existing folder"),

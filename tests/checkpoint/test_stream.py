@@ -35,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def headers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no shard is small enough to be read whole for its header: what is fetched can be counted."""
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.FIRST_BYTES", 1024)
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.SAMPLE_BYTES", 0)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.FIRST_BYTES", 1024)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.SAMPLE_BYTES", 0)
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def _disk(place: Path) -> int:
 KILLED = """
 import sys
 from pathlib import Path
-from hf_layerprune.checkpoint import remote_shards
+from hf_layerprune.checkpoint import shards
 from tests.checkpoint.streaming import DROP, make_plan, open_to_stream, rewrite
-remote_shards.FIRST_BYTES, remote_shards.SAMPLE_BYTES = 1024, 0
+shards.FIRST_BYTES, shards.SAMPLE_BYTES = 1024, 0
 checkpoint, repo = open_to_stream(sys.argv[1])
 rewrite(checkpoint, make_plan(checkpoint, DROP), Path(sys.argv[2]))
 """

@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def headers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no shard is small enough to be read whole for its header: what is fetched can be counted."""
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.FIRST_BYTES", 1024)
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.SAMPLE_BYTES", 0)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.FIRST_BYTES", 1024)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.SAMPLE_BYTES", 0)
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def streamed(own_hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], object]]:
     """A function that streams the checkpoint to an output, whose headers are read once for all."""
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.FIRST_BYTES", 1024)
-    monkeypatch.setattr("hf_layerprune.checkpoint.remote_shards.SAMPLE_BYTES", 0)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.FIRST_BYTES", 1024)
+    monkeypatch.setattr("hf_layerprune.checkpoint.shards.SAMPLE_BYTES", 0)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # without effect where a process dies and the machine lives on
     name, _ = publish_anew(own_hub, folder)
     checkpoint, repo = open_to_stream(name)

@@ -11,8 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from hf_layerprune.errors import FamilyError, ModelError
 from hf_layerprune.families import FAMILIES, image_tokens_of
-from hf_layerprune.families.family import Family
-from hf_layerprune.families.lookup import find
+from hf_layerprune.families.family import Family, find
 from hf_layerprune.models.loading import parameter_shapes
 from tests.tiny_checkpoint import make_config
 from tests.tiny_inputs import one_sample
@@ -99,8 +98,8 @@ def test_a_family_fits_its_model(family: Family) -> None:
             assert layers[0].get_submodule(path).out_features == 32
     names = {*tensor_shapes(config)}
     (layout,) = family.layouts
-    assert {layout.embedding, layout.norm} <= names and family.heads == {"lm_head.weight"}
-    assert {name for name in names if not name.startswith((layout.text, *layout.others))} <= family.heads
+    assert {layout.embedding, layout.norm} <= names and layout.head == "lm_head.weight"
+    assert {name for name in names if not name.startswith((layout.text, *layout.others))} <= {layout.head}
     assert hasattr(transformers, family.images.processor) and image_tokens_of(["X", family.images.processor]) == family.images
 
 

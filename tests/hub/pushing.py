@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.remote_verify import verify_remote
+from hf_layerprune.checkpoint.verify import verify_remote
 from hf_layerprune.publishing import push as publishing
 from hf_layerprune.publishing.options import PushOptions
 from hf_layerprune.publishing.push import Pushed

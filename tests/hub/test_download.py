@@ -85,7 +85,7 @@ def test_a_large_file_is_read_once(own_hub: LoopbackHub, kept: Path, monkeypatch
     model, repo = own_hub.publish(FILES)
     fetched(model, repo)
     [note] = [path for path in kept.iterdir() if path.is_file()]
-    monkeypatch.setattr(download, "record_of", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(download, "file_record", lambda path: pytest.fail("read again"))
     fetched(model, repo)
     note.unlink()
     with pytest.raises(pytest.fail.Exception, match="read again"):

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 import pytest
 from huggingface_hub import errors
 
 from hf_layerprune.errors import DataError, PublishError, SourceError, UsageError
-from hf_layerprune.hub.errors import AGAIN, LOG_IN, TABLE, Call, dataset_errors, explain, push_errors, read_errors, transport_error
-from hf_layerprune.hub.redaction import redacted, redacted_log, redacted_reason
+from hf_layerprune.hub.errors import (
+    AGAIN,
+    LOG_IN,
+    TABLE,
+    Call,
+    explain,
+    hub_errors,
+    redacted,
+    redacted_log,
+    redacted_reason,
+    transport_error,
+)
 
 TOKEN = "hf_" + "me" * 17
 REPO = "me/model"
+READ, PUSH = Call(REPO, token=TOKEN), Call(REPO, token=TOKEN, push=True)
 
 
 def answer(status: int, kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError, **headers: str) -> errors.HfHubHTTPError:
@@ -79,38 +89,41 @@ def test_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert expected in str(explain(error, call))
 
 
-@pytest.mark.parametrize(("block", "kind"), [(read_errors, SourceError), (dataset_errors, DataError)], ids=["a model", "a dataset"])
-def test_what_is_raised_instead(block: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="error 500") as raised, block(REPO, None, TOKEN):
+@pytest.mark.parametrize(("dataset", "kind"), [(False, SourceError), (True, DataError)], ids=["a model", "a dataset"])
+def test_what_is_raised_instead(dataset: bool, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="error 500") as raised, hub_errors(Call(REPO, token=TOKEN, dataset=dataset)):
         raise answer(500)
     assert isinstance(raised.value.__cause__, errors.HfHubHTTPError)
-    with pytest.raises(UsageError, match="of ours"), block(REPO, None, TOKEN):
+    with pytest.raises(UsageError, match="of ours"), hub_errors(Call(REPO, token=TOKEN, dataset=dataset)):
         raise UsageError("of ours") from answer(500)
 
 
 def test_an_answer_is_told_and_not_what_it_was_raised_from() -> None:
-    with pytest.raises(PublishError, match=r"does not take it \(400: no \*\*\*\)"), push_errors(REPO, TOKEN):
+    with pytest.raises(PublishError, match=r"does not take it \(400: no \*\*\*\)"), hub_errors(PUSH):
         raise answer(400, errors.BadRequestError) from transport_error()("Client error")
 
 
 def test_a_status_behind_a_missing_file_is_told() -> None:
     """As huggingface_hub wraps what it got, where the cache has no copy."""
-    with pytest.raises(SourceError, match="error 503"), read_errors(REPO, None, TOKEN):
+    with pytest.raises(SourceError, match="error 503"), hub_errors(READ):
         raise errors.LocalEntryNotFoundError("cannot find it") from answer(503)
 
 
 def test_a_fault_of_ours_is_no_answer_of_the_hub() -> None:
     for fault in (KeyError("x"), ValueError("x")):
-        with pytest.raises(type(fault)), read_errors(REPO, None, TOKEN):
+        with pytest.raises(type(fault)), hub_errors(READ):
             raise fault
 
 
 def test_a_push_rewords_what_its_reading_said() -> None:
-    with pytest.raises(PublishError, match=r"refuses this token \(403"), push_errors(REPO, TOKEN), read_errors(REPO, None, TOKEN):
+    with pytest.raises(PublishError, match=r"refuses this token \(403"), hub_errors(PUSH), hub_errors(READ):
         raise answer(403)
-    with pytest.raises(UsageError, match=r"^of ours$"), push_errors(REPO, TOKEN):
+    with pytest.raises(UsageError, match=r"^of ours$"), hub_errors(PUSH):
         raise UsageError("of ours")
-    with pytest.raises(PublishError, match=r"^of ours\. Go on with refs/pr/3\.$"), push_errors(REPO, TOKEN, "Go on with refs/pr/3."):
+    with (
+        pytest.raises(PublishError, match=r"^of ours\. Go on with refs/pr/3\.$"),
+        hub_errors(Call(REPO, push=True, again="Go on with refs/pr/3.")),
+    ):
         raise PublishError(f"of ours. {AGAIN}")
 
 

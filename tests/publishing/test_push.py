@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hf_layerprune import LayerPruner
-from hf_layerprune.checkpoint.remote_verify import verify_remote
+from hf_layerprune.checkpoint.verify import verify_remote
 from hf_layerprune.errors import PublishError
 from hf_layerprune.publishing.push import Pushed
 from tests.hub.loopback import LoopbackHub
