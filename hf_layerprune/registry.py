@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from hf_layerprune.errors import LayerPruneError, UsageError, shown
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from importlib.metadata import EntryPoints
 
 T = TypeVar("T")
 OURS = "hf-layerprune"  # the package of everything built in
@@ -31,26 +31,23 @@ def known_names(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Registry(Generic[T]):
-    """Objects of one kind by name. Entry points are listed without being loaded; one is loaded when it is looked up.
+    """Objects of one kind by name. Entry points are listed without being loaded; one is loaded when it is looked up."""
 
-    kind, kinds: what one and several are called in errors; group: of the entry points; ours: the built-in objects by name;
-    problem: says why an object cannot serve under a name, None if it can; error: the class of what is raised.
-    """
-
-    kind: str
-    kinds: str
-    group: str
-    ours: Mapping[str, T]
-    problem: Callable[[object, str], str | None]
-    error: type[LayerPruneError]
+    kind: str  # what one is called in errors
+    kinds: str  # what several are called
+    group: str  # of the entry points
+    ours: Mapping[str, T]  # the built-in objects by name
+    problem: Callable[[object, str], str | None]  # says why an object cannot serve under a name, None if it can
+    error: type[LayerPruneError]  # what is raised
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
-        return tuple(sorted({*self.ours, *(point.name for point in self._points())}))
+        return tuple(sorted({*self.ours, *self._points().names}))
 
     def package_of(self, name: str) -> str:
         """The package that a name comes from. Loads nothing. UsageError for an unknown name; `error` if two packages claim it."""
-        packages = [OURS] * (name in self.ours) + sorted(_package(point) for point in self._points() if point.name == name)
+        points = self._points().select(name=name)
+        packages = [OURS] * (name in self.ours) + sorted(point.dist.name if point.dist else "an unknown package" for point in points)
         if len(packages) > 1:
             raise self.error(f"two {self.kinds} are named {name!r}, of the packages {' and '.join(packages)}. Uninstall all but one.")
         if not packages:
@@ -64,7 +61,7 @@ class Registry(Generic[T]):
             return self.ours[name]
         who = f"{self.kind} {name!r} of package {package!r}"
         try:
-            found = next(point for point in self._points() if point.name == name).load()
+            found = next(iter(self._points().select(name=name))).load()
             problem = self.problem(found, name)
         except Exception as error:  # another package's module may raise anything
             raise self.error(f"{who} cannot be loaded: {one_line(error)}. Repair or uninstall the package.") from error
@@ -72,7 +69,7 @@ class Registry(Generic[T]):
             raise self.error(f"{who} is no {self.kind}: {problem}. Repair or uninstall the package.")
         return cast(T, found)  # checked by `problem`
 
-    def _points(self) -> Iterable[EntryPoint]:
+    def _points(self) -> EntryPoints:
         from importlib.metadata import entry_points
 
         return entry_points(group=self.group)
@@ -81,7 +78,3 @@ class Registry(Generic[T]):
 def one_line(error: BaseException) -> str:
     """An exception's type and text, on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")[:400]
-
-
-def _package(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "an unknown package"

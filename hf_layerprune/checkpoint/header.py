@@ -43,13 +43,12 @@ class TensorSpan:
 
 @dataclass(frozen=True)
 class Header:
-    """A safetensors header: tensors by name in the order of their bytes; metadata: `__metadata__`, None if absent;
-    data_start: offset of the first tensor byte; size: bytes of the whole file."""
+    """A safetensors header."""
 
-    tensors: Mapping[str, TensorSpan]
-    metadata: Mapping[str, str] | None
-    data_start: int
-    size: int
+    tensors: Mapping[str, TensorSpan]  # by name, in the order of their bytes
+    metadata: Mapping[str, str] | None  # `__metadata__`, None if absent
+    data_start: int  # offset of the first tensor byte
+    size: int  # bytes of the whole file
 
 
 def read_header(path: Path) -> Header:
@@ -67,8 +66,13 @@ def read_header(path: Path) -> Header:
 
 def parse_header(read: Callable[[int], bytes], size: int, path: Path) -> Header:
     """As `read_header`, of a file of `size` bytes whose next bytes, as many as asked for, `read` gives."""
-    length = _header_length(read(8), size, path)
+    prefix = read(8)
+    length = int.from_bytes(prefix, "little")
     data_start = 8 + length
+    if len(prefix) < 8 or (0 < length <= MAX_HEADER_BYTES and data_start > size):
+        raise CheckpointError(f"{path}: truncated in the header: expected {data_start:,} bytes, found {size:,}. {AGAIN}")
+    if not 0 < length <= MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: the header's length is {length:,}, expected 1 to {MAX_HEADER_BYTES:,} bytes. {AGAIN}")
     try:
         entries = _parse(read(length), path)
         metadata = _metadata(entries.pop("__metadata__", None), path)
@@ -76,17 +80,17 @@ def parse_header(read: Callable[[int], bytes], size: int, path: Path) -> Header:
         tensors = dict(sorted(spans.items(), key=lambda item: (item[1].begin, item[1].end)))
     except MemoryError as error:
         raise CheckpointError(f"{path}: a header of {length:,} bytes takes more memory than there is. {MEMORY}") from error
-    _check_layout(tensors, data_start, size, path)
+    end, beyond = data_start, None
+    for name, span in tensors.items():
+        if span.begin != end:
+            problem = "overlaps the one before it" if span.begin < end else "leaves a hole before it"
+            raise CheckpointError(f"{path}: tensor {shown(name)} begins at byte {span.begin:,}, expected {end:,}: it {problem}. {AGAIN}")
+        end = span.end
+        beyond = name if beyond is None and end > size else beyond
+    if end != size:
+        problem = "bytes follow the last tensor" if beyond is None else f"truncated in the tensors, first in {shown(beyond)}"
+        raise CheckpointError(f"{path}: {problem}: expected {end:,} bytes, found {size:,}. {AGAIN}")
     return Header(tensors, metadata, data_start, size)
-
-
-def _header_length(prefix: bytes, size: int, path: Path) -> int:
-    length = int.from_bytes(prefix, "little")
-    if len(prefix) < 8 or (0 < length <= MAX_HEADER_BYTES and 8 + length > size):
-        raise CheckpointError(f"{path}: truncated in the header: expected {8 + length:,} bytes, found {size:,}. {AGAIN}")
-    if not 0 < length <= MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path}: the header's length is {length:,}, expected 1 to {MAX_HEADER_BYTES:,} bytes. {AGAIN}")
-    return length
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
@@ -111,18 +115,22 @@ def _metadata(value: Any, path: Path) -> dict[str, str] | None:
 
 
 def _span(name: str, entry: Any, data_start: int, path: Path) -> TensorSpan:
+    where = f"{path}: tensor {shown(name)}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{path}: tensor {shown(name)} is {shown(entry)}, expected dtype, shape and data_offsets. {AGAIN}")
+        raise CheckpointError(f"{where} is {shown(entry)}, expected dtype, shape and data_offsets. {AGAIN}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise CheckpointError(f"{path}: tensor {shown(name)} has the unknown dtype {shown(dtype)}; known: {', '.join(DTYPE_BITS)}.")
+        raise CheckpointError(f"{where} has the unknown dtype {shown(dtype)}; known: {', '.join(DTYPE_BITS)}.")
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         place = f"shape {shown(shape)} and data_offsets {shown(offsets)}"
-        raise CheckpointError(f"{path}: tensor {shown(name)} has {place}, expected whole numbers and two ascending offsets. {AGAIN}")
-    bits, nbytes = _bits(shape, DTYPE_BITS[dtype]), offsets[1] - offsets[0]
+        raise CheckpointError(f"{where} has {place}, expected whole numbers and two ascending offsets. {AGAIN}")
+    bits, nbytes = DTYPE_BITS[dtype], offsets[1] - offsets[0]
+    for dimension in shape:
+        bits *= dimension
+        if bits >= 1 << 66:  # a product of hostile dimensions is not worked out to its end
+            raise CheckpointError(f"{where}, {dtype} {shown(shape)}, needs more than 2^63 bytes, but has {nbytes:,}. {AGAIN}")
     if bits != 8 * nbytes:
-        needed = "more than 2^63" if bits is None else f"{bits / 8:,.10g}"
-        raise CheckpointError(f"{path}: tensor {shown(name)}, {dtype} {shown(shape)}, needs {needed} bytes, but has {nbytes:,}. {AGAIN}")
+        raise CheckpointError(f"{where}, {dtype} {shown(shape)}, needs {bits / 8:,.10g} bytes, but has {nbytes:,}. {AGAIN}")
     if not _is_text(name):
         raise CheckpointError(f"{path}: the tensor name {shown(name)} is no valid text. {AGAIN}")
     return TensorSpan(path, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
@@ -139,25 +147,3 @@ def _is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _bits(shape: list[int], bits: int) -> int | None:
-    """The size of a tensor in bits, None beyond 2^63 bytes: a product of hostile dimensions is not worked out to its end."""
-    for dimension in shape:
-        bits *= dimension
-        if bits >= 1 << 66:
-            return None
-    return bits
-
-
-def _check_layout(tensors: Mapping[str, TensorSpan], data_start: int, size: int, path: Path) -> None:
-    end, short = data_start, None
-    for name, span in tensors.items():
-        if span.begin != end:
-            problem = "overlaps the one before it" if span.begin < end else "leaves a hole before it"
-            raise CheckpointError(f"{path}: tensor {shown(name)} begins at byte {span.begin:,}, expected {end:,}: it {problem}. {AGAIN}")
-        end = span.end
-        short = name if short is None and end > size else short
-    if end != size:
-        problem = f"truncated in the tensors, first in {shown(short)}" if short is not None else "bytes follow the last tensor"
-        raise CheckpointError(f"{path}: {problem}: expected {end:,} bytes, found {size:,}. {AGAIN}")

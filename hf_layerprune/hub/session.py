@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from hf_layerprune.errors import PublishError
+from hf_layerprune.families.family import find
 from hf_layerprune.hub.errors import LOG_IN
 
 if TYPE_CHECKING:
@@ -59,41 +60,30 @@ def check_token(api: HfApi, repo: str, *, proposes: bool, hint: str) -> None:
     proposes: nothing but a pull request is written; hint: what else may help, after a comma.
     """
     account = api.whoami()
-    if refused := why_refused(account, repo, proposes=proposes):
+    spelt, _, name = repo.partition("/")
+    owner, places = spelt.casefold(), {str(account.get("name")), *(str(find(org, "name")) for org in account.get("orgs") or ())}
+    if refused := _why_refused(account, owner, repo.casefold(), {place.casefold() for place in places}, proposes):
         raise PublishError(f"{repo}: {refused}. {LOG_IN}{hint}.")
-    owner, _, name = repo.partition("/")
-    spelt = {place.casefold(): place for place in _places(account)}.get(owner.casefold(), owner)
-    if spelt != owner:
-        raise PublishError(f"{repo}: the Hub spells its owner {spelt}. Push to {spelt}/{name}.")
+    for place in places:
+        if place.casefold() == owner and place != spelt:
+            raise PublishError(f"{repo}: the Hub spells its owner {place}. Push to {place}/{name}.")
 
 
-def why_refused(account: Mapping[str, Any], repo: str, *, proposes: bool) -> str | None:
+def _why_refused(account: Mapping[str, Any], owner: str, repo: str, places: Set[str], proposes: bool) -> str | None:
     """Why a token may surely not do what is asked; None where it may, or the Hub does not tell.
 
-    account: the Hub's answer to `whoami`; proposes: nothing but a pull request is written.
+    account: the Hub's answer to `whoami`; places: the names under which it may have repositories, in lower case as owner and repo.
     """
-    owner, name = repo.split("/")[0].casefold(), str(account.get("name"))
-    token = _at(account, "auth", "accessToken")
-    if _at(token, "role") == "read":
+    name, token = account.get("name"), find(account, "auth.accessToken")
+    if find(token, "role") == "read":
         return f"the token of {name} may read only"
     if proposes:
         return None
-    scopes = _at(token, "fineGrained", "scoped")
-    if isinstance(scopes, list) and "repo.write" not in (_at(token, "fineGrained", "global") or ()):
-        writable = {str(_at(scope, "entity", "name")).casefold() for scope in scopes if "repo.write" in (_at(scope, "permissions") or ())}
-        allowed = {owner, repo.casefold()} & writable
-        return None if allowed else f"the token of {name} is fine-grained and has no right to write to repositories of {owner}"
-    if _at(token, "role") == "write" and owner not in {place.casefold() for place in _places(account)}:
+    scopes = find(token, "fineGrained.scoped")
+    if isinstance(scopes, list) and "repo.write" not in (find(token, "fineGrained.global") or ()):
+        writable = {str(find(scope, "entity.name")).casefold() for scope in scopes if "repo.write" in (find(scope, "permissions") or ())}
+        if not writable & {owner, repo}:
+            return f"the token of {name} is fine-grained and has no right to write to repositories of {owner}"
+    elif find(token, "role") == "write" and owner not in places:
         return f"{name} is not {owner}, nor a member of it"
     return None
-
-
-def _places(account: Mapping[str, Any]) -> set[str]:
-    """The names under which an account may have repositories."""
-    return {str(account.get("name")), *(str(_at(org, "name")) for org in account.get("orgs") or ())}
-
-
-def _at(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value

@@ -228,8 +228,6 @@ def test_an_unreadable_file_is_one_difference_among_others(output: Path, monkeyp
     first, second = verify(output).differences
     assert first.startswith("'LICENSE' is 11 bytes")
     assert second == "'model-00002-of-00003.safetensors' cannot be compared: cannot read it: Input/output error. Check the disk."
-        "'model-00002-of-00003.safetensors' cannot be compared: cannot read it: Input/output error"
-    )
 
 
 @pytest.mark.parametrize("interrupted", [True, False], ids=["interrupt", "error"])
@@ -241,7 +239,7 @@ def test_after_an_interrupt_or_an_error_no_reader_goes_on(
     calls = itertools.count()
 
     def slow(path: Path, begin: int, end: int, **options: Any) -> Iterator[memoryview]:
-        if next(calls) == 6:
+        if next(calls) == 3:
             if not interrupted:
                 raise CheckpointError("reading failed")
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
