@@ -178,12 +178,3 @@ def write_file(path: Path, content: bytes) -> FileRecord:
     with HashedFile(path) as file:
         file.write(content)
     return file.record
-
-
-def hash_file(path: Path) -> FileRecord:
-    """The size and sha256 of a file."""
-    digest, size = hashlib.sha256(), 0
-    for block in read_blocks(path, 0, path.stat().st_size):
-        digest.update(block)
-        size += len(block)
-    return FileRecord(size, digest.hexdigest())

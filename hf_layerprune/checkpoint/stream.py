@@ -13,7 +13,7 @@ from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.jsonfile import dump_json, read_json
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.checkpoint.copying import hash_file, write_file
+from hf_layerprune.checkpoint.copying import write_file
 from hf_layerprune.checkpoint.header import Header, read_header
 from hf_layerprune.checkpoint.layout import NewShard, Progress, write_shard
 from hf_layerprune.checkpoint.remedies import told_as
@@ -21,7 +21,7 @@ from hf_layerprune.checkpoint.shards import moved
 from hf_layerprune.checkpoint.verify import same_tensors
 from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
 from hf_layerprune.hub.download import fetch_into
-from hf_layerprune.hub.listing import RemoteRepo
+from hf_layerprune.hub.listing import RemoteRepo, file_record
 
 HELD = ".fetched"  # in the staging folder: the source shard at hand, and the records of the shards that are written
 
@@ -59,7 +59,7 @@ class ShardStream:
         self._done = {}
         for shard in shards:
             record, path = _record(staging, shard.name), staging / shard.name
-            if record and path.is_file() and not path.is_symlink() and hash_file(path) == record:
+            if record and path.is_file() and not path.is_symlink() and file_record(path) == record:
                 self._done[shard.name] = record
         # What is known is written down before anything is cleared: this may be killed too.
         if (staging / HELD).is_symlink():

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 
 from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
-from hf_layerprune.checkpoint.copying import hash_file, write_file
+from hf_layerprune.checkpoint.copying import write_file
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.healing.trained_weights import TrainedWeights
+from hf_layerprune.hub.listing import file_record
 
 WRITER = "hf-layerprune adapter 1"
 
@@ -47,4 +48,4 @@ def _settled(path: Path) -> FileRecord:
     path.chmod(0o644)
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return hash_file(path)
+    return file_record(path)

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from hf_layerprune.checkpoint import verify as verifying
-from hf_layerprune.checkpoint.copying import hash_file
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import ArtifactError, CheckpointError
+from hf_layerprune.hub.listing import file_record
 from tests.rewriting import rewrite
 from tests.tiny_checkpoint import make_checkpoint, make_plan
 
@@ -96,7 +96,7 @@ def test_a_change_is_found(output: Path, change: Callable[[Path], object], messa
 
 def forge(output: Path, name: str) -> None:
     """Make the manifest agree with a changed file."""
-    record = hash_file(output / name)
+    record = file_record(output / name)
     edit(output / "layerprune/manifest.json", lambda value: value["files"].update({name: {"bytes": record.bytes, "sha256": record.sha256}}))
 
 
