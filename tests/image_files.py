@@ -7,9 +7,18 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 WIDTH, HEIGHT = 12, 8
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """An empty folder for images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return folder
 
 
 def gradient() -> np.ndarray:

@@ -112,9 +112,13 @@ def open_table(
         raise UsageError(f"share {share}: expected a share above 0, at most 1.")
     if share is not None and spec.count is not None:
         raise UsageError(f"{spec}: a count and a share of each subset cannot both be taken; leave one out.")
+    here = len(spec.name) < 4096 and os.path.lexists(spec.name)
+    for key in ("split", "revision"):
+        if getattr(spec, key) is not None and (spec.name == "mini" or here):
+            raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
     if spec.name == "mini":  # also where a folder is called so: it is the default, and must not change with the place
         return _mini(spec, seed, share)
-    if len(spec.name) < 4096 and os.path.lexists(spec.name):
+    if here:
         tables = [_open_file(file, cache, say) for file in _record_files(Path(spec.name), spec)]
         return _files(tables, spec, seed, share)
     if not is_hub_id(spec.name):
@@ -143,9 +147,6 @@ class MiniTable(RecordTable):
 
 def _mini(spec: DataSpec, seed: int, share: Decimal | None) -> MiniTable:
     """All nine subtasks, or those of a domain, or one."""
-    for key in ("split", "revision"):
-        if getattr(spec, key) is not None:
-            raise UsageError(f"{spec}: mini has no {key}; its records are those drawn for healing. Leave {key} out.")
     every = tuple(name for domain in prompts() for name in subtasks(domain))
     known = {name: (name,) for name in every} | {domain: subtasks(domain) for domain in prompts()}
     if spec.subset is not None and spec.subset not in known:
@@ -172,9 +173,6 @@ def _files(tables: Sequence[RecordTable], spec: DataSpec, seed: int, share: Deci
 
 def _record_files(path: Path, spec: DataSpec) -> list[Path]:
     """The file itself, or the files of records below a folder by path; links to folders are not followed."""
-    for key in ("split", "revision"):
-        if getattr(spec, key) is not None:
-            raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
     if not path.is_dir():
         if spec.subset is not None:
             raise UsageError(f"{spec}: a single file has no subset. Leave it out.")

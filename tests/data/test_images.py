@@ -174,16 +174,15 @@ def test_jsonl_of_paths_relative_to_it(place: Path) -> None:
     assert [record.label for record in records] == ["set.jsonl, line 1 (in/a b.png)", "set.jsonl, line 3 (./in/../in/a b.png)"]
     assert all(np.array_equal(np.asarray(decode_file(record)), gradient()) for record in records)
     assert len(images_in_jsonl(path, 1)) == 1
+    with pytest.raises(DataError, match=r"line 2: .* is a URL; download"):
+        images_in_jsonl(write_lines(place, {"image": "good.png"}, {"image": "https://example.org/a.png"}), 9)
 
 
 LINES = [
     ("{image: 1}", "not valid JSON"),
-    ("5", "expected an object"),
     ("x" * (17 << 20), "longer than"),
     ({"img": "a.png"}, 'no field "image"'),
-    ({"image": None}, "expected a path"),
     ({"image": "../secret.png"}, "outside"),
-    ({"image": "nowhere.png"}, "no such file"),
 ]
 
 
@@ -198,11 +197,6 @@ def test_an_unusable_line_is_named(place: Path, line: object, reason: str) -> No
     with pytest.raises(UnusableRecord, match=r"set.jsonl, line 2") as caught:
         decode_file(records[1])
     assert reason in str(caught.value)
-
-
-def test_a_url_in_a_jsonl_file_is_refused(place: Path) -> None:
-    with pytest.raises(DataError, match=r"line 2: .* is a URL; download"):
-        images_in_jsonl(write_lines(place, {"image": "good.png"}, {"image": "https://example.org/a.png"}), 9)
 
 
 # --- images in records ----------------------------------------------------------------------------------------------------
@@ -252,14 +246,11 @@ def test_unusable_values(place: Path, value: Any, said: str) -> None:
     assert str(caught.value).startswith("x") and "\n" not in str(caught.value)
 
 
-def test_a_path_needs_a_folder_and_is_relative_to_it(place: Path) -> None:
+def test_no_path_leads_elsewhere(place: Path) -> None:
     with pytest.raises(UnusableRecord, match="lies outside the folder"):
         decode_value(str(plain(place / "a.png")), place, "x")
     with pytest.raises(UnusableRecord, match=r"'a\.png' is not part of the record"):
         decode_value({"path": "a.png", "bytes": None}, None, "x")
-
-
-@pytest.mark.parametrize("url", ["https://example.org/a.png", "s3://bucket/a.png", "file:///etc/passwd"])
-def test_urls_are_not_fetched(place: Path, url: str) -> None:
-    with pytest.raises(DataError, match=r"x: '.*' is a URL; download the images first"):
-        decode_value(url, place, "x")
+    for url in ("https://example.org/a.png", "s3://bucket/a.png", "file:///etc/passwd"):
+        with pytest.raises(DataError, match=r"x: '.*' is a URL; download the images first"):
+            decode_value(url, place, "x")

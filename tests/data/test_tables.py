@@ -107,32 +107,29 @@ def test_parquet(tmp_path: Path, parquet: Any) -> None:
         table.record(230)
 
 
-def test_unusable_parquet(tmp_path: Path, parquet: Any) -> None:
-    path, cache = tmp_path / "a.parquet", tmp_path / "cache"
-    parquet.parquet.write_table(
-        parquet.table({"text": [f"{number:04}" * 50 for number in range(30)]}), path, row_group_size=10, compression="SNAPPY"
-    )
-    content = bytearray(path.read_bytes())
+def test_damaged_parquet(tmp_path: Path, parquet: Any) -> None:
+    """A damaged file is refused; a text that is not UTF-8 makes its row unusable, and no other."""
+
+    def opened(name: str) -> RecordTable:
+        return open_table(DataSpec(str(tmp_path / name)), cache=tmp_path / "cache")
+
+    write = parquet.parquet.write_table
+    write(parquet.table({"text": [f"{number:04}" * 50 for number in range(30)]}), tmp_path / "a.parquet", row_group_size=10)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
     (tmp_path / "short.parquet").write_bytes(content[:-20])
-    column = parquet.parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    column = parquet.parquet.ParquetFile(tmp_path / "a.parquet").metadata.row_group(1).column(0)
     start = min(filter(None, (column.dictionary_page_offset, column.data_page_offset)))
     content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
     (tmp_path / "spoilt.parquet").write_bytes(content)
-    for name in ("short", "spoilt"):
-        with pytest.raises(DataError, match=rf"{name}\.parquet: cannot be read as Parquet"):
-            open_table(DataSpec(str(tmp_path / f"{name}.parquet")), cache=cache)
-    parquet.parquet.write_table(parquet.schema([("n", parquet.int64())]).empty_table(), tmp_path / "none.parquet")
-    with pytest.raises(DataError, match="no row"):
-        open_table(DataSpec(str(tmp_path / "none.parquet")), cache=cache)
-
-
-def test_a_row_that_cannot_be_decoded(tmp_path: Path, parquet: Any) -> None:
-    """A text that is not UTF-8 makes its row unusable, and no other."""
+    write(parquet.schema([("n", parquet.int64())]).empty_table(), tmp_path / "none.parquet")
+    for name, said in (("short", "cannot be read as Parquet"), ("spoilt", "cannot be read as Parquet"), ("none", "no row")):
+        with pytest.raises(DataError, match=rf"{name}\.parquet: {said}"):
+            opened(f"{name}.parquet")
     texts = parquet.array([b"one", b"\xff\xfe", b"three"]).cast(parquet.string(), safe=False)
-    parquet.parquet.write_table(parquet.table({"text": texts}), tmp_path / "a.parquet")
-    table = open_table(DataSpec(str(tmp_path / "a.parquet")), cache=tmp_path / "cache")
+    write(parquet.table({"text": texts}), tmp_path / "text.parquet")
+    table = opened("text.parquet")
     assert [table.record(index).fields["text"] for index in (0, 2)] == ["one", "three"]
-    with pytest.raises(UnusableRecord, match=r"a\.parquet, row 1: cannot be read"):
+    with pytest.raises(UnusableRecord, match=r"text\.parquet, row 1: cannot be read"):
         table.record(1)
 
 
@@ -166,7 +163,7 @@ def test_mini_is_drawn_for_healing_evenly(tmp_path: Path, monkeypatch: pytest.Mo
     ("spec", "kind", "said"),
     [
         ("mini,subset=sums", UsageError, "mini has no subset 'sums'; it has math, nonmath and math-cot"),
-        ("mini,split=train", UsageError, "mini has no split"),
+        ("mini,split=train", UsageError, "only a dataset on the Hub has a split"),
         ("a.jsonl,split=train", UsageError, "only a dataset on the Hub has a split"),
         ("a.jsonl,subset=x", UsageError, "a single file has no subset"),
         (".,subset=x", DataError, "no folder 'x' inside"),

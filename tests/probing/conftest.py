@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
@@ -9,6 +7,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.processor import load_processor
+from tests.image_files import place  # noqa: F401  # a fixture
 from tests.one_thread import one_thread  # noqa: F401  # a fixture
 from tests.tiny_checkpoint import make_checkpoint
 
@@ -28,11 +27,3 @@ def mini_model() -> PreTrainedModel:
 @pytest.fixture(scope="session")
 def mini_processor() -> ProcessorMixin:
     return load_processor(model_path())
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """An empty folder for images."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    return folder
