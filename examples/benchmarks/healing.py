@@ -34,7 +34,7 @@ def child(kind: str, steps: int) -> None:
     from hf_layerprune.healing.encoding import Collator
     from hf_layerprune.healing.options import HealOptions
     from hf_layerprune.healing.request import resolve
-    from hf_layerprune.healing.trainable import trained_model
+    from hf_layerprune.healing.weights import trained_model
     from hf_layerprune.mini import model_path
     from hf_layerprune.models.processor import load_processor
 

@@ -14,8 +14,8 @@ CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")  
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordedRecipe:
-    """A recipe as resolved; the settings are explained at `healing.recipes.Recipe`."""
+class Recipe:
+    """How to fine-tune a checkpoint; `healing.recipes.SETTINGS` explains each setting."""
 
     name: str
     paper: str
@@ -101,7 +101,7 @@ class HealingRecord:
 
     key: str  # sha256 of everything that decides the result
     checkpoint: SourceRef  # what was fine-tuned
-    recipe: RecordedRecipe
+    recipe: Recipe
     overridden: tuple[str, ...]  # the settings that differ from the recipe as published
     trained: Trained
     data: DataReport
@@ -114,7 +114,7 @@ class HealingRecord:
     def __post_init__(self) -> None:
         if self.curve.keys() != set(CURVES) or len({len(numbers) for numbers in self.curve.values()}) != 1:
             raise ValueError(f"the curve is not one list each of {', '.join(CURVES)}, all of one length")
-        if unknown := sorted({*self.overridden} - {f.name for f in fields(RecordedRecipe)}):
+        if unknown := sorted({*self.overridden} - {f.name for f in fields(Recipe)}):
             raise ValueError(f"the overridden setting {unknown[0]!r} is not one of the recipe")
 
     @property

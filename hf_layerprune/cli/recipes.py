@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from hf_layerprune.cli import options
@@ -18,14 +20,14 @@ def recipes(console: Console) -> None:
 
     What a paper leaves open is marked with *. --set changes any number, but for those of the first lines, which are fixed.
     """
-    from hf_layerprune.healing.recipes import RECIPES, described, help_of
+    from hf_layerprune.healing.recipes import RECIPES, described
 
     for recipe in RECIPES.values():
         console.say(f"{recipe.name}   {recipe.paper}")
         console.say(f"  trained on {recipe.data}")
-        for name in described(recipe):
+        for name, setting in described(recipe).items():
             mark = "*" if name in recipe.ours else " "
-            console.say(f"{mark} {name:<24} {getattr(recipe, name)!s:<10} {help_of(name)}")
+            console.say(f"{mark} {name:<24} {getattr(recipe, name)!s:<10} {setting.help}")
         console.say()
     console.say("* ours: the paper leaves it open")
-    console.result({name: recipe.to_dict() for name, recipe in RECIPES.items()})
+    console.result({name: asdict(recipe) for name, recipe in RECIPES.items()})

@@ -33,19 +33,22 @@ class ChatTemplate:
 
         UnusableRecord if a text holds a control token, or the template does not write the answers in a way that shows where they are.
         """
-        self._refuse_control_tokens(conversation)
-        turns = conversation.turns
+        label, turns = conversation.label, conversation.turns
+        if found := next((match for turn in turns if (match := self.control.search(turn.text))), None):
+            raise UnusableRecord(f"{label}: the text contains the control token {found[0]!r}, which only the template may write")
         spans: list[Span] = []
         whole = self.render(turns)
         for number, turn in enumerate(turns):
-            if turn.role == "assistant":
-                before = self.render(turns[:number], add_generation_prompt=True)
-                after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
-                if not (after.startswith(before) and whole.startswith(after)):
-                    raise UnusableRecord(
-                        f"{conversation.label}: the chat template writes answer {len(spans) + 1} differently from when it is generated"
-                    )
-                spans.append(self._answer(conversation.label, turn, after, len(before)))
+            if turn.role != "assistant":
+                continue
+            before = self.render(turns[:number], add_generation_prompt=True)
+            after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
+            if not (after.startswith(before) and whole.startswith(after)):
+                raise UnusableRecord(f"{label}: the chat template writes answer {len(spans) + 1} differently from when it is generated")
+            start, end = len(before), self.control.search(after, len(before))  # the first control token ends the turn
+            if end is None or after[end.end() :].strip() or not _bare(after[: end.start()]).endswith(_bare(turn.text)):
+                raise UnusableRecord(f"{label}: the chat template does not write an answer unchanged and end it with a control token")
+            spans.append((start, end.end()))
         return whole, spans
 
     def skeleton(self, conversation: Conversation) -> str:
@@ -66,20 +69,6 @@ class ChatTemplate:
             return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
         except Exception as error:  # an untrusted template may raise anything
             raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error
-
-    def _answer(self, label: str, turn: Turn, text: str, start: int) -> Span:
-        """From the end of the generation prompt to the end of the first control token, which ends the turn."""
-        end = self.control.search(text, start)
-        if end is None or text[end.end() :].strip() or not _bare(text[: end.start()]).endswith(_bare(turn.text)):
-            raise UnusableRecord(f"{label}: the chat template does not write an answer unchanged and end it with a control token")
-        return start, end.end()
-
-    def _refuse_control_tokens(self, conversation: Conversation) -> None:
-        for turn in conversation.turns:
-            if found := self.control.search(turn.text):
-                raise UnusableRecord(
-                    f"{conversation.label}: the text contains the control token {found[0]!r}, which only the template may write"
-                )
 
 
 def _bare(text: str) -> str:

@@ -7,7 +7,7 @@ Layouts, tried in this order: `messages` (the Hub's usual one), `conversations` 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,13 +20,14 @@ from hf_layerprune.data.records import Record, UnusableRecord
 from hf_layerprune.errors import shown
 
 Role = Literal["system", "user", "assistant"]
-_PLACEHOLDER = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets it on a line of its own
-_ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+LAYOUTS = ("messages", "conversations", "texts", "question")  # the field by which each is known
+ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+PLACEHOLDER = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets it on a line of its own
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image as the record holds it, decoded when it is asked for. value, folder, label: as `data.image_files.picture` takes them."""
+    """An image as the record holds it, decoded when it is asked for; the fields are what `data.image_files.decode_value` takes."""
 
     value: Any
     folder: Path | None
@@ -78,11 +79,9 @@ class Filters:
 
     def reason_against(self, conversation: Conversation) -> str | None:
         """Why a conversation is left out, None if it is not."""
-        if self.max_images is not None and len(conversation.images) > self.max_images:
-            return f"{conversation.label}: {len(conversation.images)} images, more than {self.max_images}"
-        if self.max_turns is not None and conversation.answers > self.max_turns:
-            return f"{conversation.label}: {conversation.answers} turns, more than {self.max_turns}"
-        return None
+        limits = ((len(conversation.images), "images", self.max_images), (conversation.answers, "turns", self.max_turns))
+        over = (f"{count} {what}, more than {most}" for count, what, most in limits if most is not None and count > most)
+        return next((f"{conversation.label}: {reason}" for reason in over), None)
 
 
 NO_FILTERS = Filters()
@@ -94,20 +93,80 @@ Said = tuple[Any, list[Part]]  # a role as the record spells it, and what it say
 
 def conversation(record: Record) -> Conversation:
     """The conversation of a record; UnusableRecord saying what was found where it holds none that can be trained on."""
-    fields = {name: value for name, value in record.fields.items() if value is not None}
-    layout = next((name for name in _LAYOUTS if name in fields), None)
+    label, fields = record.label, {name: value for name, value in record.fields.items() if value is not None}
+    layout = next((name for name in LAYOUTS if name in fields), None)
     if layout is None or (layout == "question" and "answer" not in fields):
         known = "messages, conversations, texts, or question and answer"
-        raise UnusableRecord(f"{record.label}: expected the field {known}; found {shown(sorted(map(str, fields)))}")
-    said = [(_role(role, record.label), parts) for role, parts in _LAYOUTS[layout](fields, record)]
+        raise UnusableRecord(f"{label}: expected the field {known}; found {shown(sorted(map(str, fields)))}")
+    said: list[tuple[Role, list[Part]]] = []
+    for role, parts in _said(layout, fields, record):
+        if not isinstance(role, str) or role not in ROLES:
+            raise UnusableRecord(f"{label}: a turn of {shown(role)}, expected one of {', '.join(ROLES)}")
+        said.append((ROLES[role], parts))
     value = fields["images"] if fields.get("images") else fields.get("image", [])
-    images = [_image(item, record) for item in (value if isinstance(value, (list, tuple)) else [value]) if item is not None]
-    turns = tuple(_placed(said, images, record.label))
-    _check_order(record.label, turns)
-    return Conversation(record.label, turns)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    turns = _placed(said, [ImageRef(item, record.folder, label) for item in values if item is not None], label)
+    _check_turns(label, turns)
+    return Conversation(label, turns)
 
 
-def _placed(said: Sequence[tuple[Role, list[Part]]], images: list[ImageRef], label: str) -> Iterator[Turn]:
+def _said(layout: str, fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
+    """Each turn of a record in one of the layouts."""
+    label = record.label
+    if layout == "question":
+        answer = fields["answer"]
+        if isinstance(answer, (list, tuple)) and len(answer) == 1:
+            answer = answer[0]
+        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
+            raise UnusableRecord(f"{label}: the answer is {shown(answer)}, expected one text or number")
+        yield "user", _split(fields["question"], label)
+        yield "assistant", _split(str(answer), label)
+        return
+    for item in _listed(fields[layout], layout, label):
+        if layout == "conversations":
+            yield item.get("from"), _split(item.get("value"), label)
+        elif layout == "texts":
+            yield from ((role, _split(item.get(role), label)) for role in ("user", "assistant"))
+        elif isinstance(content := item.get("content"), str):
+            yield item.get("role"), _split(content, label)
+        else:
+            yield item.get("role"), [_piece(part, record) for part in _listed(content, "content", label)]
+
+
+def _split(text: Any, label: str) -> list[Part]:
+    """A text with a place for an image instead of each placeholder."""
+    parts: list[Part] = []
+    for number, piece in enumerate(PLACEHOLDER.split(_text(text, label))):
+        parts += [None, piece] if number else [piece]
+    return [part for part in parts if part != ""]
+
+
+def _piece(part: Mapping[str, Any], record: Record) -> Part:
+    """One part of a message: a text, an image that stands there, or the place of one."""
+    given = {name: value for name, value in part.items() if value is not None}
+    kind = given.get("type", "text" if "text" in given else None)
+    if kind in ("image", "image_url"):
+        value = next((given[name] for name in ("image", "path", "url", "image_url", "bytes") if name in given), None)
+        value = value.get("url", value) if isinstance(value, Mapping) else value
+        return None if value is None else ImageRef(value, record.folder, record.label)
+    if kind != "text":
+        raise UnusableRecord(f"{record.label}: a part of type {shown(kind)}, expected text or image")
+    return _text(given.get("text"), record.label)
+
+
+def _text(value: Any, label: str) -> str:
+    if not isinstance(value, str):
+        raise UnusableRecord(f"{label}: {shown(value)} where a text was expected")
+    return value
+
+
+def _listed(value: Any, name: str, label: str) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, Mapping) for item in value):
+        raise UnusableRecord(f"{label}: {name!r} is {shown(value)}, expected a list of objects")
+    return value
+
+
+def _placed(said: Sequence[tuple[Role, list[Part]]], images: list[ImageRef], label: str) -> tuple[Turn, ...]:
     """The turns with the column's images at their places: before the user's first words where there is no place for any image."""
     every = [part for _, parts in said for part in parts]
     places = sum(part is None for part in every)
@@ -117,89 +176,10 @@ def _placed(said: Sequence[tuple[Role, list[Part]]], images: list[ImageRef], lab
     elif places != len(images):
         raise UnusableRecord(f"{label}: {places} places for images, but {len(images)} images")
     waiting = iter(images)
-    for role, parts in said:
-        yield Turn(role, tuple(next(waiting) if part is None else part for part in parts))
+    return tuple(Turn(role, tuple(next(waiting) if part is None else part for part in parts)) for role, parts in said)
 
 
-def _image(value: Any, record: Record) -> ImageRef:
-    return ImageRef(value, record.folder, record.label)
-
-
-def _split(text: Any, label: str) -> list[Part]:
-    """A text with a place for an image instead of each placeholder."""
-    if not isinstance(text, str):
-        raise UnusableRecord(f"{label}: {shown(text)} where a text was expected")
-    first, *others = _PLACEHOLDER.split(text)
-    parts: list[Part] = [first]
-    for other in others:
-        parts += [None, other]
-    return [part for part in parts if part != ""]
-
-
-def _from_messages(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
-    for message in _listed(fields["messages"], "messages", record.label):
-        content = message.get("content")
-        if not isinstance(content, str):
-            yield message.get("role"), [_piece(part, record) for part in _listed(content, "content", record.label)]
-        else:
-            yield message.get("role"), _split(content, record.label)
-
-
-def _piece(part: Mapping[str, Any], record: Record) -> Part:
-    """One part of a message: a text, an image that stands there, or the place of one."""
-    given = {name: value for name, value in part.items() if value is not None}
-    kind = given.get("type", "text" if "text" in given else None)
-    if kind in ("image", "image_url"):
-        value = next((given[name] for name in ("image", "path", "url", "image_url", "bytes") if name in given), None)
-        return None if value is None else _image(value.get("url", value) if isinstance(value, Mapping) else value, record)
-    if kind != "text":
-        raise UnusableRecord(f"{record.label}: a part of type {shown(kind)}, expected text or image")
-    if not isinstance(text := given.get("text"), str):
-        raise UnusableRecord(f"{record.label}: {shown(text)} where a text was expected")
-    return text
-
-
-def _from_llava(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
-    for turn in _listed(fields["conversations"], "conversations", record.label):
-        yield turn.get("from"), _split(turn.get("value"), record.label)
-
-
-def _from_finevision(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
-    for pair in _listed(fields["texts"], "texts", record.label):
-        yield from ((role, _split(pair.get(role), record.label)) for role in ("user", "assistant"))
-
-
-def _from_question(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
-    answer = fields["answer"]
-    if isinstance(answer, (list, tuple)) and len(answer) == 1:
-        answer = answer[0]
-    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-        raise UnusableRecord(f"{record.label}: the answer is {shown(answer)}, expected one text or number")
-    yield "user", _split(fields["question"], record.label)
-    yield "assistant", _split(str(answer), record.label)
-
-
-_LAYOUTS: Mapping[str, Callable[[Mapping[str, Any], Record], Iterator[Said]]] = {
-    "messages": _from_messages,
-    "conversations": _from_llava,
-    "texts": _from_finevision,
-    "question": _from_question,
-}
-
-
-def _listed(value: Any, name: str, label: str) -> Sequence[Mapping[str, Any]]:
-    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(item, Mapping) for item in value):
-        raise UnusableRecord(f"{label}: {name!r} is {shown(value)}, expected a list of objects")
-    return value
-
-
-def _role(value: Any, label: str) -> Role:
-    if not isinstance(value, str) or value not in _ROLES:
-        raise UnusableRecord(f"{label}: a turn of {shown(value)}, expected one of {', '.join(_ROLES)}")
-    return _ROLES[value]
-
-
-def _check_order(label: str, turns: Sequence[Turn]) -> None:
+def _check_turns(label: str, turns: Sequence[Turn]) -> None:
     roles = [turn.role for turn in turns]
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if talk != [("user", "assistant")[number % 2] for number in range(len(talk))] or len(talk) < 2 or len(talk) % 2:

@@ -21,23 +21,49 @@ from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
-from hf_layerprune.healing.image_tokens import ImageTokens
 from hf_layerprune.models.processor import image_token_id, image_tokens
 
 IGNORED = -100  # the label of a token that the loss leaves out
+LIMITS = ("shortest_edge", "longest_edge")  # of an image processor's size: numbers of pixels, whatever the names say
 
+Size = tuple[int, int]  # height, width in pixels
 EncodedSample = dict[str, Tensor]
 """input_ids, labels, attention_mask, mm_token_type_ids: int64 [T]; and with N images of P patches in all
 pixel_values: float32 [P, d], image_grid_thw: int64 [N, 3]."""
 
 
-def token_keys(processor: Any) -> frozenset[str]:
-    """What a sample has with one entry a token; everything else is of its images."""
-    return frozenset({"input_ids", "attention_mask", "labels", *image_tokens(processor).inputs})
-
-
 class TooLong(UnusableRecord):
     """A sample that does not fit, whatever the size of its images."""
+
+
+class ImageSizes:
+    """The token counts of an image processor that keeps an image's pixels between two limits, as those of Qwen-VL do."""
+
+    def __init__(self, image_processor: Any) -> None:
+        size: Any = getattr(image_processor, "size", None) or {}
+        limits = [size.get(name) if hasattr(size, "get") else getattr(size, name, None) for name in LIMITS]
+        if not (all(limits) and hasattr(image_processor, "get_number_of_image_patches")):
+            kind = type(image_processor).__name__
+            raise ModelError(f"{kind} does not say how many tokens an image takes; healing knows the image processors of Qwen-VL.")
+        self._processor: Any = image_processor
+        self.least, self.most = int(limits[0] or 0), int(limits[1] or 0)
+
+    def count(self, sizes: Sequence[Size], most: int | None = None) -> list[int]:
+        """Tokens of each image, where none gets more than `most` pixels. ValueError for one that the processor refuses."""
+        limits = {"min_pixels": self.least, "max_pixels": most or self.most}
+        merged = self._processor.merge_size**2
+        return [self._processor.get_number_of_image_patches(*size, limits) // merged for size in sizes]
+
+    def fitting(self, sizes: Sequence[Size], room: int) -> int | None:
+        """The largest limit of pixels per image with which all of them take at most `room` tokens: it shrinks the largest first,
+        down to the processor's own minimum. None if even that is too much."""
+        low, high = self.least, self.most + 1
+        if not sizes or sum(self.count(sizes, low)) > room:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if sum(self.count(sizes, middle)) <= room else (low, middle)
+        return low
 
 
 @dataclass(frozen=True)
@@ -92,7 +118,7 @@ class ChatEncoder:
         laid = self._laid(conversation)
         options: dict[str, Any] = {"images": [laid.images]} if laid.images else {}
         if laid.limit is not None:
-            options["images_kwargs"] = self._image_tokens.options(laid.limit)
+            options["images_kwargs"] = {"size": dict(zip(LIMITS, (self._sizes.least, laid.limit)))}
         made, keys = self.processor(text=[laid.text], return_tensors="pt", **options), token_keys(self.processor)
         sample = {key: value[0] if key in keys else value for key, value in made.items()}
         expected = torch.from_numpy(np.repeat(laid.tokens, laid.counts))
@@ -128,17 +154,16 @@ class ChatEncoder:
         counts[places] = sizes
         return _Laid(text, images, tokens, counted, counts, limit)
 
-    def _fit(self, conversation: Conversation, words: int, sizes: list[tuple[int, int]]) -> tuple[int | None, list[int]]:
+    def _fit(self, conversation: Conversation, words: int, sizes: list[Size]) -> tuple[int | None, list[int]]:
         """The limit of pixels per image, None if all fits without, and the tokens that each image then takes."""
-        images = self._image_tokens
         try:
-            counts, limit = images.count(sizes), None
+            counts, limit = self._sizes.count(sizes), None
             if words + sum(counts) > self.max_length:
-                limit = images.fitting(sizes, self.max_length - words) if sizes else None
+                limit = self._sizes.fitting(sizes, self.max_length - words)
                 if limit is None:
-                    least = words + sum(images.count(sizes, images.least))
+                    least = words + sum(self._sizes.count(sizes, self._sizes.least))
                     raise TooLong(f"{conversation.label}: {least:,} tokens at least, more than {self.max_length:,}")
-                counts = images.count(sizes, limit)
+                counts = self._sizes.count(sizes, limit)
         except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
             raise UnusableRecord(f"{conversation.label}: the model's image processor refuses an image ({error})") from error
         return limit, counts
@@ -147,7 +172,7 @@ class ChatEncoder:
         self, conversation: Conversation, text: str, spans: list[Span]
     ) -> tuple[Int[np.ndarray, "token"], Bool[np.ndarray, "token"]]:
         """The tokens of a text, and which lie wholly in the spans; proved by decoding these and by counting control tokens."""
-        tokenizer, control = self.processor.tokenizer, self._control
+        tokenizer = self.processor.tokenizer
         made = tokenizer(text, return_offsets_mapping=True)
         tokens, offsets = np.array(made["input_ids"], np.int64), np.array(made["offset_mapping"], np.int64).reshape(-1, 2)
         counted = np.zeros(len(tokens), bool)
@@ -157,7 +182,7 @@ class ChatEncoder:
                 raise UnusableRecord(f"{conversation.label}: the tokens of an answer do not decode to it, so its loss cannot be placed")
             counted |= inside
         of_template = tokenizer(self._template.skeleton(conversation))["input_ids"]
-        if np.isin(tokens, control).sum() != np.isin(of_template, control).sum():
+        if np.isin(tokens, self._control).sum() != np.isin(of_template, self._control).sum():
             raise UnusableRecord(f"{conversation.label}: its text becomes a control token where it meets the template's")
         return tokens, counted
 
@@ -166,8 +191,8 @@ class ChatEncoder:
         return ChatTemplate(self.processor)
 
     @cached_property
-    def _image_tokens(self) -> ImageTokens:
-        return ImageTokens(self.processor.image_processor)
+    def _sizes(self) -> ImageSizes:
+        return ImageSizes(self.processor.image_processor)
 
     @cached_property
     def _control(self) -> Int[np.ndarray, "control"]:
@@ -177,6 +202,11 @@ class ChatEncoder:
 
 _IMAGE = ImageRef(Image.new("RGB", (64, 64)), None, "an example")
 _EXAMPLE = Conversation("an example", (Turn("user", (_IMAGE, "What is it?")), Turn("assistant", ("Nothing.",))))
+
+
+def token_keys(processor: Any) -> frozenset[str]:
+    """What a sample has with one entry a token; everything else is of its images."""
+    return frozenset({"input_ids", "attention_mask", "labels", *image_tokens(processor).inputs})
 
 
 def _same(decoded: str, text: str) -> bool:
@@ -204,10 +234,9 @@ class Collator:
         return cls(padding, token_keys(processor))
 
     def __call__(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
-        keys = dict.fromkeys(key for sample in samples for key in sample)
-        return {key: self._joined(key, [sample[key] for sample in samples if key in sample]) for key in keys}
-
-    def _joined(self, key: str, values: list[Tensor]) -> Tensor:
-        if key not in self.token_keys:
-            return torch.cat(values)
-        return pad_sequence(values, batch_first=True, padding_value={"input_ids": self.padding, "labels": IGNORED}.get(key, 0))
+        batch = {}
+        for key in dict.fromkeys(key for sample in samples for key in sample):
+            values = [sample[key] for sample in samples if key in sample]
+            filler = {"input_ids": self.padding, "labels": IGNORED}.get(key, 0)
+            batch[key] = pad_sequence(values, batch_first=True, padding_value=filler) if key in self.token_keys else torch.cat(values)
+        return batch

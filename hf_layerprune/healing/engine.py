@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from hf_layerprune.artifacts.healing_record import Engine
+from hf_layerprune.artifacts.healing_record import Recipe
 from hf_layerprune.errors import HealingError, UsageError, first_line
-from hf_layerprune.healing.recipes import Recipe
 from hf_layerprune.models.loading import choose_device
 
+INSTALL = 'healing needs {}: pip install "hf-layerprune[train]".'
 TIMEOUT = timedelta(hours=2)  # preparing 200,000 samples takes one process that long; a launcher ends the others of a dead one at once
 
 
@@ -30,7 +31,7 @@ def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> A
         from accelerate.state import AcceleratorState, GradientState
         from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
-        raise HealingError(missing_extra("accelerate")) from error
+        raise HealingError(INSTALL.format("accelerate")) from error
     on_cpu = choose_device(device).type == "cpu"
     launched = torch.distributed.is_torchelastic_launched()
     if not launched:  # an earlier run in this process has left its precision and rounds behind, as transformers' Trainer knows too
@@ -46,7 +47,7 @@ def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> A
             kwargs_handlers=[InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=TIMEOUT)] if launched else [],
         )
     except ImportError as error:
-        raise HealingError(f"{first_line(error)}. {missing_extra('deepspeed')}") from error
+        raise HealingError(f"{first_line(error)}. {INSTALL.format('deepspeed')}") from error
     except ValueError as error:
         raise HealingError(f"accelerate cannot start: {first_line(error)}.") from error
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.MEGATRON_LM):
@@ -56,18 +57,8 @@ def start_engine(recipe: Recipe, folder: Path, report_to: str, device: str) -> A
     return accelerator
 
 
-def missing_extra(package: str) -> str:
-    return f'healing needs {package}: pip install "hf-layerprune[train]".'
-
-
 def uses_deepspeed(accelerator: Any) -> bool:
     return bool(accelerator.distributed_type.value == "DEEPSPEED")
-
-
-def engine_facts(accelerator: Any) -> Engine:
-    """For the record: how many processes on what device, and how the model was sharded."""
-    stage = accelerator.deepspeed_plugin.zero_stage if uses_deepspeed(accelerator) else None
-    return Engine(accelerator.num_processes, accelerator.device.type, stage)
 
 
 def rounds_per_step(recipe: Recipe, processes: int) -> int:
@@ -79,8 +70,8 @@ def rounds_per_step(recipe: Recipe, processes: int) -> int:
     return -(-recipe.batch_size // (processes * recipe.micro_batch_size))
 
 
-def configure_deepspeed(accelerator: Any, recipe: Recipe) -> None:
-    """Give DeepSpeed the numbers of the recipe, whatever the accelerate config says of them."""
+def configure_rounds(accelerator: Any, recipe: Recipe) -> None:
+    """Give Accelerate and DeepSpeed the numbers of the recipe, whatever the accelerate config says of them."""
     rounds = rounds_per_step(recipe, accelerator.num_processes)
     accelerator.gradient_accumulation_steps = rounds
     if uses_deepspeed(accelerator):
@@ -112,3 +103,15 @@ def failures_named(accelerator: Any, remedy: str) -> Iterator[None]:
                 f"({first_line(error)}). {remedy}"
             ) from error
         raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system, safetensors and torch raise where a disk fails into a HealingError naming the path."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch reports a full disk so
+            raise
+        reason = "the disk took no more" if isinstance(error, RuntimeError) else first_line(error)
+        raise HealingError(f"{path}: cannot be written: {reason}. Free some space, or choose another disk, and run again.") from error

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from hf_layerprune.artifacts.folder import HEALING, LOSS
-from hf_layerprune.artifacts.healing_record import HealingRecord
+from hf_layerprune.artifacts.healing_record import CURVES, Engine, HealingRecord, Trained
 from hf_layerprune.artifacts.jsonfile import write_atomic
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.output_place import check_output
-from hf_layerprune.checkpoint.staging import hidden_beside
-from hf_layerprune.errors import HealingError
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import LIGHT, can_draw
+from hf_layerprune.healing.dataset import HealingData, prepare_data
+from hf_layerprune.healing.encoding import Collator
+from hf_layerprune.healing.engine import failures_named, rounds_per_step, start_engine, uses_deepspeed, writing
+from hf_layerprune.healing.recipes import RECIPES
 from hf_layerprune.healing.request import Healing, finished_record
+from hf_layerprune.healing.training import Step, Trainer, saved_states, steps_in
+from hf_layerprune.healing.weights import TrainedWeights, adapter_config, collect, trained_model, write_adapter, write_merged
+from hf_layerprune.models.processor import load_processor
+
+LIBRARIES = ("torch", "transformers", "accelerate", "peft", "deepspeed", "hf-layerprune")
+TRAINED = "trained.safetensors"  # in the work folder
 
 Progress = Callable[[Mapping[str, float], int, int], None]
 
@@ -35,28 +44,21 @@ def heal(
     lines for people. Launched with several processes, all call this, and the main process writes. A run that ended early goes on
     from its last save. Raises HealingError, DataError, ModelError, CheckpointError, or UsageError for a batch that cannot be.
     """
-    from hf_layerprune.healing.dataset import prepare_data
-    from hf_layerprune.healing.encoding import Collator
-    from hf_layerprune.healing.engine import failures_named, rounds_per_step, start_engine
-    from hf_layerprune.healing.run import train
-    from hf_layerprune.healing.training import steps_in
-    from hf_layerprune.models.processor import load_processor
-
-    recipe, options = healing.recipe, healing.options
-    accelerator = start_engine(recipe, healing.curves, options.report_to, options.device)
+    accelerator = start_engine(healing.recipe, healing.curves, healing.options.report_to, healing.options.device)
     with failures_named(accelerator, "Run the same command again: it goes on from the last save."):
         processor = load_processor(healing.checkpoint.path)
         with accelerator.local_main_process_first():
             data = prepare_data(healing.data, processor, progress=preparing, say=say)
-        key = healing.key(data.digest)
+        key = healing.key(data.report.digest)
         if (found := finished_record(healing.output)) and found.key == key:
-            if accelerator.is_main_process:
-                _clear_leftovers(healing)
+            if accelerator.is_main_process and healing.work.exists():  # left by a run that died after its output stood
+                with hold(healing.lock, str(healing.output)):
+                    shutil.rmtree(healing.work, ignore_errors=True)
             return found, True
-        steps_in(len(data), recipe)
-        rounds_per_step(recipe, accelerator.num_processes)
+        steps_in(len(data), healing.recipe)
+        rounds_per_step(healing.recipe, accelerator.num_processes)
         with _work_folder(healing, key, accelerator, say):
-            record = train(healing, data, Collator.of(processor), accelerator, progress, say)
+            record = _trained(healing, data, Collator.of(processor), accelerator, progress, say)
             accelerator.end_training()
             if accelerator.is_main_process:
                 _write(healing, record)
@@ -72,8 +74,8 @@ def _work_folder(healing: Healing, key: str, accelerator: Any, say: Callable[[st
         yield
         return
     with ExitStack() as stack:
-        try:
-            stack.enter_context(hold(_lock(healing), str(healing.output)))
+        with writing(work):
+            stack.enter_context(hold(healing.lock, str(healing.output)))
             # Another run may have ended while this one looked at the records: better known now than after the training.
             check_output(healing.output, overwrite=healing.options.overwrite, source=healing.checkpoint.path)
             if work.exists() and (not stamp.is_file() or stamp.read_text() != key):
@@ -82,41 +84,75 @@ def _work_folder(healing: Healing, key: str, accelerator: Any, say: Callable[[st
             if not work.exists():
                 work.mkdir()
                 write_atomic(stamp, key.encode())
-        except OSError as error:
-            reason = f"{work}: cannot be prepared: {error.strerror}."
-            raise HealingError(f"{reason} Free some space, or choose an output on a disk that can be written.") from error
         accelerator.wait_for_everyone()
         yield
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _clear_leftovers(healing: Healing) -> None:
-    """Remove what a run left that died after its output stood."""
-    if healing.work.exists():
-        with hold(_lock(healing), str(healing.output)):
-            shutil.rmtree(healing.work, ignore_errors=True)
+def _trained(
+    healing: Healing, data: HealingData, collate: Collator, accelerator: Any, progress: Progress, say: Callable[[str], None]
+) -> HealingRecord:
+    """The record of the trained weights in the work folder, which are trained now unless they lie there already."""
+    work, options = healing.work, healing.options
+    if (work / HEALING).is_file():
+        return HealingRecord.load(work / HEALING)
+    model = trained_model(healing, sharded=uses_deepspeed(accelerator))
+    trainer = Trainer(accelerator, model, healing.recipe, data, collate)
+    states, curve = saved_states(work), list[Step]()
+    if states:
+        curve = trainer.restore(states[-1])
+        say(f"going on with an interrupted healing: {len(curve)} of {trainer.steps} steps are done")
+    if tracked := options.report_to != "none":
+        accelerator.init_trackers("hf-layerprune", config={k: v for k, v in asdict(healing.recipe).items() if k != "ours"})
+    for step in trainer.run(len(curve)):
+        curve.append(step)
+        progress(asdict(step), step.number, trainer.steps)
+        if tracked:
+            accelerator.log({k: v for k, v in asdict(step).items() if k != "number"}, step=step.number)
+        if step.number % options.save_steps == 0 and step.number < trainer.steps:
+            trainer.save(work, curve)
+    collect(trainer, work / TRAINED)
+    record = _record(healing, data, trainer, curve, resumed=bool(states))
+    if accelerator.is_main_process:
+        write_atomic(work / HEALING, record.dump())
+    return record
 
 
-def _lock(healing: Healing) -> Path:
-    return hidden_beside(healing.output, "healing.lock")
+def _record(healing: Healing, data: HealingData, trainer: Trainer, curve: Sequence[Step], *, resumed: bool) -> HealingRecord:
+    recipe, trained, accelerator = healing.recipe, healing.trained, trainer.accelerator
+    published = asdict(RECIPES[recipe.name])
+    stage = accelerator.deepspeed_plugin.zero_stage if uses_deepspeed(accelerator) else None
+    return HealingRecord(
+        key=healing.key(data.report.digest),
+        checkpoint=healing.checkpoint.source,
+        recipe=recipe,
+        overridden=tuple(name for name, value in asdict(recipe).items() if value != published[name]),
+        trained=Trained(recipe.method, trained.layers, trained.chosen_by, **trainer.counts),
+        data=data.report,
+        seed=healing.options.seed,
+        engine=Engine(accelerator.num_processes, accelerator.device.type, stage),
+        curve={name: tuple(float(getattr(step, name)) for step in curve) for name in CURVES},
+        resumed=resumed,
+        versions={name: found for name in LIBRARIES if (found := _version(name))},
+    )
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _write(healing: Healing, record: HealingRecord) -> None:
     """From the trained weights to the output, in one process and without the model; may run long after the training."""
-    from hf_layerprune.healing.adapter_folder import write_adapter
-    from hf_layerprune.healing.merging import write_healed
-    from hf_layerprune.healing.run import trained_file
-    from hf_layerprune.healing.trainable import adapter_config
-    from hf_layerprune.healing.trained_weights import TrainedWeights
-
-    recipe, checkpoint, output = healing.recipe, healing.checkpoint, healing.output
-    weights = TrainedWeights(trained_file(healing), recipe.lora_alpha / recipe.lora_rank if recipe.method == "lora" else None)
+    recipe, checkpoint, options = healing.recipe, healing.checkpoint, healing.options
+    weights = TrainedWeights(healing.work / TRAINED, recipe.lora_alpha / recipe.lora_rank if recipe.method == "lora" else None)
     records = {HEALING: record.dump()}
     if can_draw():
         records[LOSS] = draw_loss(record.curve["loss"], LIGHT)
-    overwrite = healing.options.overwrite
-    if healing.options.keep_adapter:
+    if options.keep_adapter:
         config = adapter_config(checkpoint.family, recipe)
-        write_adapter(checkpoint, weights, config, output, overwrite=overwrite, records=records)
+        write_adapter(checkpoint, weights, config, healing.output, overwrite=options.overwrite, records=records)
     else:
-        write_healed(checkpoint, weights, output, overwrite=overwrite, records=records, work=healing.work)
+        write_merged(checkpoint, weights, healing.output, overwrite=options.overwrite, records=records)

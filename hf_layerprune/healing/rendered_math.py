@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,7 +20,7 @@ from hf_layerprune.errors import DataError
 WIDTH, MARGIN, LETTER = 672, 24, 22  # pixels; 672 is a multiple of the patches of Qwen2-VL to Qwen3-VL
 LEADING = 32
 MAX_LINES = 60
-QUESTION = "Solve the problem in the picture. Explain each step and give the final answer."
+QUESTION = "Solve the problem in the image. Explain each step and give the final answer."
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,18 @@ def evaluation_items(tables: Iterable[RecordTable]) -> frozenset[str]:
 
     Raises DataError for a record that holds neither: what was to be left out must not be trained on unnoticed.
     """
-    return frozenset(text_key(text) for table in tables for text in _texts(table))
+    keys: set[str] = set()
+    for table in tables:
+        for index in range(len(table)):
+            try:
+                record = table.record(index)
+            except UnusableRecord as bad:
+                raise DataError(f"{bad}; items of evaluations are excluded all or none. Repair or remove it.") from bad
+            texts = [value for name in ("problem", "question") if isinstance(value := record.fields.get(name), str)]
+            if not texts:
+                raise DataError(f"{record.label}: no field problem or question, so nothing that could be excluded. Repair or remove it.")
+            keys.update(map(text_key, texts))
+    return frozenset(keys)
 
 
 def text_key(text: str) -> str:
@@ -67,11 +77,11 @@ def text_key(text: str) -> str:
 
 def page(text: str, label: str = "the problem") -> Image.Image:
     """A text as black lines on a white page of fixed width, as high as it needs; the same pixels for the same Pillow."""
-    lines = [line for paragraph in text.strip().splitlines() for line in _wrapped(paragraph)]
+    lines = [line for paragraph in text.strip().splitlines() for line in wrapped(paragraph)]
     if len(lines) > MAX_LINES:
         raise UnusableRecord(f"{label}: {len(lines)} lines, more than the {MAX_LINES} that are rendered")
-    if strange := next((letter for line in lines for letter in line if not _drawable(letter)), None):
-        raise UnusableRecord(f"{label}: the letter {strange!r} cannot be rendered")
+    if unknown := next((letter for line in lines for letter in line if not _drawable(letter)), None):
+        raise UnusableRecord(f"{label}: the letter {unknown!r} cannot be rendered")
     image = Image.new("RGB", (WIDTH, 2 * MARGIN + LEADING * len(lines)), "white")
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):
@@ -79,19 +89,7 @@ def page(text: str, label: str = "the problem") -> Image.Image:
     return image
 
 
-def _texts(table: RecordTable) -> Iterator[str]:
-    for index in range(len(table)):
-        try:
-            record = table.record(index)
-        except UnusableRecord as bad:
-            raise DataError(f"{bad}; items of evaluations are excluded all or none. Mend or remove it.") from bad
-        texts = [value for name in ("problem", "question") if isinstance(value := record.fields.get(name), str)]
-        if not texts:
-            raise DataError(f"{record.label}: no field problem or question, so nothing that could be excluded. Mend or remove it.")
-        yield from texts
-
-
-def _wrapped(paragraph: str) -> Iterator[str]:
+def wrapped(paragraph: str) -> Iterator[str]:
     """A paragraph in lines that fit; a word that is wider than a line is split."""
     line = ""
     for word in paragraph.split():
@@ -114,11 +112,8 @@ def _fits(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def _drawable(letter: str) -> bool:
     """Whether the font has the letter: what it lacks it draws as it draws an unassigned one."""
-    return letter.isspace() or (letter.isprintable() and bytes(_mask(letter)) != bytes(_mask("\uffff")))
-
-
-def _mask(letter: str) -> Any:
-    return _font().getmask(letter)
+    drawn, unassigned = (bytes(_font().getmask(one)) for one in (letter, "\uffff"))
+    return letter.isspace() or (letter.isprintable() and drawn != unassigned)
 
 
 @lru_cache(maxsize=1)

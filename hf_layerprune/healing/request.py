@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import HEALING, MANIFEST, PLAN, RECORDS
-from hf_layerprune.artifacts.healing_record import HEALING_FORMAT, HealingRecord
+from hf_layerprune.artifacts.healing_record import HEALING_FORMAT, HealingRecord, Recipe
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
@@ -20,12 +21,20 @@ from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
 from hf_layerprune.healing.conversations import INTERLACE_FILTERS, NO_FILTERS, Filters
 from hf_layerprune.healing.options import HealOptions
-from hf_layerprune.healing.recipes import Recipe, recipe_named
-from hf_layerprune.healing.trained_layers import TrainedLayers, layers_to_train
+from hf_layerprune.healing.recipes import changed, recipe_named
 from hf_layerprune.mini import comes_from_mini
 from hf_layerprune.models.remote_code import refuse_remote_code
 
 MINI_DATA = "mini,count=4096"
+ONE_PERCENT = Tolerance()
+
+
+@dataclass(frozen=True)
+class TrainedLayers:
+    """The layers that are trained in full."""
+
+    layers: tuple[int, ...]  # of the checkpoint that is healed, ascending; empty where adapters are trained
+    chosen_by: str
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,11 @@ class DataRequest:
     sources: tuple[DataSpec, ...]  # to be mixed
     max_length: int  # tokens of a sample
     seed: int = 0
-    max_bad: Decimal = Decimal("0.01")  # share of a source's records that may be unusable
+    tolerance: Tolerance = ONE_PERCENT
     filters: Filters = NO_FILTERS
     render_math: bool = False
     exclude: tuple[DataSpec, ...] = ()
-    cache: Path | None = None
+    cache: Path | None = None  # where what is found out about records is kept, None for nowhere
     local_files_only: bool = False
     workers: int | None = None  # processes that look at records, None: chosen automatically
 
@@ -52,13 +61,18 @@ class Healing:
     output: Path
     options: HealOptions
     recipe: Recipe  # with the settings in it
-    trained: TrainedLayers  # no layers for adapters on all
+    trained: TrainedLayers
     data: DataRequest
 
     @property
     def work(self) -> Path:
         """The hidden folder beside the output in which an unfinished run lies."""
         return hidden_beside(self.output, "healing")
+
+    @property
+    def lock(self) -> Path:
+        """The file that a run into this output holds."""
+        return hidden_beside(self.output, "healing.lock")
 
     @property
     def curves(self) -> Path:
@@ -70,7 +84,7 @@ class Healing:
         content = {
             "format": HEALING_FORMAT,
             "checkpoint": [self.checkpoint.source.fingerprint, tensor_digest(self.checkpoint.tensors)],
-            "recipe": self.recipe.to_dict(),
+            "recipe": asdict(self.recipe),
             "layers": self.trained.layers or None,
             "data": data,
             "seed": self.options.seed,
@@ -84,9 +98,9 @@ def resolve(checkpoint: Checkpoint, output: Path, options: HealOptions, cache: P
 
     UsageError, ArtifactError, CheckpointError or ModelError for what cannot be done, before anything is loaded.
     """
-    recipe = recipe_named(options.recipe).changed(options.settings)
-    data = _data_request(checkpoint, recipe, options, cache)
-    healing = Healing(checkpoint, output, options, recipe, _trained(checkpoint, recipe, options), data)
+    recipe = changed(recipe_named(options.recipe), options.settings)
+    trained, data = _trained(checkpoint, recipe, options), _data_request(checkpoint, recipe, options, cache)
+    healing = Healing(checkpoint, output, options, recipe, trained, data)
     if not 0 <= options.seed < 1 << 32:
         raise UsageError(f"--seed {options.seed}: expected a number from 0 to {(1 << 32) - 1}.")
     if options.save_steps < 1:
@@ -100,7 +114,7 @@ def resolve(checkpoint: Checkpoint, output: Path, options: HealOptions, cache: P
 
 
 def finished_record(output: Path) -> HealingRecord | None:
-    """The record of a healed output, None if there is none that can be read, or files of the output are missing or truncated."""
+    """The record of a healed output; None if it is missing or invalid, or files of the output are missing or truncated."""
     try:
         record = HealingRecord.load(output / RECORDS / HEALING)
         files = Manifest.load(output / RECORDS / MANIFEST).files
@@ -108,6 +122,28 @@ def finished_record(output: Path) -> HealingRecord | None:
     except (LayerPruneError, OSError):
         return None
     return record if whole and not output.is_symlink() else None
+
+
+def _data_request(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions, cache: Path | None) -> DataRequest:
+    texts = [options.data] if isinstance(options.data, str) else options.data
+    if not texts and not comes_from_mini(checkpoint.path):
+        raise UsageError(
+            f"--data is missing. Recipe {recipe.name!r} was published with {recipe.data}. Give a dataset's id or a file of "
+            "conversations, such as --data samples.jsonl,count=100000; it can be repeated."
+        )
+    if options.exclude and not options.render_math:
+        raise UsageError("--exclude names problems that --render-math leaves out: add --render-math, or leave it out.")
+    return DataRequest(
+        sources=tuple(map(DataSpec.parse, texts or [MINI_DATA])),
+        max_length=recipe.max_length,
+        seed=options.seed,
+        tolerance=Tolerance.parse(options.max_bad),
+        filters=INTERLACE_FILTERS if options.interlace_filter else NO_FILTERS,
+        render_math=options.render_math,
+        exclude=tuple(map(DataSpec.parse, options.exclude)),
+        cache=cache,
+        local_files_only=options.local_files_only,
+    )
 
 
 def _trained(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions) -> TrainedLayers:
@@ -125,23 +161,42 @@ def _trained(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions) -> Tr
     return layers_to_train(plan, layers, options.tune_last)
 
 
-def _data_request(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions, cache: Path | None) -> DataRequest:
-    texts = [options.data] if isinstance(options.data, str) else options.data
-    if not texts and not comes_from_mini(checkpoint.path):
-        raise UsageError(
-            f"--data is missing. Recipe {recipe.name!r} was published with {recipe.data}. Give a dataset's id or a file of "
-            "conversations, such as --data samples.jsonl,count=100000; it can be repeated."
-        )
-    if options.exclude and not options.render_math:
-        raise UsageError("--exclude names problems that --render-math leaves out: add --render-math, or leave it out.")
-    return DataRequest(
-        sources=tuple(map(DataSpec.parse, texts or [MINI_DATA])),
-        max_length=recipe.max_length,
-        seed=options.seed,
-        max_bad=Tolerance.parse(options.max_bad).share,
-        filters=INTERLACE_FILTERS if options.interlace_filter else NO_FILTERS,
-        render_math=options.render_math,
-        exclude=tuple(map(DataSpec.parse, options.exclude)),
-        cache=cache,
-        local_files_only=options.local_files_only,
-    )
+def layers_to_train(plan: PruningPlan | None, depth: int, tune_last: str | None) -> TrainedLayers:
+    """The layers of a checkpoint of `depth` layers that a recipe with method "layers" trains.
+
+    plan: what it was pruned by, None for a dense one; tune_last: a count or a share of the layers, taken from the end.
+    UsageError if neither says.
+    """
+    if tune_last is not None:
+        count = parse_tune_last(tune_last, depth)
+        return TrainedLayers(tuple(range(depth - count, depth)), f"the last {tune_last} (INTERLACE's dense control)")
+    if plan is None:
+        raise UsageError("the checkpoint was not pruned, so no plan says which layers to tune: add --tune-last, such as --tune-last 25%.")
+    chosen_by = f"the plan ({plan.strategy})" if plan.tune else "train-next (INTERLACE's ablation; our choice here)"
+    chosen = plan.tune or train_next(plan.keep, plan.drop)
+    return TrainedLayers(tuple(plan.keep.index(layer) for layer in chosen), chosen_by)
+
+
+def train_next(keep: Sequence[int], drop: Sequence[int]) -> tuple[int, ...]:
+    """For each dropped layer, ascending, the next kept layer that is not taken yet, or the nearest before it; source indices.
+
+    As many as were dropped, or all kept ones. INTERLACE's ablation (section 4.5) names "the layer immediately after"; which
+    one a run of dropped layers then takes is ours.
+    """
+    free = set(keep)
+    for layer in sorted(drop):
+        if free:
+            free.remove(min(free, key=lambda kept: (kept < layer, abs(kept - layer))))
+    return tuple(sorted({*keep} - free))
+
+
+def parse_tune_last(text: str, depth: int) -> int:
+    """`9`, or `25%` of the layers rounded down (INTERLACE's floor(0.25 L)); UsageError unless it is at least one and at most all."""
+    try:
+        share = Decimal(text.removesuffix("%")) / 100 if text.endswith("%") else None
+        count = int(text) if share is None else int(share * depth) if share <= 1 else 0
+    except (InvalidOperation, ValueError, OverflowError):
+        count = 0
+    if not 1 <= count <= depth:
+        raise UsageError(f"--tune-last {text!r}: expected a number of layers from 1 to {depth}, or a share such as 25%.")
+    return count

@@ -1,11 +1,17 @@
-"""The training loop: the same samples in the same order whatever the number of processes, and a curve of every step."""
+"""The training loop: the same samples in the same order whatever the number of processes, and states from which it resumes exactly."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import resource
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -14,10 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hf_layerprune.artifacts.healing_record import Recipe
+from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.errors import HealingError, UsageError
 from hf_layerprune.healing.encoding import IGNORED, Collator
-from hf_layerprune.healing.engine import configure_deepspeed, rounds_per_step, uses_deepspeed
-from hf_layerprune.healing.recipes import Recipe
+from hf_layerprune.healing.engine import configure_rounds, rounds_per_step, uses_deepspeed, writing
+
+CURVE, ZERO = "curve.json", "zero"  # in a saved state: the steps so far, and DeepSpeed's folder
+STATES = 2  # the newest that are kept; one more than needed, should the disk damage the last
 
 
 @dataclass(frozen=True)
@@ -33,28 +43,13 @@ class Step:
     memory: int  # peak bytes of this process: on the accelerator or, without one, resident
 
 
-def steps_in(samples: int, recipe: Recipe) -> int:
-    """Optimizer steps of all epochs; samples that do not fill a last batch are left out. UsageError for less than one batch."""
-    if samples < recipe.batch_size:
-        raise UsageError(f"{samples} samples are fewer than one batch of {recipe.batch_size}: add data, or --set batch_size=.")
-    return samples // recipe.batch_size * recipe.epochs
-
-
-def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """The learning rate of a step, counted from 0: a linear warmup, then half a cosine down to zero (both papers)."""
-    warmup = math.ceil(recipe.warmup_ratio * steps)
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / warmup
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
 class Trainer:
     """One process's part of a run: model and optimizer under Accelerate, and the samples that are its own."""
 
     def __init__(self, accelerator: Any, model: Any, recipe: Recipe, data: Any, collate: Collator) -> None:
         self.accelerator, self.recipe, self._data, self._collate = accelerator, recipe, data, collate
         self.steps = steps_in(len(data), recipe)
-        configure_deepspeed(accelerator, recipe)
+        configure_rounds(accelerator, recipe)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         numbers = [getattr(p, "ds_numel", p.numel()) for p in self._parameters]  # under ZeRO-3 a process holds but a part
         self.counts = {"parameters": sum(numbers), "tensors": len(numbers)}
@@ -77,6 +72,59 @@ class Trainer:
             now = time.monotonic()
             yield Step(number + 1, loss, rate, norm, tokens, now - before, _peak_memory(self.accelerator.device))
             before = now
+
+    def trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """The trained parameters by name; under ZeRO-3 a process holds but a part of each."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+    def save(self, folder: Path, curve: Sequence[Step]) -> None:
+        """Keep the state after the last step of `curve` as `folder/step-<number>`, which appears whole or not at all.
+
+        All processes call it. Frozen weights are not written: the checkpoint has them. HealingError if the disk fails.
+        """
+        accelerator, place = self.accelerator, folder / "saving"
+        try:
+            with writing(folder):
+                if accelerator.is_main_process:
+                    shutil.rmtree(place, ignore_errors=True)
+                    place.mkdir(parents=True)
+                accelerator.wait_for_everyone()
+                self._write_state(place)
+                accelerator.wait_for_everyone()
+                if accelerator.is_main_process:
+                    (place / CURVE).write_text(json.dumps([asdict(step) for step in curve]))
+                    _make_durable(place)
+                    os.rename(place, folder / f"step-{curve[-1].number:08}")
+                    fsync_folder(folder)
+                    for old in saved_states(folder)[:-STATES]:
+                        shutil.rmtree(old)
+                accelerator.wait_for_everyone()
+        except HealingError:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+    def restore(self, state: Path) -> list[Step]:
+        """Put the trainer back into a saved state and return its steps. All processes call it; HealingError if it does not fit."""
+        accelerator = self.accelerator
+        if (found := len(list(state.glob("random-*.pt")))) != accelerator.num_processes:
+            raise HealingError(f"{state}: saved by {found} processes, but now there are {accelerator.num_processes}. Launch as many again.")
+        if uses_deepspeed(accelerator):
+            path, _ = self.model.load_checkpoint(str(state), tag=ZERO, load_module_strict=False)
+            if path is None:
+                raise HealingError(f"{state}: DeepSpeed cannot read the state. Remove that folder to go on from the one before.")
+        else:
+            content = torch.load(state / "state.pt", map_location="cpu", weights_only=True)
+            parameters = dict(self.trained())
+            with torch.no_grad():
+                for name, value in content["parameters"].items():
+                    parameters[name].copy_(value)
+            self.optimizer.load_state_dict(content["optimizer"])
+        random = torch.load(state / f"random-{accelerator.process_index}.pt", map_location="cpu", weights_only=True)
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"])
+        return [Step(**step) for step in json.loads((state / CURVE).read_text())]
 
     def _step(self, batches: Sequence[Mapping[str, Tensor]]) -> tuple[float, float, int]:
         """Forward and backward over this process's share and one optimizer step: the batch's loss, gradient norm and tokens."""
@@ -110,6 +158,37 @@ class Trainer:
         batches = list(my_batches(len(self._data), self.recipe, self.accelerator.process_index, self.accelerator.num_processes, start))
         own = torch.Generator()  # else the loader draws from the stream of the dropout masks, and a resumed run gets others
         return DataLoader(self._data, batch_sampler=batches, collate_fn=self._collate, num_workers=workers, generator=own)
+
+    def _write_state(self, place: Path) -> None:
+        if uses_deepspeed(self.accelerator):
+            self.model.save_checkpoint(str(place), tag=ZERO, exclude_frozen_parameters=True)
+        elif self.accelerator.is_main_process:
+            parameters = {name: p.detach().cpu() for name, p in self.trained()}
+            torch.save({"parameters": parameters, "optimizer": self.optimizer.state_dict()}, place / "state.pt")
+        random = {"cpu": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state()
+        torch.save(random, place / f"random-{self.accelerator.process_index}.pt")
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """The whole states in a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name) and (path / CURVE).is_file())
+
+
+def steps_in(samples: int, recipe: Recipe) -> int:
+    """Optimizer steps of all epochs; samples that do not fill a last batch are left out. UsageError for less than one batch."""
+    if samples < recipe.batch_size:
+        raise UsageError(f"{samples} samples are fewer than one batch of {recipe.batch_size}: add data, or --set batch_size=.")
+    return samples // recipe.batch_size * recipe.epochs
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """The learning rate of a step, counted from 0: a linear warmup, then half a cosine down to zero (both papers)."""
+    warmup = math.ceil(recipe.warmup_ratio * steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def my_batches(samples: int, recipe: Recipe, rank: int, processes: int, start: int = 0) -> Iterator[list[int]]:
@@ -149,10 +228,11 @@ def answer_loss(model: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
 
 def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; norms and biases are not decayed, as transformers' Trainer does it."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in named if len(getattr(p, "ds_shape", p.shape)) > 1]
-    others = [p for name, p in named if len(getattr(p, "ds_shape", p.shape)) <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    decayed: dict[bool, list[Any]] = {True: [], False: []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decayed[len(getattr(parameter, "ds_shape", parameter.shape)) > 1].append(parameter)
+    groups = [{"params": decayed[True], "weight_decay": recipe.weight_decay}, {"params": decayed[False], "weight_decay": 0.0}]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=recipe.learning_rate,
@@ -164,6 +244,12 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _make_durable(folder: Path) -> None:
+    for below, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with open(os.path.join(below, name), "rb") as file:
+                os.fsync(file.fileno())
+        fsync_folder(Path(below))

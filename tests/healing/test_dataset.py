@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from hf_layerprune.data.records import Tolerance
 from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing import scan as scanning
 from hf_layerprune.healing.conversations import Filters
-from hf_layerprune.healing.dataset import HealingData, prepare_data
+from hf_layerprune.healing.dataset import HealingData, Source, prepare_data
 from hf_layerprune.healing.encoding import Collator
 from hf_layerprune.healing.request import DataRequest
 from hf_layerprune.mini import model_path
@@ -75,10 +75,10 @@ def test_mini_with_another_source(tmp_path: Path) -> None:
 
 def test_the_same_each_time_and_another_with_another_seed(tmp_path: Path) -> None:
     one, same, other = (prepare("mini,count=20", seed=seed, cache=tmp_path) for seed in (0, 0, 1))
-    assert one.digest == same.digest != other.digest
+    assert one.report.digest == same.report.digest != other.report.digest
     assert all(torch.equal(one[3][key], same[3][key]) for key in one[3])
-    assert prepare("mini,count=21").digest != one.digest != prepare("mini,count=20", max_length=100).digest
-    assert prepare("mini,count=20").digest == one.digest
+    assert prepare("mini,count=21").report.digest != one.report.digest != prepare("mini,count=20", max_length=100).report.digest
+    assert prepare("mini,count=20").report.digest == one.report.digest
 
 
 def mixed_bag(tmp_path: Path) -> str:
@@ -97,7 +97,7 @@ def mixed_bag(tmp_path: Path) -> str:
 
 
 def test_what_cannot_be_used_is_counted_and_told(tmp_path: Path) -> None:
-    data = prepare(mixed_bag(tmp_path), max_bad=Decimal("0.03"), filters=Filters(max_images=1))
+    data = prepare(mixed_bag(tmp_path), tolerance=Tolerance(Decimal("0.03")), filters=Filters(max_images=1))
     (report,) = data.report.sources
     assert (report.available, report.used, report.bad, report.too_long, report.left_out) == (100, 92, 3, 2, 3)
     assert len(data) == 92 == report.samples
@@ -120,7 +120,7 @@ def test_more_unusable_records_than_are_allowed(tmp_path: Path, max_bad: str) ->
     with pytest.raises(
         DataError, match=r"bag.jsonl, line 51: .* 3 unusable of 100 records of bag\.jsonl, more than the [02] that --max-bad"
     ) as caught:
-        prepare(mixed_bag(tmp_path), max_bad=Decimal(max_bad))
+        prepare(mixed_bag(tmp_path), tolerance=Tolerance(Decimal(max_bad)))
     assert "\n" not in str(caught.value)
 
 
@@ -142,13 +142,13 @@ class Looks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        look = scanning.Source.look
+        look = Source.__getitem__
 
-        def counted(source: scanning.Source, index: int) -> tuple[int, bool, str]:
+        def counted(source: Source, index: int) -> tuple[int, bool, str]:
             self.count += 1
             return look(source, index)
 
-        monkeypatch.setattr(scanning.Source, "look", counted)
+        monkeypatch.setattr(Source, "__getitem__", counted)
 
 
 def test_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,15 +162,15 @@ def test_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def hang(cache: Path) -> None:
-    look = scanning.Source.look
+    look = Source.__getitem__
 
-    def slow(source: scanning.Source, index: int) -> tuple[int, bool, str]:
+    def slow(source: Source, index: int) -> tuple[int, bool, str]:
         if index == 100:
             (cache / "here").touch()
             signal.pause()
         return look(source, index)
 
-    scanning.Source.look = slow  # type: ignore[method-assign]
+    Source.__getitem__ = slow  # type: ignore[method-assign]
     prepare("mini,count=200", cache=cache)
 
 
@@ -188,7 +188,7 @@ def test_a_killed_look_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     looks = Looks(monkeypatch)
     steps: list[tuple[int, int]] = []
     resumed = prepare("mini,count=200", cache=tmp_path, progress=lambda done, total: steps.append((done, total)))
-    assert looks.count == 136 and resumed.digest == whole.digest and np.array_equal(resumed.lengths, whole.lengths)
+    assert looks.count == 136 and resumed.report.digest == whole.report.digest and np.array_equal(resumed.lengths, whole.lengths)
     assert steps[-1] == (200, 200) and steps == sorted(steps)
 
 
@@ -211,15 +211,15 @@ def test_mended_images_are_looked_at_again(tmp_path: Path) -> None:
 
 def test_a_limit_that_an_earlier_run_did_not_have(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ["nonsense", *[GOOD] * 9])
-    assert len(prepare(path, cache=tmp_path, max_bad=Decimal("0.2"))) == 9
+    assert len(prepare(path, cache=tmp_path, tolerance=Tolerance(Decimal("0.2")))) == 9
     with pytest.raises(DataError, match="1 unusable of 10 records"):
         prepare(path, cache=tmp_path)
 
 
 def test_workers_find_the_same(tmp_path: Path) -> None:
     bag = mixed_bag(tmp_path)
-    alone, helped = (prepare(bag, "mini,count=200", max_bad=Decimal("0.03"), workers=workers) for workers in (0, 2))
-    assert alone.digest == helped.digest and alone.report == helped.report
+    alone, helped = (prepare(bag, "mini,count=200", tolerance=Tolerance(Decimal("0.03")), workers=workers) for workers in (0, 2))
+    assert alone.report == helped.report
 
 
 @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: Image.new("RGB", (64, 640)).save(path)])

@@ -14,8 +14,7 @@ from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError, HealingError
-from hf_layerprune.healing.merging import write_healed
-from hf_layerprune.healing.trained_weights import TrainedWeights
+from hf_layerprune.healing.weights import TrainedWeights, write_merged
 from tests.checkpoint.independent import read_model
 from tests.tiny_checkpoint import make_checkpoint
 from tests.tiny_moe import moe_checkpoint
@@ -33,7 +32,7 @@ def bf16(content: bytes) -> np.ndarray:
 
 
 def write(checkpoint: Checkpoint, trained: TrainedWeights, output: Path, **records: bytes) -> Manifest:
-    return write_healed(checkpoint, trained, output, overwrite=False, records=records, work=trained.path.parent)
+    return write_merged(checkpoint, trained, output, overwrite=False, records=records)
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ def test_experts_lie_as_the_checkpoint_has_them(tmp_path: Path, work: Path) -> N
 @pytest.mark.parametrize(
     "tensors, message",
     [
-        ({"no.such.weight": torch.zeros(2)}, "'no.such.weight' was trained but is missing"),
+        ({"no.such.weight": torch.zeros(2)}, "'no.such.weight' is to be trained, but is missing"),
         ({LAYER.format(1) + "input_layernorm.weight": torch.zeros(31)}, r"trained with shape \(31,\), but the checkpoint has \(32,\)"),
     ],
 )

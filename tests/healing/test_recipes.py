@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_layerprune.errors import UsageError
-from hf_layerprune.healing.recipes import DOMAIN_AWARE, INTERLACE, RECIPES, described, recipe_named, settings
+from hf_layerprune.healing.recipes import DOMAIN_AWARE, INTERLACE, RECIPES, changed, described, recipe_named
 
 
 def test_the_domain_aware_papers_numbers() -> None:
@@ -25,19 +25,18 @@ def test_interlaces_numbers() -> None:
 
 def test_what_the_papers_leave_open_is_marked() -> None:
     for recipe in RECIPES.values():
-        assert recipe.ours <= set(described(recipe)) and set(settings(recipe)) < set(described(recipe))
-        assert recipe.to_dict()["ours"] == sorted(recipe.ours)
-    assert "learning_rate" not in DOMAIN_AWARE.ours | INTERLACE.ours
+        assert list(recipe.ours) == sorted(recipe.ours) and set(recipe.ours) <= set(described(recipe))
+    assert "learning_rate" not in DOMAIN_AWARE.ours + INTERLACE.ours
     assert "warmup_ratio" in DOMAIN_AWARE.ours and "max_length" in INTERLACE.ours
     open_in_both = {"final_learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon"}
-    assert open_in_both | {"optimizer", "lora_targets", "max_grad_norm"} <= DOMAIN_AWARE.ours
-    assert open_in_both <= INTERLACE.ours and not {"optimizer", "warmup_ratio", "max_grad_norm", "precision"} & INTERLACE.ours
+    assert open_in_both | {"optimizer", "lora_targets", "max_grad_norm"} <= set(DOMAIN_AWARE.ours)
+    assert open_in_both <= set(INTERLACE.ours) and not {"optimizer", "warmup_ratio", "max_grad_norm", "precision"} & set(INTERLACE.ours)
 
 
 def test_what_is_fixed_is_what_the_trainer_does() -> None:
     pytest.importorskip("torch")
-    from hf_layerprune.healing.trainable import PROJECTIONS
     from hf_layerprune.healing.training import learning_rate
+    from hf_layerprune.healing.weights import PROJECTIONS
 
     assert DOMAIN_AWARE.lora_targets.split() == [*PROJECTIONS] and INTERLACE.lora_targets == ""
     for recipe in RECIPES.values():
@@ -45,12 +44,13 @@ def test_what_is_fixed_is_what_the_trainer_does() -> None:
 
 
 def test_any_setting_can_be_changed() -> None:
-    changed = INTERLACE.changed({"learning_rate": "1e-3", "batch_size": "8", "gradient_checkpointing": "none"})
-    assert (changed.learning_rate, changed.batch_size, changed.gradient_checkpointing) == (1e-3, 8, "none")
-    assert changed.weight_decay == INTERLACE.weight_decay
+    found = changed(INTERLACE, {"learning_rate": "1e-3", "batch_size": "8", "gradient_checkpointing": "none"})
+    assert (found.learning_rate, found.batch_size, found.gradient_checkpointing) == (1e-3, 8, "none")
+    assert found.weight_decay == INTERLACE.weight_decay
     assert INTERLACE.learning_rate == 1e-5
     for recipe in RECIPES.values():
-        assert recipe.changed({name: getattr(recipe, name) for name in settings(recipe)}) == recipe
+        settable = {name: getattr(recipe, name) for name, setting in described(recipe).items() if setting.kind}
+        assert changed(recipe, settable) == recipe
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_any_setting_can_be_changed() -> None:
 )
 def test_settings_that_cannot_be(recipe: str, setting: str, value: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        RECIPES[recipe].changed({setting: value})
+        changed(RECIPES[recipe], {setting: value})
 
 
 def test_an_unknown_recipe() -> None:

@@ -13,7 +13,7 @@ from hf_layerprune.data.records import Record, UnusableRecord
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
 from hf_layerprune.healing.conversations import conversation
-from hf_layerprune.healing.rendered_math import LEADING, MARGIN, WIDTH, RenderedMath, _wrapped, evaluation_items, page, text_key
+from hf_layerprune.healing.rendered_math import LEADING, MARGIN, WIDTH, RenderedMath, evaluation_items, page, text_key, wrapped
 
 PROBLEM = "Let $x^2 + \\frac{1}{2} = 5$. Find all $x \\in \\mathbb{R}$.\n\nGive the sum of their squares."
 
@@ -37,7 +37,7 @@ def test_as_high_as_its_lines() -> None:
 
 @pytest.mark.parametrize("text", [PROBLEM.replace("\n", " ") * 3, "x" * 300, "short " + "y" * 200 + " end", "W" * 100 + " " + "i" * 500])
 def test_nothing_is_lost_in_wrapping(text: str) -> None:
-    lines = list(_wrapped(text))
+    lines = list(wrapped(text))
     assert "".join("".join(lines).split()) == "".join(text.split()) and len(lines) > 1 and all(lines)
 
 

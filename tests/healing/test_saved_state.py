@@ -17,7 +17,7 @@ from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.healing.heal import heal
 from hf_layerprune.healing.options import HealOptions
 from hf_layerprune.healing.request import resolve
-from hf_layerprune.healing.saved_state import saved
+from hf_layerprune.healing.training import saved_states
 
 SETTINGS = {"batch_size": 4, "precision": "fp32", "learning_rate": 1e-3}
 
@@ -38,7 +38,7 @@ def test_a_disk_that_fails_in_mid_run(pruned_mini: Path, tmp_path: Path, monkeyp
     real: Callable[..., Any] = getattr(os, call)
 
     def failing(*arguments: Any) -> Any:
-        if saved(work):  # the first state is kept, the second one fails
+        if saved_states(work):  # the first state is kept, the second one fails
             raise OSError(number, os.strerror(number))
         return real(*arguments)
 
@@ -46,7 +46,7 @@ def test_a_disk_that_fails_in_mid_run(pruned_mini: Path, tmp_path: Path, monkeyp
         patched.setattr(os, call, failing)
         with pytest.raises(LayerPruneError, match=rf"{os.strerror(number)}.*(again|disk|space)"):
             run(pruned_mini, output)
-    assert not output.exists() and [state.name for state in saved(work)] == ["step-00000001"]
+    assert not output.exists() and [state.name for state in saved_states(work)] == ["step-00000001"]
     lines: list[str] = []
     record = run(pruned_mini, output, say=lines.append)
     assert record.resumed and lines == ["going on with an interrupted healing: 1 of 4 steps are done"]
@@ -57,9 +57,9 @@ def test_a_disk_that_fails_in_mid_run(pruned_mini: Path, tmp_path: Path, monkeyp
 def test_other_settings_begin_anew(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "out"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("hf_layerprune.healing.run.collect", interrupted)
+        patched.setattr("hf_layerprune.healing.heal.collect", interrupted)
         run(pruned_mini, output)
-    assert saved(hidden_beside(output, "healing"))
+    assert saved_states(hidden_beside(output, "healing"))
     lines: list[str] = []
     record = run(pruned_mini, output, seed=1, say=lines.append)
     assert lines == ["an interrupted healing with other data or settings is discarded"] and not record.resumed

@@ -13,7 +13,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 from hf_layerprune.errors import UsageError
 from hf_layerprune.healing.engine import rounds_per_step
-from hf_layerprune.healing.recipes import INTERLACE
+from hf_layerprune.healing.recipes import INTERLACE, changed
 from hf_layerprune.healing.training import learning_rate, my_batches, steps_in
 
 
@@ -29,7 +29,7 @@ from hf_layerprune.healing.training import learning_rate, my_batches, steps_in
 def test_every_process_has_its_part_of_the_same_batch(
     share: int, processes: int, micro: int, extra: int, epochs: int, data: st.DataObject
 ) -> None:
-    recipe = INTERLACE.changed({"batch_size": share * processes, "micro_batch_size": micro, "epochs": epochs})
+    recipe = changed(INTERLACE, {"batch_size": share * processes, "micro_batch_size": micro, "epochs": epochs})
     samples = recipe.batch_size + extra
     steps, rounds = steps_in(samples, recipe), rounds_per_step(recipe, processes)
     start = data.draw(st.integers(0, steps))
@@ -48,7 +48,7 @@ def test_every_process_has_its_part_of_the_same_batch(
 @pytest.mark.parametrize("steps, warmup", [(1, 0.0), (20, 0.0), (100, 0.03), (7, 0.5)])
 def test_the_learning_rate_is_transformers_cosine(steps: int, warmup: float) -> None:
     """Theirs warms up from zero, where the first step would train nothing; ours from the first part of the way."""
-    recipe = INTERLACE.changed({"learning_rate": 3e-4, "warmup_ratio": warmup})
+    recipe = changed(INTERLACE, {"learning_rate": 3e-4, "warmup_ratio": warmup})
     warm = math.ceil(warmup * steps)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-4)
     schedule = get_cosine_schedule_with_warmup(optimizer, warm, steps)
@@ -71,7 +71,7 @@ def test_batches_that_cannot_be() -> None:
 
 
 def test_every_epoch_has_an_order_of_its_own() -> None:
-    recipe = INTERLACE.changed({"batch_size": 4, "epochs": 3})
+    recipe = changed(INTERLACE, {"batch_size": 4, "epochs": 3})
     taken = [sample for batch in my_batches(40, recipe, 0, 1) for sample in batch]
     epochs = [taken[start : start + 40] for start in (0, 40, 80)]
     assert epochs[0] == list(range(40)) and len({tuple(epoch) for epoch in epochs}) == 3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.plan import Budget, PruningPlan
 from hf_layerprune.errors import UsageError
-from hf_layerprune.healing.trained_layers import layers_to_train, parse_tune_last, train_next
+from hf_layerprune.healing.request import layers_to_train, parse_tune_last, train_next
 
 PLAN = PruningPlan(
     source=SourceRef("mini", None, "0" * 64),
