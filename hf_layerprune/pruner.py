@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.eval_report import EvalReport
     from hf_layerprune.artifacts.healing_record import HealingRecord
     from hf_layerprune.artifacts.manifest import Manifest
-    from hf_layerprune.models.source_model import SourceModel
+    from hf_layerprune.models.loading import SourceModel
     from hf_layerprune.probing.probe import ProbedModel
     from hf_layerprune.publishing.push import Pushed
 
@@ -224,7 +224,7 @@ class LayerPruner:
     @cached_property
     def processor(self) -> ProcessorMixin:
         """The source's processor for images and text; with torchvision absent, without its video part."""
-        from hf_layerprune.models.processor import load_processor
+        from hf_layerprune.models.batches import load_processor
 
         return load_processor(self.checkpoint.path)
 
@@ -304,7 +304,7 @@ class LayerPruner:
 
     @cached_property
     def _source_model(self) -> SourceModel:
-        from hf_layerprune.models.source_model import SourceModel
+        from hf_layerprune.models.loading import SourceModel
 
         return SourceModel(self.checkpoint.path, **self._loading)
 

@@ -15,8 +15,7 @@ import torch
 from hf_layerprune import LayerPruner
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
-from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import encode_questions, load_processor
 from tests.tiny_checkpoint import make_checkpoint
 from tests.tiny_inputs import one_sample
 

@@ -23,8 +23,8 @@ from hf_layerprune.evaluation.answering import batches
 from hf_layerprune.evaluation.generation import LoadedModel, Question, generate, ready
 from hf_layerprune.evaluation.mini_task import MINI_TASKS, MiniTask
 from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import load_processor
 from hf_layerprune.models.loading import load_model
-from hf_layerprune.models.processor import load_processor
 
 Place = tuple[str, int]
 

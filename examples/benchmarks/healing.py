@@ -36,7 +36,7 @@ def child(kind: str, steps: int) -> None:
     from hf_layerprune.healing.request import resolve
     from hf_layerprune.healing.weights import trained_model
     from hf_layerprune.mini import model_path
-    from hf_layerprune.models.processor import load_processor
+    from hf_layerprune.models.batches import load_processor
 
     settings = {"batch_size": BATCH, "micro_batch_size": MICRO, "learning_rate": 1e-3, "gradient_checkpointing": "none", "lora_dropout": 0}
     options = HealOptions("domain-aware", settings | {"max_length": 2048}, data=f"mini,count={BATCH * steps}", max_bad="0")

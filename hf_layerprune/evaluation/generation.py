@@ -15,8 +15,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
-from hf_layerprune.models.batches import chat_prompt, encode_for_answers
-from hf_layerprune.models.processor import image_tokens
+from hf_layerprune.models.batches import chat_prompt, encode_for_answers, image_tokens
 
 # A batch adds its sums up in another order than a single sample does. In fp32 that moved logits of mini by 1.5e-5 at most, 5 epsilons
 # of the largest; two tokens closer than 256 are a tie that the batch must not decide.

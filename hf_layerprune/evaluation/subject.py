@@ -72,8 +72,8 @@ class Subject:
     def load(self) -> LoadedModel:
         """The model and its processor in memory; ModelError if they do not load."""
         from hf_layerprune.evaluation.generation import ready
-        from hf_layerprune.models.processor import load_processor
-        from hf_layerprune.models.source_model import SourceModel
+        from hf_layerprune.models.batches import load_processor
+        from hf_layerprune.models.loading import SourceModel
 
         processor = load_processor(self.checkpoint.path)
         model = SourceModel(self.checkpoint.path, **self.options.loading).for_probing(self.options.dtype, self.options.device)

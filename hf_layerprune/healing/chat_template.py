@@ -13,7 +13,7 @@ from typing import Any
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.healing.conversations import Conversation, Turn
-from hf_layerprune.models.processor import reserved_tokens
+from hf_layerprune.models.batches import reserved_tokens
 
 Span = tuple[int, int]  # first character, and the one after the last
 

@@ -21,7 +21,7 @@ from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.chat_template import ChatTemplate, Span
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
-from hf_layerprune.models.processor import image_token_id, image_tokens
+from hf_layerprune.models.batches import image_token_id, image_tokens
 
 IGNORED = -100  # the label of a token that the loss leaves out
 LIMITS = ("shortest_edge", "longest_edge")  # of an image processor's size: numbers of pixels, whatever the names say

@@ -23,7 +23,7 @@ from hf_layerprune.healing.recipes import RECIPES
 from hf_layerprune.healing.request import Healing, finished_record
 from hf_layerprune.healing.training import Step, Trainer, saved_states, steps_in
 from hf_layerprune.healing.weights import TrainedWeights, adapter_config, collect, trained_model, write_adapter, write_merged
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import load_processor
 
 LIBRARIES = ("torch", "transformers", "accelerate", "peft", "deepspeed", "hf-layerprune")
 TRAINED = "trained.safetensors"  # in the work folder

@@ -16,6 +16,7 @@ from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.families import Family, family_for
+from hf_layerprune.models.remote_code import refuse_remote_code
 
 LISTED = 5  # keys that do not fit and are named; the others are only counted
 
@@ -126,3 +127,30 @@ def _quiet() -> Iterator[None]:
         log.set_verbosity(level)
         if bar:
             log.enable_progress_bar()
+
+
+class SourceModel:
+    """Loads a checkpoint folder on demand, and again only if another dtype or device is asked for."""
+
+    def __init__(self, path: Path, *, device_map: Any = None, attn_implementation: str | None = None) -> None:
+        self._path = path
+        self._options: Mapping[str, Any] = {"device_map": device_map, "attn_implementation": attn_implementation}
+        self._key: tuple[Any, ...] = ()
+        self._model: PreTrainedModel | None = None
+
+    def get(self, dtype: torch.dtype | str, device: torch.device | None = None) -> PreTrainedModel:
+        """The model in a dtype ("auto" is the checkpoint's) and on a device (None leaves it where it loads).
+
+        ModelError if it does not load, or asks for code of its own."""
+        key = (dtype, device)
+        if self._model is None or key != self._key:
+            refuse_remote_code(self._path)
+            self._model = None  # before the next one takes its place in memory
+            self._model = load_model(self._path, dtype=dtype, device=device, **self._options)
+            self._key = key
+        return self._model
+
+    def for_probing(self, dtype: str, device: str) -> PreTrainedModel:
+        """The model as it is probed: `auto` is fp32 on a CPU and the checkpoint's dtype on an accelerator."""
+        place = choose_device(device)
+        return self.get(choose_dtype(dtype, place), None if self._options["device_map"] else place)

@@ -16,7 +16,7 @@ from huggingface_hub.utils import _cache_assets
 from transformers import PreTrainedModel
 
 from hf_layerprune.mini import model_path
-from hf_layerprune.models import source_model
+from hf_layerprune.models import loading
 from hf_layerprune.models.loading import load_model
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -149,7 +149,7 @@ def mini_in_memory() -> PreTrainedModel:
 @pytest.fixture
 def loaded_once(mini_in_memory: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model is mini's, whatever else of the folder was spoilt."""
-    monkeypatch.setattr(source_model, "load_model", lambda path, **options: mini_in_memory)
+    monkeypatch.setattr(loading, "load_model", lambda path, **options: mini_in_memory)
 
 
 @pytest.mark.usefixtures("loaded_once")

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from hf_layerprune.cli.main import main
 from hf_layerprune.mini import model_path
-from hf_layerprune.models import source_model
+from hf_layerprune.models import loading
 from hf_layerprune.models.loading import load_model
 from hf_layerprune.probing import probe as probing
 
@@ -82,7 +82,7 @@ def probe(
     """A function that probes mini over a picture a domain, in this process and into OUTPUT, with a given cache; every picture is kept
     at once, and the other arguments are faults."""
     monkeypatch.chdir(here)
-    monkeypatch.setattr(source_model, "load_model", lambda path, **options: mini_in_memory)
+    monkeypatch.setattr(loading, "load_model", lambda path, **options: mini_in_memory)
     monkeypatch.setattr(probing, "SAVING_SHARE", 1e9)
     monkeypatch.setattr(sys, "argv", ["hf-layerprune", "probe", "mini", "--samples", "1", "-o", OUTPUT])
 

@@ -13,8 +13,8 @@ from hf_layerprune import LayerPruner
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.evaluation.generation import LoadedModel, ready
 from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import load_processor
 from hf_layerprune.models.loading import load_model
-from hf_layerprune.models.processor import load_processor
 from tests.one_thread import one_thread  # noqa: F401  # a fixture
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import load_processor
 
 
 def mini_processor(

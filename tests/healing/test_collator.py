@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, Collator
 from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import load_processor
 from hf_layerprune.models.loading import load_model
-from hf_layerprune.models.processor import load_processor
 
 PROCESSOR = load_processor(model_path())
 ENCODER = ChatEncoder.of(PROCESSOR, 512)

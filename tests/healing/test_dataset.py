@@ -28,7 +28,7 @@ from hf_layerprune.healing.dataset import HealingData, Source, prepare_data
 from hf_layerprune.healing.encoding import Collator
 from hf_layerprune.healing.request import DataRequest
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import load_processor
 from tests.healing.processors import mini_processor
 
 PROCESSOR = load_processor(model_path())

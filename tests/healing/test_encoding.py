@@ -18,7 +18,7 @@ from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, TooLong
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import load_processor
 from tests.healing.processors import mini_processor
 
 TOKENIZER = Tokenizer.from_file(str(model_path() / "tokenizer.json"))

@@ -31,8 +31,8 @@ from hf_layerprune.healing.options import HealOptions
 from hf_layerprune.healing.recipes import RECIPES
 from hf_layerprune.healing.request import DataRequest, resolve
 from hf_layerprune.mini import model_path
+from hf_layerprune.models.batches import load_processor
 from hf_layerprune.models.loading import load_model
-from hf_layerprune.models.processor import load_processor
 from tests.checkpoint.independent import read_model
 from tests.tiny_checkpoint import make_checkpoint
 

@@ -14,9 +14,8 @@ from hf_layerprune import LayerPruner
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
-from hf_layerprune.models.batches import encode_questions
+from hf_layerprune.models.batches import encode_questions, load_processor
 from hf_layerprune.models.loading import load_model
-from hf_layerprune.models.processor import load_processor
 
 ROOT = Path(__file__).parents[2]
 RECORD = json.loads((ROOT / "cards" / "mini" / "training.json").read_text())

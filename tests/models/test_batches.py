@@ -16,8 +16,7 @@ from transformers import ProcessorMixin
 import hf_layerprune
 from hf_layerprune.errors import ModelError
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.batches import chat_prompt, encode_questions
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import chat_prompt, encode_questions, load_processor
 
 TABLE = json.loads((Path(hf_layerprune.__file__).parent / "artifacts" / "prompts.json").read_bytes())
 PROMPTS = [text for domain in ("math", "nonmath") for text in TABLE[domain].values()]
@@ -76,7 +75,7 @@ import torch
 from PIL import Image
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import load_processor
 processor = load_processor(model_path())
 batch = encode_questions(processor, Image.new("RGB", (64, 64)), ["What?"], torch.device("cpu"))
 print(type(processor).__mro__[1].__name__, int(batch.visual.sum()))

@@ -15,11 +15,9 @@ from transformers.utils import logging as transformers_logging
 from hf_layerprune.errors import ModelError
 from hf_layerprune.families import family_for
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.batches import chat_prompt
+from hf_layerprune.models.batches import chat_prompt, load_processor
 from hf_layerprune.models.decoder import decoder_layers, without_layers
-from hf_layerprune.models.loading import check_loads, choose_device, choose_dtype, load_model
-from hf_layerprune.models.processor import load_processor
-from hf_layerprune.models.source_model import SourceModel
+from hf_layerprune.models.loading import SourceModel, check_loads, choose_device, choose_dtype, load_model
 from tests.tiny_checkpoint import make_checkpoint, make_config, make_tensors, write_safetensors
 
 FAMILY = family_for(make_config(), "test")

@@ -12,7 +12,7 @@ from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
-from hf_layerprune.models.processor import load_processor
+from hf_layerprune.models.batches import load_processor
 from hf_layerprune.publishing.card import write_card
 from tests.card_commands import command
 from tests.rewriting import rewrite
