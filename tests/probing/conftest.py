@@ -5,8 +5,8 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.loading import load_model
 from hf_layerprune.models.batches import load_processor
+from hf_layerprune.models.loading import load_model
 from tests.image_files import place  # noqa: F401  # a fixture
 from tests.one_thread import one_thread  # noqa: F401  # a fixture
 from tests.tiny_checkpoint import make_checkpoint
