@@ -42,10 +42,12 @@ class Entry:
         """Keep a file, finished or of a run that goes on. DataError or ArtifactError where the file system refuses."""
         with self._refusals():
             self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.partial if partial else self.path, content)
-        if not partial:
-            with suppress(OSError):  # left there it does no harm: what is finished is looked for first
-                self.partial.unlink()
+        try:
+            write_atomic(self.partial if partial else self.path, content)
+        finally:
+            if not partial and self.path.is_file():  # also where only making its name durable failed
+                with suppress(OSError):  # left there it does no harm: what is finished is looked for first
+                    self.partial.unlink()
 
     def build(self, fill: Callable[[Path], None]) -> Path:
         """The finished folder; if there is none, what `fill` writes into the folder it is given, which may hold what an earlier call left.
