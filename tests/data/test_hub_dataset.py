@@ -82,16 +82,18 @@ def hub() -> Iterator[LoopbackHub]:
     listed = "\n".join(json.dumps({"file_name": f"{number}.png", "n": number}) for number in range(4))
     lines = "\n".join(json.dumps({"n": number, "image": f"{number}.png"}) for number in range(7))
     with serve() as hub:
-        hub.datasets["me/set"] = Repo.of({"README.md": f"{CARD}---\n".encode(), **parts})
-        hub.datasets["me/stated"] = Repo.of({"README.md": f"{CARD}{SIZES}---\n".encode(), **parts})
-        hub.datasets["me/lines"] = Repo.of({"train.jsonl": lines.encode()})
-        hub.datasets["me/images"] = Repo.of({"train/metadata.jsonl": listed.encode(), **images})
-        hub.datasets["me/gated"] = Repo.of({}, token="hf_secret123", gated=True)
-        hub.datasets["me/private"] = Repo.of({"train.jsonl": b'{"n": 5}'}, token="hf_secret123")
-        hub.datasets["me/refusing"] = Repo.of({}, status=403)
-        hub.datasets["me/down"] = Repo.of({}, status=500)
-        hub.datasets["me/script"] = Repo.of({"script.py": b"raise SystemExit('it ran')"})
-        hub.datasets["me/empty"] = Repo.of({"README.md": b""})
+        hub.datasets |= {
+            "me/set": Repo.of({"README.md": f"{CARD}---\n".encode(), **parts}),
+            "me/stated": Repo.of({"README.md": f"{CARD}{SIZES}---\n".encode(), **parts}),
+            "me/lines": Repo.of({"train.jsonl": lines.encode()}),
+            "me/images": Repo.of({"train/metadata.jsonl": listed.encode(), **images}),
+            "me/gated": Repo.of({}, token="hf_secret123", gated=True),
+            "me/private": Repo.of({"train.jsonl": b'{"n": 5}'}, token="hf_secret123"),
+            "me/refusing": Repo.of({}, status=403),
+            "me/down": Repo.of({}, status=500),
+            "me/script": Repo.of({"script.py": b"raise SystemExit('it ran')"}),
+            "me/empty": Repo.of({"README.md": b""}),
+        }
         yield hub
 
 
@@ -162,8 +164,7 @@ def test_the_commit_that_was_drawn_is_found_offline_by_its_name(ask: Ask, hub: L
 
 
 def test_a_new_commit_is_drawn_anew(ask: Ask, hub: LoopbackHub) -> None:
-    before = ask("me/lines")
-    repo = hub.datasets["me/lines"]
+    before, repo = ask("me/lines"), hub.datasets["me/lines"]
     hub.datasets["me/lines"] = Repo.of({"train.jsonl": repo.files()["train.jsonl"] + b'\n{"n": 7, "image": "7.png"}'})
     after = ask("me/lines")
     hub.datasets["me/lines"] = repo

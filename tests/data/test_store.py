@@ -49,14 +49,12 @@ def test_what_an_interrupted_run_left_is_found_again(tmp_path: Path) -> None:
 
 
 def test_a_file_and_the_unfinished_one_before_it(tmp_path: Path) -> None:
-    entry = Entry.of(tmp_path / "store", ["model", 1], prefix="statistics-", suffix=".bin")
-    assert entry == Entry.of(tmp_path / "store", ["model", 1], prefix="statistics-", suffix=".bin")
-    assert entry.path != Entry.of(tmp_path / "store", ["model", 2], prefix="statistics-", suffix=".bin").path
+    entry, same, other = (Entry.of(tmp_path / "store", ["model", n], prefix="statistics-", suffix=".bin") for n in (1, 1, 2))
+    assert entry == same and entry.path != other.path and entry.path.name.startswith("statistics-")
     entry.write(b"half", partial=True)
     assert [path.name for path in entry.folder.iterdir()] == [entry.partial.name] and entry.partial.suffix == ".bin"
     entry.write(b"whole")
     assert [path.name for path in entry.folder.iterdir()] == [entry.path.name] and entry.path.read_bytes() == b"whole"
-    assert entry.path.name.startswith("statistics-")
 
 
 def test_a_place_that_takes_nothing(tmp_path: Path) -> None:

@@ -51,12 +51,12 @@ def test_problems_are_small_and_never_negative() -> None:
     two_steps = 0
     for example in draws("math-cot"):
         *lines, last = example.answer.removesuffix(".").split(". ")
-        value = None
+        value: int | None = None
         for line in lines:
-            match = re.fullmatch(r"(\d+)([-+×])(\d+)=(\d+)", line)
-            assert match and (value is None or int(match[1]) == value)
-            value = int(match[4])
-            assert MATH[match[2]](int(match[1]), int(match[3])) == value >= 0
+            first, operator, number, result = re.fullmatch(r"(\d+)([-+×])(\d+)=(\d+)", line).groups()  # type: ignore[union-attr]
+            assert value in (None, int(first))
+            value = int(result)
+            assert MATH[operator](int(first), int(number)) == value >= 0
         assert last == f"The answer is {value}"
         two_steps += len(lines) == 2
     assert 13 < two_steps < 49  # of 200, a share of 0.15
