@@ -1,26 +1,29 @@
-"""Opening a checkpoint: what is read from a good one, and every damaged or foreign folder that must be refused."""
+"""What is read from a good checkpoint, what belongs to it, and what travels with it untouched."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import click
 import numpy as np
 import pytest
 
+from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.errors import CheckpointError, FamilyError, SourceError
-from tests.checkpoint.independent import read_model
-from tests.checkpoint.refusing import refused
-from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config
-
-LAYER = "model.language_model.layers"
+from hf_layerprune.checkpoint.shards import LocalShards, read_shards
+from hf_layerprune.checkpoint.verify import verify
+from hf_layerprune.errors import CheckpointError
+from tests.checkpoint.independent import pruned, read_model, snapshot
+from tests.checkpoint.test_refused import INDEX, LAYER, touch_below
+from tests.rewriting import rewrite
+from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors
 
 
 def test_one_file(source: Path) -> None:
@@ -33,20 +36,37 @@ def test_one_file(source: Path) -> None:
     assert (checkpoint.id, checkpoint.commit, checkpoint.tied) == ("tiny", "a" * 40, True)
     assert checkpoint.parameters == sum(int(np.prod(shape)) for _, shape, _ in tensors.values())
     assert checkpoint.total_bytes == 2 * checkpoint.parameters
+    gone = [len(data) for name, (_, _, data) in tensors.items() if name.startswith((f"{LAYER}.1.", f"{LAYER}.4."))]
+    assert checkpoint.size({1, 4}) == (checkpoint.parameters - sum(gone) // 2, checkpoint.total_bytes - sum(gone))
     assert {path.as_posix() for path in checkpoint.side_files} == SIDE_FILES.keys() - {"README.md", ".gitattributes"}
     assert list(checkpoint.config) == list(json.loads((source / "config.json").read_text())) and checkpoint.notes == ()
 
 
-def test_size_without_layers(source: Path) -> None:
-    checkpoint = Checkpoint.open(source, "tiny")
-    gone = [len(data) for name, (_, _, data) in read_model(source).items() if name.startswith((f"{LAYER}.1.", f"{LAYER}.4."))]
-    assert checkpoint.size({1, 4}) == (checkpoint.parameters - sum(gone) // 2, checkpoint.total_bytes - sum(gone))
-
-
 def test_shards(sharded: Path) -> None:
+    """The index counts, and not a single file of an older save beside it."""
+    (sharded / "model.safetensors").write_bytes(b"of an older save")
     checkpoint = Checkpoint.open(sharded, "tiny")
     assert list(checkpoint.shards) == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     assert checkpoint.tensors.keys() == read_model(sharded).keys() and not checkpoint.tied
+    assert "left out, 1: 'model.safetensors'" in checkpoint.notes[0]
+
+
+class ManyShards(LocalShards):
+    """Weight files of thirty tensors without a byte, as many as the index names; they lie nowhere."""
+
+    def headers(self, names: Sequence[str], remedy: str) -> Iterator[tuple[str, Header]]:
+        for name in names:
+            tensors = {f"{name}.{number}": TensorSpan(self.folder / name, "U8", (0,), 8, 8) for number in range(30)}
+            yield name, Header(tensors, None, 8, 8)
+
+
+def test_many_shards_of_many_tensors(tmp_path: Path) -> None:
+    """Compared with the index in linear time."""
+    names = [f"{number}.safetensors" for number in range(3000)]
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {f"{name}.{number}": name for name in names for number in range(30)}}))
+    started = time.monotonic()
+    assert len(read_shards(tmp_path, ManyShards(tmp_path))) == 3000
+    assert time.monotonic() - started < 20
 
 
 def test_links_into_the_hub_cache(tmp_path: Path) -> None:
@@ -54,151 +74,21 @@ def test_links_into_the_hub_cache(tmp_path: Path) -> None:
     make_checkpoint(snapshot_folder, shards=2)
     (blobs := tmp_path / "models--a--b" / "blobs").mkdir()
     for path in [path for path in snapshot_folder.rglob("*") if path.is_file()]:
-        blob = blobs / path.name
-        path.rename(blob)
-        path.symlink_to(os.path.relpath(blob, path.parent))
+        path.rename(blobs / path.name)
+        path.symlink_to(os.path.relpath(blobs / path.name, path.parent))
     checkpoint = Checkpoint.open(snapshot_folder, "a/b", "c" * 40)
     assert len(checkpoint.shards) == 2 and Path("additional/vocab.txt") in checkpoint.side_files
 
 
-# --- config.json ----------------------------------------------------------------------------------------------------------
-
-CONFIGS: dict[str, tuple[bytes | None, str]] = {
-    "missing": (None, "'config.json' is missing"),
-    "empty": (b"", "not a valid model config"),
-    "a list": (b"[1]", "expected a JSON object, got list"),
-    "NaN": (b'{"a": NaN}', "NaN is not a JSON number"),
-    "infinite": (b'{"a": 1e999}', "contains a non-finite number"),
-    "duplicate keys": (b'{"a": 1, "a": 2}', "'a' is duplicated"),
-    "50 MB": (b'{"a": "' + b"x" * 50_000_000 + b'"}', "50,000,009 bytes is no model config"),
-    "nested": (b'{"a": ' * 100_000 + b"1" + b"}" * 100_000, "nested"),
-    "Latin-1": ('{"ä": 1}'.encode("latin-1"), "not a valid model config"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), CONFIGS.values(), ids=CONFIGS)
-def test_bad_config(source: Path, content: bytes | None, message: str) -> None:
-    (source / "config.json").unlink()
-    if content is not None:
-        (source / "config.json").write_bytes(content)
-    refused(source, message)
-
-
-def test_config_with_a_byte_order_mark(source: Path) -> None:
-    content = (source / "config.json").read_bytes()
-    (source / "config.json").write_bytes(b"\xef\xbb\xbf" + content)
-    assert Checkpoint.open(source, "tiny").config == json.loads(content)
-
-
-@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("absent")])
-def test_config_that_is_no_file(source: Path, make: Callable[[Path], None]) -> None:
-    (source / "config.json").unlink()
-    make(source / "config.json")
-    refused(source, "'config.json' is (a folder|a pipe|a link that leads nowhere)")
-
-
-def test_a_config_that_cannot_be_reached(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a folder that may be listed and not entered: there, and not missing."""
-    stat = os.stat
-
-    def refuse(path: Any, *rest: Any, **options: Any) -> os.stat_result:
-        if os.fspath(path) == str(source / "config.json"):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return stat(path, *rest, **options)
-
-    monkeypatch.setattr(os, "stat", refuse)
-    with pytest.raises(CheckpointError, match=r"'config\.json' cannot be reached: Permission denied\. Make it readable"):
-        Checkpoint.open(source, "tiny")
-
-
-def test_family_errors_pass_through(source: Path) -> None:
-    (source / "config.json").write_text(json.dumps(make_config(quantization_config={"quant_method": "awq"})))
-    refused(source, "awq", FamilyError)
-
-
-# --- folders that are something else --------------------------------------------------------------------------------------
-
-FOREIGN = {
-    "peft adapter": (["adapter_config.json", "adapter_model.safetensors"], "is a peft adapter. Merge it"),
-    "adapter beside a model": (["config.json", "model.safetensors", "adapter_config.json"], "is a peft adapter"),
-    "diffusers": (["model_index.json"], "is a diffusers pipeline"),
-    "dataset": (["dataset_infos.json"], "is a dataset"),
-    "saved dataset": (["dataset_dict.json"], "is a dataset"),
-    "parquet": (["train-00000.parquet"], "is a dataset"),
-    "pickled": (["config.json", "pytorch_model.bin"], "pickled PyTorch weights only. Convert it to safetensors first: python -c"),
-    "pickled shards": (["config.json", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"], "pickled PyTorch weights"),
-    "gguf": (["config.json", "model-q4.gguf"], "GGUF weights only. Pass the model"),
-    "consolidated": (["params.json", "consolidated.00.pth"], "consolidated weights only"),
-    "pth": (["checkpoint.pth"], "pickled"),
-    "nothing": ([], "no model.safetensors and no model.safetensors.index.json"),
-}
-
-
-@pytest.mark.parametrize(("names", "message"), FOREIGN.values(), ids=FOREIGN)
-def test_folders_that_are_something_else(tmp_path: Path, names: list[str], message: str) -> None:
-    for name in names:
-        (tmp_path / name).write_bytes(b"{}")
-    refused(tmp_path, message, SourceError)
-
-
-# --- side files -----------------------------------------------------------------------------------------------------------
-
-
-def touch_below(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.touch()
-
-
-SIDES: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "link out": ("vocab.json", lambda path: path.symlink_to("/etc/passwd"), "'vocab.json' is a link to '/etc/passwd', outside"),
-    "linked folder": ("extra", lambda path: path.symlink_to("/etc"), "'extra' is a folder"),
-    "link to another checkpoint": ("merges.txt", lambda path: path.symlink_to(path.parent.parent / "other.txt"), "outside"),
-    "device": ("zero", lambda path: path.symlink_to("/dev/zero"), "'zero' is a pipe, socket or device"),
-    "pipe": ("pipe", os.mkfifo, "'pipe' is a pipe, socket or device"),
-    "dangling": ("gone", lambda path: path.symlink_to("absent"), "'gone' is a link that leads nowhere"),
-    "newline": ("a\nb", Path.touch, r"file name 'a\\nb' has a control character"),
-    "backslash": ("evil\\x.json", Path.touch, "has a control character, backslash or drive"),
-    "not UTF-8": (os.fsdecode(b"\xff\xfe.json"), Path.touch, "has a control character, backslash or drive"),
-    "twin": ("CHAT_TEMPLATE.jinja", Path.touch, "differ only in case"),
-    "twin of the config": ("Config.json", Path.touch, "differ only in case"),
-    "twin of our folder": ("LAYERPRUNE/plan.json", touch_below, "'layerprune' and 'LAYERPRUNE' differ only in case. Rename one of them"),
-    "a file as our folder": ("LayerPrune", Path.touch, "'layerprune' and 'LayerPrune' differ only in case"),
-    "twin of a folder": ("Additional/merges.txt", touch_below, "'Additional' and 'additional' differ only in case"),
-    "65 folders": ("/".join("a" * 65) + "/x.txt", touch_below, "the folder 'a/a/.*a/' is more than 64 deep, which no model needs"),
-}
-
-
-@pytest.mark.parametrize(("name", "make", "message"), SIDES.values(), ids=SIDES)
-def test_side_files_that_are_refused_by_name(source: Path, name: str, make: Callable[[Path], object], message: str) -> None:
-    (source.parent / "other.txt").touch()
-    make(source / name)
-    refused(source, message)
-
-
-def test_link_within_the_folder(source: Path) -> None:
+def test_side_files(source: Path) -> None:
     (source / "tokenizer.txt").symlink_to("additional/vocab.txt")
-    assert Path("tokenizer.txt") in Checkpoint.open(source, "tiny").side_files
-
-
-def test_64_folders_one_in_the_other(source: Path) -> None:
     touch_below(source / "/".join("a" * 64) / "x.txt")
-    assert Path("/".join("a" * 64), "x.txt") in Checkpoint.open(source, "tiny").side_files
-
-
-def test_1500_folders_one_in_the_other(source: Path) -> None:
-    """Deeper than Python recurses, and than a path can be long."""
-    here = os.getcwd()
-    os.chdir(source)
-    try:
-        for _ in range(1500):
-            os.mkdir("abcd")
-            os.chdir("abcd")
-        os.chdir(here)
-        with pytest.raises(CheckpointError, match=r"'abcd/abcd/.*/abcd/' is more than 64 deep"):
-            Checkpoint.open(source, "tiny")
-    finally:
-        os.chdir(here)
-        subprocess.run(["rm", "-r", str(source)], check=True)  # pytest, which recurses, could not remove it later
+    (source / "many").mkdir()
+    for number in range(10_000):
+        os.mknod(source / "many" / f"{number}.txt")
+    found = Checkpoint.open(source, "tiny").side_files
+    assert len(found) == 10_000 + len(SIDE_FILES) and {Path("tokenizer.txt"), Path("/".join("a" * 64), "x.txt")} <= {*found}
+    shutil.rmtree(source)  # pytest keeps folders of earlier runs, and would remove these one by one later
 
 
 STALE = (
@@ -217,26 +107,102 @@ STALE = (
 
 def test_what_is_no_side_file(source: Path) -> None:
     before = Checkpoint.open(source, "tiny").side_files
-    for name in STALE:
-        (source / name).parent.mkdir(exist_ok=True)
-        (source / name).write_bytes(b"stale")
-    for name in (".git/HEAD", ".cache/huggingface/x.lock", "__pycache__/a.pyc", "layerprune/old.json", ".DS_Store"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes(b"hidden")
+    for name in (*STALE, ".git/HEAD", ".cache/huggingface/x.lock", "__pycache__/a.pyc", "layerprune/old.json", ".DS_Store"):
+        touch_below(source / name)
     checkpoint = Checkpoint.open(source, "tiny")
     assert checkpoint.side_files == before
     assert f"left out, {len(STALE)}: 'OPTIMIZER.PT', '__0_0.distcp', 'consolidated.safetensors'" in checkpoint.notes[0]
 
 
-def test_ten_thousand_side_files(source: Path) -> None:
+# --- what is kept as it is ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mtp.layers.0.input_layernorm.weight", "base_model.model.lora_A.default.weight", "lm_head.weight"])
+def test_tensors_that_are_kept_and_said(source: Path, tmp_path: Path, rewritten_weights: Callable[..., Path], name: str) -> None:
+    """Of no known place, or a head that a tied model has all the same."""
+    tensors = make_tensors(make_config(tied=False))
+    extra = tensors[name] if name in tensors else np.arange(6, dtype=np.uint16).reshape(2, 3)
+    rewritten_weights(make_tensors(make_config()) | {name: extra})
+    checkpoint = Checkpoint.open(source, "tiny")
+    head = name == "lm_head.weight"
+    assert ("lm_head.weight is on disk: it is kept" if head else f"no known place are kept, 1: '{name}'") in checkpoint.notes[0]
+    assert checkpoint.tied != head
+    rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    assert read_model(tmp_path / "output") == pruned(read_model(source), [0, 1, 2, 4, 5])
+
+
+def test_code_and_templates_travel_and_never_run(source: Path, tmp_path: Path) -> None:
+    """`auto_map` names a module whose import leaves a mark, and so would the template; both arrive as they were."""
+    mark = tmp_path / "ran"
+    files = {
+        "modeling.py": f"open({str(mark)!r}, 'w')\nclass Evil: pass\n",
+        "sitecustomize.py": f"open({str(mark)!r}, 'w')\n",
+        "chat_template.jinja": "{{ ''.__class__.__mro__[1].__subclasses__() }}{% include '/etc/passwd' %}{{ 1 / 0 }}",
+        "tokenizer_config.json": json.dumps({"auto_map": {"AutoTokenizer": ["modeling.Evil", None]}, "chat_template": "{{ 1 / 0 }}"}),
+    }
+    for name, content in files.items():
+        (source / name).write_text(content)
+    auto_map = {"AutoModelForImageTextToText": "modeling.Evil", "AutoConfig": "owner/repo--modeling.Evil"}
+    (source / "config.json").write_text(json.dumps(make_config(auto_map=auto_map)))
+    make_plan(Checkpoint.open(source, "tiny"), (3,)).save(tmp_path / "plan.json")
+    code = (
+        "import sys; from pathlib import Path; from hf_layerprune.artifacts.plan import PruningPlan\n"
+        "from hf_layerprune.checkpoint.index import Checkpoint; from hf_layerprune.checkpoint.rewrite import rewrite\n"
+        "rewrite(Checkpoint.open(Path(sys.argv[1]), 'tiny'), PruningPlan.load(sys.argv[2]), Path(sys.argv[3]))\n"
+        "assert not {'modeling', 'jinja2', 'pickle'} & set(sys.modules)"
+    )
+    arguments = [sys.executable, "-c", code, str(source), str(tmp_path / "plan.json"), str(tmp_path / "output")]
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert not mark.exists() and json.loads((tmp_path / "output/config.json").read_text())["auto_map"] == auto_map
+    assert all((tmp_path / "output" / name).read_text() == content for name, content in files.items())
+
+
+def test_no_command_offers_remote_code() -> None:
+    from hf_layerprune.cli.main import cli
+
+    context = click.Context(cli)
+    commands = [command for name in cli.list_commands(context) if (command := cli.get_command(context, name))]
+    flags = {flag for command in commands for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    assert flags and not any("remote" in flag or "trust" in flag for flag in flags)
+
+
+def test_a_side_file_of_40_gb(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts when space is checked, before a byte of it is read."""
+    (source / "calibration.dat").touch()
+    os.truncate(source / "calibration.dat", 40_000_000_000)
+    checkpoint, before = Checkpoint.open(source, "tiny"), sorted(tmp_path.iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(50 << 30, 20 << 30, 30_000_000_000))  # type: ignore[attr-defined]
+    needed = r"output: 40,0\d\d,\d{3},\d{3} bytes are needed and 30,000,000,000 are free. Free some space"
+    with pytest.raises(CheckpointError, match=needed):
+        rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_300_side_files_without_their_right_to_run(source: Path, tmp_path: Path) -> None:
     (source / "many").mkdir()
-    for number in range(10_000):
-        os.mknod(source / "many" / f"{number}.txt")
-    assert len(Checkpoint.open(source, "tiny").side_files) == 10_000 + len(SIDE_FILES) - 2
-    shutil.rmtree(source)  # pytest keeps folders of earlier runs, and would remove these one by one later
+    for number in range(300):
+        (source / "many" / f"{number}.txt").write_bytes(b"%d" % number)
+    (source / "setup.sh").write_bytes(b"#!/bin/sh\nrm -rf /\n")
+    (source / "setup.sh").chmod(0o6755)
+    checkpoint, before = Checkpoint.open(source, "tiny"), snapshot(source)
+    manifest = rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    assert [manifest.files[f"many/{number}.txt"].bytes for number in range(300)] == [len(str(number)) for number in range(300)]
+    assert len(manifest.files) == 301 + len(SIDE_FILES)  # of these the card and .gitattributes stay behind; config and weights are ours
+    assert (tmp_path / "output/setup.sh").stat().st_mode & 0o7111 == 0
+    assert (tmp_path / "output/setup.sh").read_bytes() == (source / "setup.sh").read_bytes() and snapshot(source) == before
+    found = verify(tmp_path / "output", checkpoint)
+    assert found.ok and found.files == len(manifest.files)
 
 
-def test_unreadable_folder(source: Path) -> None:
-    shutil.rmtree(source)
-    with pytest.raises(SourceError, match=r"no model\.safetensors"):
-        Checkpoint.open(source, "tiny")
+def test_a_config_with_a_byte_order_mark_makes_a_model_without(source: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    content = (source / "config.json").read_bytes()
+    (source / "config.json").write_bytes(b"\xef\xbb\xbf" + content)
+    checkpoint = Checkpoint.open(source, "tiny")
+    assert checkpoint.config == json.loads(content)
+    rewrite(checkpoint, make_plan(checkpoint, (3,)), tmp_path / "output")
+    assert verify(tmp_path / "output", checkpoint).ok
+    assert (tmp_path / "output/config.json").read_bytes().startswith(b"{")
+    model, info = AutoModelForImageTextToText.from_pretrained(tmp_path / "output", output_loading_info=True)
+    assert not any(info.values()) and len(model.model.language_model.layers) == 5
