@@ -67,7 +67,11 @@ def open_parquet(path: Path, cache: Path | None, say: Say) -> DatasetTable:
         except Exception as error:  # OSError and pyarrow's own, of several kinds
             raise DataError(f"{path}: cannot be read as Parquet: {first_line(error)}. Fetch or write it again.") from error
 
-    digest, place = content_digest(path), cache or kept_folder("data")
+    try:
+        with path.open("rb") as file:
+            digest, place = hashlib.file_digest(file, "sha256").hexdigest(), cache or kept_folder("data")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
     rows = _read_rows(Entry(place, f"rows-{digest[:32]}").build(copy) / ROWS)
     if not len(rows):
         raise DataError(f"{path}: no row in that file.")

@@ -122,7 +122,9 @@ def test_damaged_parquet(tmp_path: Path, parquet: Any) -> None:
     content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
     (tmp_path / "spoilt.parquet").write_bytes(content)
     write(parquet.schema([("n", parquet.int64())]).empty_table(), tmp_path / "none.parquet")
-    for name, said in (("short", "cannot be read as Parquet"), ("spoilt", "cannot be read as Parquet"), ("none", "no row")):
+    (tmp_path / "failing.parquet").symlink_to("/proc/self/mem")  # a disk that fails: a regular file whose first byte cannot be read
+    damaged = {"short": "cannot be read as Parquet", "spoilt": "cannot be read as Parquet", "none": "no row", "failing": "cannot be read: "}
+    for name, said in damaged.items():
         with pytest.raises(DataError, match=rf"{name}\.parquet: {said}"):
             opened(f"{name}.parquet")
     texts = parquet.array([b"one", b"\xff\xfe", b"three"]).cast(parquet.string(), safe=False)
