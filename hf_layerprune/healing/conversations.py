@@ -63,10 +63,9 @@ class Conversation:
         """All images, in their order."""
         return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageRef))
 
-    @property
-    def answers(self) -> int:
-        """The assistant's turns, which is what INTERLACE's filter counts."""
-        return sum(turn.role == "assistant" for turn in self.turns)
+
+class LeftOut(UnusableRecord):
+    """A record that was asked to be left out; not counted as unusable."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,12 @@ class Filters:
     max_turns: int | None = None  # answers of the assistant
     share: Decimal | None = None  # of each file or subset that part is taken, drawn uniformly
 
-    def reason_against(self, conversation: Conversation) -> str | None:
-        """Why a conversation is left out, None if it is not."""
-        limits = ((len(conversation.images), "images", self.max_images), (conversation.answers, "turns", self.max_turns))
-        over = (f"{count} {what}, more than {most}" for count, what, most in limits if most is not None and count > most)
-        return next((f"{conversation.label}: {reason}" for reason in over), None)
+    def check(self, conversation: Conversation) -> None:
+        """LeftOut for a conversation beyond a limit."""
+        answers = sum(turn.role == "assistant" for turn in conversation.turns)
+        for count, what, most in ((len(conversation.images), "images", self.max_images), (answers, "turns", self.max_turns)):
+            if most is not None and count > most:
+                raise LeftOut(f"{conversation.label}: {count} {what}, more than {most}")
 
 
 NO_FILTERS = Filters()

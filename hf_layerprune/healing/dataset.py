@@ -27,7 +27,7 @@ from hf_layerprune.data.records import LISTED, RecordTable, Tolerance, UnusableR
 from hf_layerprune.data.store import Entry
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError, LayerPruneError
-from hf_layerprune.healing.conversations import NO_FILTERS, Conversation, Filters, conversation
+from hf_layerprune.healing.conversations import NO_FILTERS, Conversation, Filters, LeftOut, conversation
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample, TooLong
 from hf_layerprune.healing.rendered_math import RenderedMath, evaluation_items
 from hf_layerprune.healing.request import DataRequest
@@ -39,10 +39,6 @@ WORTH_WORKERS = 1024  # records below which processes cost more than they save
 Look = tuple[int, bool, str]  # length in tokens or a mark, whether images are scaled down, the reason if it cannot be used
 Rows = Int[np.ndarray, "record"]
 Order = Int[np.ndarray, "sample 2"]  # source and record
-
-
-class LeftOut(UnusableRecord):
-    """A record that was asked to be left out; not counted as unusable."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +64,8 @@ class Source(Dataset[Look]):
     def conversation(self, index: int) -> Conversation:
         """A record as a conversation; UnusableRecord if it cannot be used, LeftOut if a filter or exclusion says so."""
         record = self.table.record(index)
-        if self.rendering and self.rendering.applies(record):
-            if reason := self.rendering.reason_against(record):
-                raise LeftOut(reason)
-            record = self.rendering.rendered(record)
-        found = conversation(record)
-        if reason := self.filters.reason_against(found):
-            raise LeftOut(reason)
+        found = conversation(self.rendering.rendered(record) if self.rendering else record)
+        self.filters.check(found)
         return found
 
     def __getitem__(self, index: int) -> Look:

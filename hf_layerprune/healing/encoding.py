@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +17,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.data.records import UnusableRecord
-from hf_layerprune.errors import ModelError
-from hf_layerprune.healing.chat_template import ChatTemplate, Span
+from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
-from hf_layerprune.models.batches import image_token_id, image_tokens
+from hf_layerprune.models.batches import image_token_id, image_tokens, reserved_tokens
 
 IGNORED = -100  # the label of a token that the loss leaves out
 LIMITS = ("shortest_edge", "longest_edge")  # of an image processor's size: numbers of pixels, whatever the names say
 
+Span = tuple[int, int]  # first character, and the one after the last
 Size = tuple[int, int]  # height, width in pixels
 EncodedSample = dict[str, Tensor]
 """input_ids, labels, attention_mask, mm_token_type_ids: int64 [T]; and with N images of P patches in all
@@ -34,6 +35,58 @@ pixel_values: float32 [P, d], image_grid_thw: int64 [N, 3]."""
 
 class TooLong(UnusableRecord):
     """A sample that does not fit, whatever the size of its images."""
+
+
+class ChatTemplate:
+    """The template of a processor, and the control tokens that only it may write.
+
+    It is an untrusted program, which transformers runs in its sandbox. Where the assistant's words are is found by comparing what it
+    writes for growing parts of a conversation, so that it holds for any template, or is refused.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        added = processor.tokenizer.added_tokens_decoder.values()
+        control = {token.content for token in added if token.special} | set(processor.tokenizer.all_special_tokens)
+        control |= reserved_tokens(processor)
+        self.control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
+
+    def written(self, conversation: Conversation) -> tuple[str, list[Span]]:
+        """The text of a conversation, and the assistant's answers in it, each with the token that ends it.
+
+        UnusableRecord if a text holds a control token, or the template does not write the answers in a way that shows where they are.
+        """
+        label, turns = conversation.label, conversation.turns
+        if found := next((match for turn in turns if (match := self.control.search(turn.text))), None):
+            raise UnusableRecord(f"{label}: the text contains the control token {found[0]!r}, which only the template may write")
+        spans: list[Span] = []
+        whole = self.render(turns)
+        for number, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            before = self.render(turns[:number], add_generation_prompt=True)
+            after = whole if number + 1 == len(turns) else self.render(turns[: number + 1])
+            if not (after.startswith(before) and whole.startswith(after)):
+                raise UnusableRecord(f"{label}: the chat template writes answer {len(spans) + 1} differently from when it is generated")
+            start, end = len(before), self.control.search(after, len(before))  # the first control token ends the turn
+            if end is None or after[end.end() :].strip() or not "".join(after[: end.start()].split()).endswith("".join(turn.text.split())):
+                raise UnusableRecord(f"{label}: the chat template does not write an answer unchanged and end it with a control token")
+            spans.append((start, end.end()))
+        return whole, spans
+
+    def render(self, turns: Sequence[Turn], add_generation_prompt: bool = False) -> str:
+        """What the template makes of some turns; ModelError if it fails."""
+        messages = [
+            {
+                "role": turn.role,
+                "content": [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in turn.parts],
+            }
+            for turn in turns
+        ]
+        try:
+            return str(self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+        except Exception as error:  # an untrusted template may raise anything
+            raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error
 
 
 class ImageSizes:
@@ -130,17 +183,10 @@ class ChatEncoder:
     @property
     def fingerprint(self) -> str:
         """sha256 of all that decides how a conversation is encoded."""
-        processor, whole = self.processor, hashlib.sha256()
-        parts = (
-            transformers.__version__,
-            str(self.max_length),
-            str(getattr(processor, "chat_template", None) or processor.tokenizer.chat_template),
-            processor.tokenizer.backend_tokenizer.to_str(),
-            str(processor.image_processor.to_json_string()),
-        )
-        for part in parts:
-            whole.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
-        return whole.hexdigest()
+        processor = self.processor
+        template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+        parts = (template, processor.tokenizer.backend_tokenizer.to_str(), processor.image_processor.to_json_string())
+        return digest_of([transformers.__version__, self.max_length, *map(str, parts)])
 
     def _laid(self, conversation: Conversation) -> _Laid:
         text, spans = self._template.written(conversation)
@@ -181,7 +227,9 @@ class ChatEncoder:
             if not _same(tokenizer.decode(tokens[inside], skip_special_tokens=False), text[start:end]):
                 raise UnusableRecord(f"{conversation.label}: the tokens of an answer do not decode to it, so its loss cannot be placed")
             counted |= inside
-        of_template = tokenizer(self._template.skeleton(conversation))["input_ids"]
+        # Of the same conversation with x for every text the control tokens are the template's own.
+        bare = [Turn(turn.role, tuple("x" if isinstance(part, str) else part for part in turn.parts)) for turn in conversation.turns]
+        of_template = tokenizer(self._template.render(bare))["input_ids"]
         if np.isin(tokens, self._control).sum() != np.isin(of_template, self._control).sum():
             raise UnusableRecord(f"{conversation.label}: its text becomes a control token where it meets the template's")
         return tokens, counted

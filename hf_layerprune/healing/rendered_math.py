@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hf_layerprune.data.records import Record, RecordTable, UnusableRecord
 from hf_layerprune.errors import DataError
+from hf_layerprune.healing.conversations import LeftOut
 
 WIDTH, MARGIN, LETTER = 672, 24, 22  # pixels; 672 is a multiple of the patches of Qwen2-VL to Qwen3-VL
 LEADING = 32
@@ -35,19 +36,17 @@ class RenderedMath:
         layout = f"1 {WIDTH} {MARGIN} {LETTER} {LEADING} {MAX_LINES} {QUESTION}"
         return hashlib.sha256("\n".join([layout, *sorted(self.exclude)]).encode()).hexdigest()
 
-    def applies(self, record: Record) -> bool:
-        """Whether a record is such a problem: text alone, without an image."""
-        texts = all(isinstance(record.fields.get(name), str) for name in ("problem", "solution"))
-        return texts and not any(record.fields.get(name) for name in ("image", "images"))
-
-    def reason_against(self, record: Record) -> str | None:
-        """Why a problem is left out, None if it is not: it is an item of an evaluation."""
-        return f"{record.label}: an item of an evaluation" if text_key(record.fields["problem"]) in self.exclude else None
-
     def rendered(self, record: Record) -> Record:
-        """The record as question, image and answer. UnusableRecord for a problem that is too long or has letters that cannot be drawn."""
-        image = page(record.fields["problem"], record.label)
-        return Record(record.label, {"image": image, "question": QUESTION, "answer": record.fields["solution"].strip()}, None)
+        """A problem in text alone as question, image and answer; any other record as it is.
+
+        LeftOut for an item of an evaluation, UnusableRecord for a problem that is too long or has letters that cannot be drawn.
+        """
+        problem, solution = record.fields.get("problem"), record.fields.get("solution")
+        if not (isinstance(problem, str) and isinstance(solution, str)) or record.fields.get("image") or record.fields.get("images"):
+            return record
+        if text_key(problem) in self.exclude:
+            raise LeftOut(f"{record.label}: an item of an evaluation")
+        return Record(record.label, {"image": page(problem, record.label), "question": QUESTION, "answer": solution.strip()}, None)
 
 
 def evaluation_items(tables: Iterable[RecordTable]) -> frozenset[str]:

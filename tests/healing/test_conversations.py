@@ -12,7 +12,7 @@ from PIL import Image
 from hf_layerprune.data.records import Record, UnusableRecord
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import INTERLACE_FILTERS, Conversation, Filters, ImageRef, conversation
+from hf_layerprune.healing.conversations import INTERLACE_FILTERS, Conversation, Filters, ImageRef, LeftOut, conversation
 
 A, B = ({"bytes": f"not decoded {name}".encode(), "path": None} for name in "ab")
 
@@ -68,7 +68,7 @@ def test_images_where_the_text_places_them() -> None:
         ("user", ["and?"]),
         ("assistant", []),
     ]
-    assert found.answers == 2 and [part.value for part in found.images] == [A, B]
+    assert [part.value for part in found.images] == [A, B]
 
 
 def test_several_texts_and_no_image() -> None:
@@ -137,8 +137,8 @@ def test_bad_ones(fields: dict[str, Any], said: str) -> None:
 def test_filters() -> None:
     """INTERLACE's: at most three images and five answers."""
     texts = [{"user": "a", "assistant": "b"}]
-    assert INTERLACE_FILTERS.reason_against(read(texts=texts * 5, images=[A] * 3)) is None
-    assert INTERLACE_FILTERS.reason_against(read(texts=texts * 6)) == "q.jsonl, line 3: 6 turns, more than 5"
-    assert INTERLACE_FILTERS.reason_against(read(texts=texts, images=[A] * 4)) == "q.jsonl, line 3: 4 images, more than 3"
-    assert Filters().reason_against(read(texts=texts * 50, images=[A] * 50)) is None
-    assert Filters(max_images=0).reason_against(read(texts=texts, images=[A])) is not None
+    INTERLACE_FILTERS.check(read(texts=texts * 5, images=[A] * 3))
+    Filters().check(read(texts=texts * 50, images=[A] * 50))
+    for found, said in ((read(texts=texts * 6), "6 turns, more than 5"), (read(texts=texts, images=[A] * 4), "4 images, more than 3")):
+        with pytest.raises(LeftOut, match=f"q.jsonl, line 3: {said}"):
+            INTERLACE_FILTERS.check(found)

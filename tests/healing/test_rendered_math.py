@@ -12,7 +12,7 @@ import pytest
 from hf_layerprune.data.records import Record, UnusableRecord
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import conversation
+from hf_layerprune.healing.conversations import LeftOut, conversation
 from hf_layerprune.healing.rendered_math import LEADING, MARGIN, WIDTH, RenderedMath, evaluation_items, page, text_key, wrapped
 
 PROBLEM = "Let $x^2 + \\frac{1}{2} = 5$. Find all $x \\in \\mathbb{R}$.\n\nGive the sum of their squares."
@@ -41,24 +41,13 @@ def test_nothing_is_lost_in_wrapping(text: str) -> None:
     assert "".join("".join(lines).split()) == "".join(text.split()) and len(lines) > 1 and all(lines)
 
 
-def test_a_problem_becomes_a_question_about_a_picture() -> None:
-    rendering = RenderedMath()
-    assert rendering.applies(record())
-    found = conversation(rendering.rendered(record()))
-    assert [turn.role for turn in found.turns] == ["user", "assistant"] and found.turns[1].text == "It is $9$."
-    assert np.array_equal(found.images[0].load(), page(PROBLEM))
-
-
-def test_only_problems_without_a_picture() -> None:
-    rendering = RenderedMath()
-    assert rendering.applies(record(image=None, images=[], messages=[]))
-    for other in (
-        record(image="a.png"),
-        record(images=["a.png"]),
-        record(problem=None),
-        Record("x", {"question": "q", "answer": "a"}, None),
-    ):
-        assert not rendering.applies(other)
+def test_a_problem_in_text_alone_becomes_a_question_about_an_image() -> None:
+    for problem in (record(), record(image=None, images=[], messages=[])):
+        found = conversation(RenderedMath().rendered(problem))
+        assert [turn.role for turn in found.turns] == ["user", "assistant"] and found.turns[1].text == "It is $9$."
+        assert np.array_equal(found.images[0].load(), page(PROBLEM))
+    for other in (record(image="a.png"), record(images=["a.png"]), record(problem=None), record(solution=3)):
+        assert RenderedMath().rendered(other) is other
 
 
 @pytest.mark.parametrize(
@@ -84,9 +73,10 @@ def test_evaluation_items_are_left_out_however_they_are_spaced(tmp_path: Path) -
     path.write_text("\n".join(map(json.dumps, items)))
     excluded = evaluation_items([open_table(DataSpec(str(path)))])
     rendering = RenderedMath(exclude=excluded)
-    assert len(excluded) == 2 and rendering.reason_against(record()) == "n.jsonl, line 1: an item of an evaluation"
-    assert rendering.reason_against(record("Let $y^2 = 5$.")) is None
-    assert RenderedMath().reason_against(record()) is None and rendering.digest != RenderedMath().digest
+    with pytest.raises(LeftOut, match=r"n\.jsonl, line 1: an item of an evaluation"):
+        rendering.rendered(record())
+    assert len(excluded) == 2 and "image" in rendering.rendered(record("Let $y^2 = 5$.")).fields
+    assert rendering.digest != RenderedMath().digest
     for line, said in (('{"a": 1}', "line 1: no field problem or question"), ("nonsense", "line 1: not valid JSON; items of")):
         path.write_text(line)
         with pytest.raises(DataError, match=said):
