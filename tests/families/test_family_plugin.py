@@ -22,6 +22,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.errors import CheckpointError, FamilyError, ModelError
 from hf_layerprune.families import family_for
+from hf_layerprune.healing.weights import TrainedWeights, write_merged
 from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.models.loading import load_model
 from tests.test_golden import bypassed, load, logits
@@ -134,6 +135,19 @@ def test_a_pruned_model_in_memory_generates_as_the_one_on_disk_does(source: Path
     inputs = one_batch([(4, 4, 3)])
     texts = [m.generate(**inputs, max_new_tokens=5, do_sample=False).tolist() for m in (pruner.model, load(tmp_path / "pruned"))]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_trained_weights_are_written_by_their_names_on_disk(source: Path, tmp_path: Path) -> None:
+    """Trained by the names in memory, which are others than those of two of the three checkpoints."""
+    module = "model.language_model.layers.1.mlp.up_proj"
+    adapter = {f"{module}.lora_A.weight": torch.ones(2, 32), f"{module}.lora_B.weight": torch.ones(48, 2)}
+    save_file(adapter, tmp_path / "trained.safetensors")
+    weights = TrainedWeights(tmp_path / "trained.safetensors", 0.5)
+    write_merged(Checkpoint.open(source, "tiny"), weights, tmp_path / "out", overwrite=False, records={})
+    before, after = load(source).state_dict(), load(tmp_path / "out").state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [f"{module}.weight"]
+    assert torch.equal(after[f"{module}.weight"], (before[f"{module}.weight"] + 1).bfloat16().float())
 
 
 def test_the_command_line_prunes_it(source: Path, tmp_path: Path, plugin: None) -> None:
