@@ -11,6 +11,7 @@ from hf_layerprune.errors import FamilyError
 from hf_layerprune.families import family_for
 from hf_layerprune.families.facts import model_facts
 from tests.tiny_checkpoint import make_config
+from tests.tiny_moe import moe_config
 
 SOURCE = SourceRef("tiny", None, "0" * 64)
 
@@ -21,38 +22,36 @@ def facts_of(config: dict[str, Any]) -> ModelFacts:
 
 def test_facts() -> None:
     assert facts_of(make_config(layers=9, hidden=24)) == ModelFacts(SOURCE, "qwen3_vl", 9, 24, 2, None)
+    assert facts_of(moe_config(9)) == ModelFacts(SOURCE, "qwen3_vl_moe", 9, 32, 2, None)
+    config = moe_config()
+    del config["text_config"]["decoder_sparse_step"], config["text_config"]["mlp_only_layers"]
+    assert facts_of(config) == facts_of(moe_config())
+    lineage = {"format": 1, "original_layers": [0, 1, 3, 5, 6, 7], "original_depth": 8}
+    assert facts_of(make_config(layer_pruning=lineage)).original_layers == (0, 1, 3, 5, 6, 7)
 
 
-def test_lists_that_follow_the_layers_are_accepted() -> None:
-    config = make_config(text_config__layer_types=["full_attention"] * 6, text_config__mlp_only_layers=[0, 5])
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "lists that follow the layers": make_config(text_config__layer_types=["full_attention"] * 6, text_config__mlp_only_layers=[0, 5]),
+    # As transformers writes it; six classes and the keys of an object that are not all the layers' numbers.
+    "six classes": make_config(text_config__id2label={str(number): f"LABEL_{number}" for number in range(6)}),
+    "six keys": make_config(text_config__rope=dict.fromkeys("abcdef", 1)),
+    "other lists outside the text section": make_config(num_hidden_layers=None, layer_types=["full_attention"] * 3),
+}
+
+
+@pytest.mark.parametrize("config", ACCEPTED.values(), ids=ACCEPTED)
+def test_what_has_nothing_to_do_with_layers(config: dict[str, Any]) -> None:
     assert facts_of(config).layers == 6
 
 
-def test_three_layers_are_not_taken_for_a_list_of_three_sections() -> None:
-    assert facts_of(make_config(layers=3)).layers == 3
-
-
-def test_what_has_nothing_to_do_with_layers() -> None:
-    """As transformers writes it; six classes and the keys of an object that are not all the layers' numbers."""
-    others = {"id2label": {str(number): f"LABEL_{number}" for number in range(6)}, "rope": dict.fromkeys("abcdef", 1)}
-    assert facts_of(make_config(text_config=make_config()["text_config"] | others)).layers == 6
-    assert facts_of(make_config(num_hidden_layers=None, layer_types=["full_attention"] * 3)).layers == 6
-
-
-def test_more_taps_than_layers() -> None:
+def test_as_many_layers_as_sections_of_the_rotation_or_fewer_than_taps() -> None:
     config = make_config(layers=3, vision_config__depth=5, vision_config__deepstack_visual_indexes=[0, 1, 2, 3])
-    assert facts_of(config).deepstack_layers == 3
+    assert (facts_of(config).layers, facts_of(config).deepstack_layers) == (3, 3)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "depth 0": ({"text_config__num_hidden_layers": 0}, "'text_config.num_hidden_layers' is 0, expected a whole number from 3"),
-    "depth 1": ({"text_config__num_hidden_layers": 1}, "is 1, expected"),
-    "depth 2": ({"text_config__num_hidden_layers": 2}, "is 2, expected"),
-    "depth negative": ({"text_config__num_hidden_layers": -36}, "is -36, expected"),
-    "depth text": ({"text_config__num_hidden_layers": "36"}, "is '36', expected"),
-    "depth float": ({"text_config__num_hidden_layers": 36.0}, "is 36.0, expected"),
+    "depth text": ({"text_config__num_hidden_layers": "36"}, "'text_config.num_hidden_layers' is '36', expected a whole number from 3"),
     "depth true": ({"text_config__num_hidden_layers": True}, "is True, expected"),
-    "depth absent": ({"text_config__num_hidden_layers": None}, "is None, expected"),
     "depth huge": ({"text_config__num_hidden_layers": 10**30}, "expected a whole number from 3 to 10,000"),
     "no text section": ({"text_config": "none"}, "'text_config' is 'none', expected an object"),
     "width": ({"text_config__hidden_size": "32"}, "'hidden_size' is '32'"),
@@ -67,7 +66,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"text_config__heads": {str(layer): 4 for layer in range(6)}},
         "'text_config.heads' has 6 entries, .* not declared. Add it to per_layer",
     ),
-    "object by layer in a list": ({"text_config__x": [{str(layer): 4 for layer in range(6)}]}, "'text_config.x.0' has 6 entries"),
     "a long key on two lines": ({"text_config": make_config()["text_config"] | {"a\n" * 10_000: [4] * 6}}, "has 6 entries"),
     "depth a second time": ({"num_hidden_layers": 6}, "'num_hidden_layers' stands outside 'text_config' too, as 6, .* Remove it there"),
     "layer_types a second time": ({"layer_types": ["full_attention"] * 6}, r"'layer_types' stands outside 'text_config' too, as \['full"),
@@ -78,7 +76,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "layer_types no list": ({"text_config__layer_types": "full"}, "'text_config.layer_types' is 'full'"),
     "layer index out of range": ({"text_config__mlp_only_layers": [0, 6]}, r"'text_config.mlp_only_layers' is \[0, 6\], .* 0 to 5"),
     "layer index negative": ({"text_config__mlp_only_layers": [-1]}, "mlp_only_layers"),
-    "layer index text": ({"text_config__mlp_only_layers": ["1"]}, "mlp_only_layers"),
     "layer index twice": ({"text_config__mlp_only_layers": [1, 1]}, "mlp_only_layers"),
     "tap out of range": ({"vision_config__deepstack_visual_indexes": [0, 3]}, r"deepstack_visual_indexes' is \[0, 3\], .* 0 to 2"),
     "vision depth": ({"vision_config__depth": "3"}, "'vision_config.depth' is '3', expected a whole number of at least 1"),
@@ -89,7 +86,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "quantized .*'bitsandbytes'.* Prune the unquantized",
     ),
     "gptq": ({"quantization_config": {"quant_method": "gptq", "modules_to_not_convert": ["layers.3"]}}, "'gptq'"),
-    "fp8 in the text section": ({"text_config__quantization_config": {"quant_method": "fp8"}}, "'fp8'"),
     "quantized, who knows how": ({"quantization_config": "yes"}, "'yes'"),
     "other head": ({"architectures": ["Qwen3VLModel"]}, r"\['Qwen3VLModel'\] differ .* hf_layerprune/families/"),
     "lineage too short": ({"layer_pruning": {"original_layers": [0, 1], "original_depth": 8}}, "original layer of each of the 6 layers"),
@@ -104,16 +100,22 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("overrides", "message"), BAD.values(), ids=BAD)
-def test_refused(overrides: dict[str, Any], message: str) -> None:
+MOE = {
+    "sparse step": ({"text_config__decoder_sparse_step": 2}, "'text_config.decoder_sparse_step' is 2, expected 1"),
+    "sparse step true": ({"text_config__decoder_sparse_step": True}, "is True, expected 1"),
+    "sparse step null": ({"text_config__decoder_sparse_step": None}, "is None, expected 1"),
+    "dense layer out of range": ({"text_config__mlp_only_layers": [1, 6]}, r"mlp_only_layers' is \[1, 6\], expected different layers"),
+    "other head, of experts": ({"architectures": ["Qwen3VLForConditionalGeneration"]}, "differ .* hf_layerprune/families/"),
+}
+ROWS = {name: (make_config(**overrides), message) for name, (overrides, message) in BAD.items()}
+ROWS |= {name: (moe_config(**overrides), message) for name, (overrides, message) in MOE.items()}
+
+
+@pytest.mark.parametrize(("config", "message"), ROWS.values(), ids=ROWS)
+def test_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(FamilyError, match=message) as caught:
-        facts_of(make_config(**overrides))
+        facts_of(config)
     assert str(caught.value).startswith("dir/config.json: ") and "\n" not in str(caught.value) and len(str(caught.value)) < 600
-
-
-def test_lineage() -> None:
-    config = make_config(layer_pruning={"format": 1, "original_layers": [0, 1, 3, 5, 6, 7], "original_depth": 8})
-    assert facts_of(config).original_layers == (0, 1, 3, 5, 6, 7)
 
 
 @pytest.mark.parametrize(
