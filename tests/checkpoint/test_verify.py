@@ -21,11 +21,15 @@ import pytest
 from hf_layerprune.checkpoint import verify as verifying
 from hf_layerprune.checkpoint.header import read_header
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.verify import verify
-from hf_layerprune.errors import ArtifactError, CheckpointError
+from hf_layerprune.checkpoint.verify import verify, verify_remote
+from hf_layerprune.errors import ArtifactError, CheckpointError, FamilyError, SourceError, UsageError
 from hf_layerprune.hub.listing import file_record
+from tests.hub.loopback import LoopbackHub, git_id
+from tests.hub.models import content
 from tests.rewriting import rewrite
-from tests.tiny_checkpoint import make_checkpoint, make_plan
+from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_plan
+
+SECOND = "model-00002-of-00003.safetensors"
 
 
 @pytest.fixture
@@ -41,17 +45,13 @@ def test_untouched(output: Path, sharded: Path) -> None:
     assert verify(output, Checkpoint.open(sharded, "tiny")) == found
 
 
-def test_files_that_may_be_added(output: Path) -> None:
-    for name in ("README.md", ".gitattributes", "layerprune/eval.json", ".cache/huggingface/x"):
-        (output / name).parent.mkdir(parents=True, exist_ok=True)
-        (output / name).write_text("later")
-    assert verify(output).ok
+ADDED = ("README.md", ".gitattributes", "layerprune/eval.json", ".cache/huggingface/x")
 
 
 def flip(path: Path, at: int = -1) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(bytes(content))
+    changed = bytearray(path.read_bytes())
+    changed[at] ^= 1
+    path.write_bytes(bytes(changed))
 
 
 def edit(path: Path, change: Callable[[dict], object]) -> None:
@@ -61,8 +61,17 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a bit of a tensor": (
-        lambda folder: flip(folder / "model-00002-of-00003.safetensors"),
+    "a bit of a tensor": (lambda folder: flip(folder / SECOND), "'model-00002-of-00003.safetensors' is .* expected"),
+    "a bit that no fingerprint reads": (
+        lambda folder: flip(folder / SECOND, (folder / SECOND).stat().st_size // 2),
+        "'model-00002-of-00003.safetensors' is .* expected",
+    ),
+    "a shorter shard": (
+        lambda folder: os.truncate(folder / SECOND, (folder / SECOND).stat().st_size - 1),
+        r"'model-00002-of-00003.safetensors' is [\d,]+ bytes, expected [\d,]+ bytes with sha256 ",
+    ),
+    "a header": (
+        lambda folder: (folder / SECOND).write_bytes((folder / SECOND).read_bytes().replace(b'"pt"', b'"tf"')),
         "'model-00002-of-00003.safetensors' is .* expected",
     ),
     "a side file": (lambda folder: flip(folder / "LICENSE"), "'LICENSE' is 11 bytes with sha256 .*, expected 11 bytes"),
@@ -87,11 +96,56 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
-def test_a_change_is_found(output: Path, change: Callable[[Path], object], message: str) -> None:
+def test_a_change_is_found(own_hub: LoopbackHub, output: Path, change: Callable[[Path], object], message: str) -> None:
+    """On the Hub as in the folder, with the same words where no weights are needed for them."""
     (output / "extra").mkdir()
     change(output)
     found = verify(output)
     assert not found.ok and any(re.search(message, difference) for difference in found.differences), found.differences
+    if message.startswith("original layer"):  # such a config is refused before anything is compared
+        with pytest.raises(FamilyError, match=message):
+            verify_remote(publish(own_hub, output))
+        return
+    remote = verify_remote(publish(own_hub, output)).differences
+    told = [[line for line in lines if line.startswith("'")] for lines in (found.differences, remote)]
+    assert told[0] == told[1] and len(remote) == len(found.differences)
+
+
+def publish(hub: LoopbackHub, folder: Path, **faults: Any) -> str:
+    return hub.publish(content(folder), **faults)[0]
+
+
+def test_on_the_hub_no_weights_are_downloaded(own_hub: LoopbackHub, output: Path) -> None:
+    for name in ADDED:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text("later")
+    assert verify(output).ok and verify_remote(publish(own_hub, output)) == verify(output)
+    asked = [path for path, _, _ in own_hub.sent]
+    assert all(asked.count(path) <= 5 for path in asked if path.endswith(".safetensors"))
+    assert "LICENSE" in asked and "README.md" not in asked
+
+
+def test_what_the_hub_sends_of_small_files(own_hub: LoopbackHub, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one than it lists, and one that is too large to be fetched."""
+    name = publish(own_hub, output, served={"LICENSE": b"Apache-2.1\n"})
+    (found,) = verify_remote(name).differences
+    assert found.startswith(f"'LICENSE' cannot be compared: {name}/LICENSE: fetched 11 bytes with sha256 ")
+    assert f"expected 11 bytes with git id {git_id(SIDE_FILES['LICENSE'])[:12]} as the repository lists it" in found
+    monkeypatch.setattr("hf_layerprune.checkpoint.verify.MAX_FETCHED_BYTES", 10)
+    lines = verify_remote(publish(own_hub, output)).differences
+    assert any(line.startswith("'LICENSE' cannot be compared: ") and "11 bytes, at most 10 are read" in line for line in lines)
+    assert "LICENSE" not in {path for path, _, _ in own_hub.sent}
+
+
+def test_what_cannot_be_verified_on_the_hub(own_hub: LoopbackHub, output: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder, not an id on the Hub"):
+        verify_remote(str(output))
+    with pytest.raises(SourceError, match="me/absent is missing, private or gated"):
+        verify_remote("me/absent")
+    shutil.rmtree(output / "layerprune")
+    name = publish(own_hub, output)
+    with pytest.raises(ArtifactError, match=rf"{name}: has no layerprune/manifest.json, so hf-layerprune did not write it"):
+        verify_remote(name)
 
 
 def forge(output: Path, name: str) -> None:
