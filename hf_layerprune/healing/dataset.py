@@ -95,8 +95,7 @@ class Scan:
 
     @classmethod
     def of(cls, source: Source, folder: Path, tolerance: Tolerance, workers: int | None, done: Callable[[int], None]) -> Scan:
-        """The scan of a source, kept in `folder`; DataError if too many records are unusable, none can be used, or what is kept is
-        damaged."""
+        """The scan of a source, kept in `folder`; DataError if too many records are unusable, none is usable, or the folder is damaged."""
         entry = Entry(folder, f"lengths-{source.key[:32]}")
         place = entry.build(lambda part: cls(part / "scan.jsonl", source, tolerance).run(workers, done))
         found = cls(place / "scan.jsonl", source, tolerance)

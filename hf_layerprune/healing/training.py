@@ -138,16 +138,13 @@ class Trainer:
                 total += loss.detach()
                 # Accelerate and DeepSpeed average over rounds and processes; the loss is a mean over the whole batch's answer tokens.
                 self.accelerator.backward(loss * (share / max(1.0, answers)))
-                if self.accelerator.sync_gradients:
-                    norm = self._clip()
+                if self.accelerator.sync_gradients and not uses_deepspeed(self.accelerator):
+                    norm = float(self.accelerator.clip_grad_norm_(self._parameters, self.recipe.max_grad_norm or math.inf))
+                elif self.accelerator.sync_gradients:
+                    norm = float(self.model.get_global_grad_norm() or 0.0)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         return float(self._summed(total)) / max(1.0, answers), norm, int(tokens)
-
-    def _clip(self) -> float:
-        if uses_deepspeed(self.accelerator):
-            return float(self.model.get_global_grad_norm() or 0.0)
-        return float(self.accelerator.clip_grad_norm_(self._parameters, self.recipe.max_grad_norm or math.inf))
 
     def _summed(self, value: Tensor) -> Tensor:
         summed: Tensor = self.accelerator.reduce(value.to(self.accelerator.device), reduction="sum")

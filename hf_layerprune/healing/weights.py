@@ -18,9 +18,8 @@ from torch import Tensor
 from hf_layerprune.artifacts.folder import MANIFEST, RECORDS
 from hf_layerprune.artifacts.healing_record import Recipe
 from hf_layerprune.artifacts.jsonfile import fsync_folder
-from hf_layerprune.artifacts.manifest import FileRecord, Manifest
+from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.copying import write_file
-from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.rewrite import write_healed
 from hf_layerprune.checkpoint.staging import staged_folder
@@ -124,7 +123,10 @@ class TrainedWeights:
                 if name.endswith(LORA_B):
                     continue
                 disk = _name_on_disk(checkpoint, _target(name))
-                before, value = _read(checkpoint.tensors[disk]), file.get_tensor(name)
+                span, value = checkpoint.tensors[disk], file.get_tensor(name)
+                with span.file.open("rb", buffering=0) as source:
+                    content = bytearray(os.pread(source.fileno(), span.nbytes, span.begin))
+                before = torch.frombuffer(content, dtype=DTYPES[span.dtype]).reshape(span.shape)
                 if self.scale is not None:
                     up = file.get_tensor(name.removesuffix(LORA_A) + LORA_B)
                     value = before.float() + self.scale * (up.float() @ value.float())
@@ -188,24 +190,21 @@ def write_adapter(
     config.revision = checkpoint.commit
     config.inference_mode = True
     with staged_folder(output, overwrite=overwrite, source=checkpoint.path, needed=trained.path.stat().st_size + (1 << 20)) as staging:
-        with safe_open(trained.path, "pt") as file:
-            tensors = {f"base_model.model.{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        with safe_open(trained.path, "pt") as weights:
+            tensors = {f"base_model.model.{name}": weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118  # no mapping
         save_file(tensors, staging / "adapter_model.safetensors", metadata={"format": "pt"})
         config.save_pretrained(staging)
-        files = {path.name: _settled(path) for path in sorted(staging.iterdir())}
+        files = {}
+        for path in sorted(staging.iterdir()):
+            path.chmod(0o644)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            files[path.name] = file_record(path)
         manifest = Manifest(checkpoint.source, WRITER, "source", files, {})
         (staging / RECORDS).mkdir()
         for name, content in {MANIFEST: manifest.dump(), **records}.items():
             write_file(staging / RECORDS / name, content)
     return manifest
-
-
-def _settled(path: Path) -> FileRecord:
-    """Make a file that a library wrote durable and readable like any other; its size and sha256."""
-    path.chmod(0o644)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return file_record(path)
 
 
 def _plain_name(name: str) -> str:
@@ -228,12 +227,6 @@ def _name_on_disk(checkpoint: Checkpoint, name: str) -> str:
         kind = span.dtype if span else "missing"
         raise HealingError(f"{checkpoint.id}: tensor {name!r} is to be trained, but is {kind} in the checkpoint. Please report this.")
     return found
-
-
-def _read(span: TensorSpan) -> Tensor:
-    with span.file.open("rb", buffering=0) as file:
-        content = bytearray(os.pread(file.fileno(), span.nbytes, span.begin))
-    return torch.frombuffer(content, dtype=DTYPES[span.dtype]).reshape(span.shape)
 
 
 def _check_finite(value: Tensor, name: str) -> Tensor:

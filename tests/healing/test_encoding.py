@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError
 from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
-from hf_layerprune.healing.encoding import ChatEncoder, TooLong
+from hf_layerprune.healing.encoding import ChatEncoder, Collator, TooLong
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.batches import load_processor
+from hf_layerprune.models.loading import load_model
 from tests.healing.processors import mini_processor
 
 TOKENIZER = Tokenizer.from_file(str(model_path() / "tokenizer.json"))
-ENCODER = ChatEncoder.of(load_processor(model_path()), 4096)
+PROCESSOR = load_processor(model_path())
+ENCODER = ChatEncoder.of(PROCESSOR, 4096)
 MINI_TOKENS = 16  # of a square image: 64 x 64 pixels, patches of 8, four of them a token
 
 Part = str | tuple[int, int]  # a text, or the width and height of an image
@@ -69,27 +74,18 @@ def check(
     return dict(sample)
 
 
-def test_one_picture_and_one_answer() -> None:
+def test_one_image_and_one_answer() -> None:
     sample = check(talk(((64, 64), "How many?"), "Three."))
     assert TOKENIZER.decode(sample["labels"][sample["labels"] >= 0].tolist(), skip_special_tokens=False) == "Three.<|im_end|>"
     assert sample["pixel_values"].shape == (64, 3 * 2 * 8 * 8) and sample["image_grid_thw"].tolist() == [[1, 8, 8]]
-
-
-def test_no_image_has_no_keys_of_images() -> None:
     assert set(check(talk("hi", "ho"))) == {"input_ids", "labels", "attention_mask", "mm_token_type_ids"}
 
 
-def test_empty_answers_still_end() -> None:
+def test_answers_that_are_hard_to_place() -> None:
+    """Empty ones still end; the user says what the assistant says, and the template's words; first letters join the template's token."""
     sample = check(talk("a", "", "b", "c", "d", ""))
     assert (sample["labels"] == TOKENIZER.token_to_id("<|im_end|>")).sum() == 3
-
-
-def test_what_is_said_twice_is_counted_once() -> None:
-    """The user says what the assistant says, word for word, and the words of the template."""
     check(talk("Three.", "Three.", "assistant\nThree.", "user\nThree.", system="Three."))
-
-
-def test_an_answer_whose_first_letters_melt_into_the_templates_token() -> None:
     for answer in ("\n", "\n\nfoo", " \n x", "\t"):
         check(talk("a", answer))
 
@@ -244,7 +240,7 @@ def test_the_largest_images_shrink_first(tmp_path: Path, room: int) -> None:
     check(conversation, encoder, dict(zip([(32, 32), (64, 64), (256, 256)], counts)))
 
 
-def test_too_long_whatever_the_pictures(tmp_path: Path) -> None:
+def test_too_long_whatever_the_images(tmp_path: Path) -> None:
     encoder = ChatEncoder.of(mini_processor(tmp_path, size=(1024, 65536)), 60)
     conversation = talk(((256, 256), "a " * 80), "b")
     least = len(by_hand(conversation, {(256, 256): 4})[0])
@@ -257,12 +253,45 @@ def test_too_long_whatever_the_pictures(tmp_path: Path) -> None:
     assert len(fitting.encode(conversation)["input_ids"]) == least
 
 
-def test_an_image_that_the_processor_refuses() -> None:
+def test_images_that_cannot_be_used() -> None:
     with pytest.raises(UnusableRecord, match=r"x: the model's image processor refuses an image .*aspect ratio"):
         ENCODER.encode(talk(((2000, 3), "a"), "b"))
-
-
-def test_an_image_that_cannot_be_decoded() -> None:
     broken: Any = Turn("user", (ImageRef(b"nonsense", None, "x"), "a"))
     with pytest.raises(UnusableRecord, match="x: not an image"):
         ENCODER.encode(Conversation("x", (broken, Turn("assistant", ("b",)))))
+
+
+def sample(question: str, answer: str, *colors: str) -> dict[str, Tensor]:
+    images = [ImageRef(Image.new("RGB", (64, 64), color), None, "x") for color in colors]
+    return dict(ENCODER.encode(Conversation("x", (Turn("user", (*images, question)), Turn("assistant", (answer,))))))
+
+
+SAMPLES = [sample("How many?", "3", "red"), sample("hello there, how are you", "well"), sample("a", "b", "blue", "green")]
+PADDING = json.loads((model_path() / "config.json").read_text())["text_config"]["pad_token_id"]
+
+
+def test_padded_on_the_right() -> None:
+    batch = Collator.of(PROCESSOR)(SAMPLES)
+    longest = max(len(one["input_ids"]) for one in SAMPLES)
+    fillers = {"input_ids": PADDING, "labels": -100, "attention_mask": 0, "mm_token_type_ids": 0}
+    for key, filler in fillers.items():
+        expected = [one[key].tolist() + [filler] * (longest - len(one[key])) for one in SAMPLES]
+        assert batch[key].tolist() == expected
+    assert batch["image_grid_thw"].tolist() == [[1, 8, 8]] * 3
+    assert torch.equal(batch["pixel_values"], torch.cat([SAMPLES[0]["pixel_values"], SAMPLES[2]["pixel_values"]]))
+    assert set(Collator.of(PROCESSOR)([SAMPLES[1], SAMPLES[1]])) == set(fillers)
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return load_model(model_path(), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("chosen", [(0, 1, 2), (1,), (1, 1), (2, 0), (1, 0)])
+def test_the_models_loss_is_that_of_its_samples_alone(model: PreTrainedModel, chosen: tuple[int, ...]) -> None:
+    """The mean over all answer tokens of a batch is that of the samples', weighted by their numbers."""
+    collate = Collator.of(PROCESSOR)
+    with torch.no_grad():
+        losses = [(float(model(**collate([SAMPLES[one]])).loss), int((SAMPLES[one]["labels"] >= 0).sum())) for one in chosen]
+        together = float(model(**collate([SAMPLES[one] for one in chosen])).loss)
+    assert together == pytest.approx(sum(loss * count for loss, count in losses) / sum(count for _, count in losses), rel=1e-4)

@@ -63,12 +63,9 @@ def sharded(pruned_mini: Path, place: Path) -> Path:
     return place / "sharded"
 
 
-def test_two_processes_shared_the_model(sharded: Path) -> None:
+def test_two_processes_shared_the_model_and_the_result_loads(sharded: Path, pruned_mini: Path) -> None:
     record = HealingRecord.load(sharded / "layerprune" / "healing.json")
     assert record.engine == Engine(2, "cpu", 3) and record.resumed
-
-
-def test_the_result_loads_and_is_proved(sharded: Path, pruned_mini: Path) -> None:
     _, info = AutoModelForImageTextToText.from_pretrained(sharded, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert verify(sharded).ok
