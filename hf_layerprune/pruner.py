@@ -109,33 +109,20 @@ class LayerPruner:
     def probe(
         self,
         *,
-        math_images: str | Path | None = None,
-        general_images: str | Path | None = None,
-        samples: int | None = None,
-        allow_fewer: bool = False,
-        max_bad: str = "1%",
-        device: str = "auto",
         progress: Callable[[int, int], None] = lambda done, total: None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+        **options: Any,
     ) -> LayerStatistics:
         """Measure how much each layer changes its input, over images of both domains; later plans are made from it.
 
-        math_images, general_images: a folder, or a file of lines {"image": path}; with neither, synthetic images are drawn.
-        samples: images a domain; 32 synthetic ones, and all given ones up to 1,000, by default. max_bad: the share of a
-        domain's images that may be unusable. progress: told of images done and in all; say: given lines for people.
+        options: the fields of `probing.options.ProbeOptions`, such as math_images and general_images, each a folder or a file of lines
+        {"image": path}, synthetic images by default. progress: told of images done and in all; say: given lines for people.
         What was measured before, with the same model, images and settings, is not measured again. Raises UsageError, DataError,
         ProbeError or ModelError.
         """
-        options = ProbeOptions(
-            math_images=None if math_images is None else Path(math_images),
-            general_images=None if general_images is None else Path(general_images),
-            samples=samples,
-            allow_fewer=allow_fewer,
-            max_bad=max_bad,
-            device=device,
-            dtype=self._dtype,
-        )
-        return self.probe_over(self.probe_set(options), options, progress=progress, say=say)
+        places = {name: Path(options[name]) for name in ("math_images", "general_images") if options.get(name) is not None}
+        asked = ProbeOptions(**{"dtype": self._dtype, **options, **places})
+        return self.probe_over(self.probe_set(asked), asked, progress=progress, say=say)
 
     def probe_over(
         self,
@@ -181,17 +168,7 @@ class LayerPruner:
         method: "mixed" unless the layers are named. budget: the share of the middle layers to remove, 0.25 unless `num_layers` or
         `layers` says otherwise. The arguments are the fields of `strategies.options.PlanOptions`. Raises UsageError or StrategyError.
         """
-        options = PlanOptions(
-            method=method,
-            parameters=parameters,
-            budget=budget,
-            budget_of=budget_of,
-            num_layers=num_layers,
-            layers=layers,
-            protect=protect,
-            strict=strict,
-            force=force,
-        )
+        options = PlanOptions(method, parameters, budget, budget_of, num_layers, layers, protect, strict, force)
         request = resolve_request(self.facts, options)
         if statistics is None and request.domains:
             statistics = self.statistics or self.probe()
