@@ -21,7 +21,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.shards import tensor_digest
-from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.checkpoint.source import Place, resolve
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
@@ -89,11 +89,7 @@ class LayerPruner:
         """
         found = resolve(
             str(model_id_or_path),
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            subfolder=subfolder,
+            Place(revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, subfolder=subfolder),
         )
         folder = kept_folder("statistics") if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
         checkpoint = Checkpoint.open(found.path, found.id, found.commit)

@@ -7,10 +7,9 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from hf_layerprune.artifacts.folder import CONFIG, RECORDS, safe_name
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
@@ -52,45 +51,51 @@ class ResolvedSource:
         return Checkpoint.open(self.path, self.id, self.commit, reader)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a source is looked for, and how."""
+
+    revision: str | None = None  # branch, tag or commit, resolved once, so that all files are of one commit
+    cache_dir: str | Path | None = None  # of the Hub's cache; huggingface_hub's own, if None
+    local_files_only: bool = False  # ask the Hub's cache only
+    token: str | bool | None = field(default=None, repr=False)
+    subfolder: str | None = None  # where in the folder or repository the checkpoint lies
+
+
 def resolve(
     source: str,
+    place: Place = Place(),
     *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    token: str | bool | None = None,
-    subfolder: str | None = None,
     weights: bool = True,
     small: Sequence[str] = SMALL_FILES,
     check: Check = lambda facts: None,
 ) -> ResolvedSource:
     """Find `source`: a folder if one exists, else the word `mini`, else an id on the Hub.
 
-    revision: branch, tag or commit, resolved once, so that all files are of one commit; local_files_only: ask the Hub's
-    cache only; subfolder: where in the folder or repository the checkpoint lies; weights: fetch the weight files as well; small:
-    patterns of the other files to fetch; check: called with what the config says before weights are fetched from the
-    Hub, to raise there what would be refused later.
+    weights: fetch the weight files as well; small: patterns of the other files to fetch; check: called with what the config says
+    before weights are fetched from the Hub, to raise there what would be refused later.
 
     SourceError if nothing is found, or what is found is no model; its `suggestion` is an id that exists, where one does.
     FamilyError if the family is not declared, before weights are fetched. CheckpointError if the folder cannot be listed.
     """
-    if subfolder is not None and not safe_name(subfolder):
-        raise SourceError(f"subfolder {shown(subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
-    folder, inner = Path(source), subfolder or ""
+    if place.subfolder is not None and not safe_name(place.subfolder):
+        raise SourceError(f"subfolder {shown(place.subfolder)}: expected a path inside the checkpoint, such as 'checkpoint-500'.")
+    folder, inner = Path(source), place.subfolder or ""
     if not source:
         raise SourceError("the source is empty. Pass a folder, mini or a Hub id (owner/name).")
     if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
         raise SourceError(f"{shown(source)}: not a valid path or Hub id. Check what was passed.")
     kind = _kind(folder)
     if kind == stat.S_IFDIR or source == "mini":
-        if revision is not None:
+        if place.revision is not None:
             raise SourceError(f"{source}: only an id on the Hub has revisions. Leave out --revision, or name the repository.")
         name, path = (folder.resolve().name, folder) if kind == stat.S_IFDIR else ("mini", model_path())
         found = ResolvedSource(name, path / inner, None)
     elif kind:
         raise SourceError(f"{source} is a file. Pass the folder that it lies in.")
     elif is_hub_id(source):
-        found = _from_hub(Cache(source, inner, cache_dir, local_files_only, token), revision, small, weights, check)
+        cache = Cache(source, inner, place.cache_dir, place.local_files_only, place.token)
+        found = _from_hub(cache, place.revision, small, weights, check)
     else:
         raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). {_nearest(folder)}")
     if _kind(found.path) != stat.S_IFDIR:
@@ -111,32 +116,32 @@ class Reading:
     requests: int  # for ranges
 
 
-def open_without_weights(source: str, *, subfolder: str | None = None, **place: Any) -> tuple[Checkpoint, Reading | None]:
+def open_without_weights(source: str, place: Place = Place(), *, check: Check = lambda facts: None) -> tuple[Checkpoint, Reading | None]:
     """The checkpoint that `source` names, its weights left where they are, and what was read over the network, if anything.
 
     A folder, and a repository whose weights lie in the cache, are opened there. Arguments and errors are those of `resolve`.
     """
-    found = resolve(source, subfolder=subfolder, weights=False, small=DESCRIPTION, **place)
+    found = resolve(source, place, weights=False, small=DESCRIPTION, check=check)
     if found.repo is None or is_whole(found.path):
         return found.open(), None
-    if place.get("local_files_only"):
-        resolve(source, subfolder=subfolder, **place)  # raises: the cache lacks the weights
+    if place.local_files_only:
+        resolve(source, place)  # raises: the cache lacks the weights
     checkpoint = found.open(remote=True)
     fetched = sum((found.path / name).stat().st_size for name in found.fetched)
     return checkpoint, Reading(found.fetched, len(checkpoint.shards), fetched + found.repo.received, found.repo.requests)
 
 
-def open_to_stream(source: str, *, check: Check = lambda facts: None, **place: Any) -> Checkpoint:
+def open_to_stream(source: str, place: Place = Place(), *, check: Check = lambda facts: None) -> Checkpoint:
     """The checkpoint of a Hub id with all its files but the weights, and its `repo` to stream those from.
 
     `repo` is None where the weights lie in the cache already. UsageError for a folder, which needs no streaming.
     """
-    found = resolve(source, weights=False, check=check, **place)
+    found = resolve(source, place, weights=False, check=check)
     if found.repo is None:
         raise UsageError(f"--stream is for a Hub id, and {source} is on this disk: leave it out.")
     if is_whole(found.path):
         return found.open()
-    if place.get("local_files_only"):
+    if place.local_files_only:
         raise UsageError(f"--stream fetches weights and --local-files-only forbids it; the cache lacks those of {source}. Leave one out.")
     return replace(found.open(remote=True), repo=found.repo)
 

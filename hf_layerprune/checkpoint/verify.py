@@ -21,7 +21,7 @@ from hf_layerprune.checkpoint.layout import DEFAULT_METADATA, kept_names
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, MAX_INDEX_BYTES, some
 from hf_layerprune.checkpoint.side_files import check_ours, is_of_the_model, list_side_files, sort_files
-from hf_layerprune.checkpoint.source import DESCRIPTION, resolve
+from hf_layerprune.checkpoint.source import DESCRIPTION, Place, resolve
 from hf_layerprune.errors import ArtifactError, CheckpointError, LayerPruneError, SourceError, UsageError, shown
 from hf_layerprune.hub.listing import differences, file_record
 
@@ -80,7 +80,7 @@ def verify_remote(id: str, *, revision: str | None = None, token: str | bool | N
 
     Differences are returned, not raised; SourceError if the Hub does not answer, ArtifactError if there is no manifest.
     """
-    found = resolve(id, revision=revision, token=token, weights=False, small=(*DESCRIPTION, f"{RECORDS}/{MANIFEST}"))
+    found = resolve(id, Place(revision=revision, token=token), weights=False, small=(*DESCRIPTION, f"{RECORDS}/{MANIFEST}"))
     if (repo := found.repo) is None:
         raise UsageError(f"{id} is a folder, not an id on the Hub.")
     if not (found.path / RECORDS / MANIFEST).is_file():

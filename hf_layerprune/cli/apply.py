@@ -132,14 +132,14 @@ def _given(console: Console, named: str, local_files_only: bool) -> _GivenPlan:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
     from hf_layerprune.checkpoint.provenance import ancestors_of
-    from hf_layerprune.checkpoint.source import published_record, resolve
+    from hf_layerprune.checkpoint.source import Place, published_record, resolve
     from hf_layerprune.cli.source import at_revision, on_the_hub
 
     repo, at = at_revision(named)
     if not os.path.isdir(named) and not on_the_hub(repo):
         return _GivenPlan(PruningPlan.load(named), {}, None, False, None, named)
     wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING, PROVENANCE)))
-    found = resolve(repo, revision=at.revision, weights=False, small=wanted, local_files_only=local_files_only)
+    found = resolve(repo, Place(revision=at.revision, local_files_only=local_files_only), weights=False, small=wanted)
     folder, name = found.path / RECORDS, repo + (f" @ {found.commit[:7]}" if found.commit else "")
     if not (folder / PLAN).is_file():
         raise ArtifactError(f"{named}: has no {RECORDS}/{PLAN}, so hf-layerprune did not prune it. Pass a plan, or a model that has one.")

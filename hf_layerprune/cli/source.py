@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -27,16 +27,14 @@ Check = Callable[["ModelFacts"], object]
 
 def open_source(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None, stream: bool = False) -> Checkpoint:
     """The indexed checkpoint of a folder, `mini` or a Hub id. check: as in `checkpoint.source.resolve`; stream: leave the weights there."""
-    from hf_layerprune.checkpoint.index import Checkpoint
-    from hf_layerprune.checkpoint.source import open_to_stream, resolve
+    from hf_layerprune.checkpoint.source import Place, open_to_stream, resolve
 
-    place: dict[str, Any] = {"revision": lookup.revision, "local_files_only": lookup.local_files_only, "check": check}
+    place = Place(lookup.revision, local_files_only=lookup.local_files_only)
 
     def opened(name: str) -> Checkpoint:
         if stream:
-            return open_to_stream(name, **place)
-        found = resolve(name, **place)
-        return Checkpoint.open(found.path, found.id, found.commit)
+            return open_to_stream(name, place, check=check)
+        return resolve(name, place, check=check).open()
 
     checkpoint = _noted(console, or_suggested(console, source, lookup.yes, opened))
     if checkpoint.repo:
@@ -48,10 +46,10 @@ def open_source(console: Console, source: str, lookup: Lookup, check: Check = la
 
 def open_description(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None) -> tuple[Checkpoint, Reading | None]:
     """As `open_source`, of a Hub id without its weights; and what was read over the network, None if nothing was."""
-    from hf_layerprune.checkpoint.source import open_without_weights
+    from hf_layerprune.checkpoint.source import Place, open_without_weights
 
-    place: dict[str, Any] = {"revision": lookup.revision, "local_files_only": lookup.local_files_only, "check": check}
-    checkpoint, reading = or_suggested(console, source, lookup.yes, lambda name: open_without_weights(name, **place))
+    place = Place(lookup.revision, local_files_only=lookup.local_files_only)
+    checkpoint, reading = or_suggested(console, source, lookup.yes, lambda name: open_without_weights(name, place, check=check))
     return _noted(console, checkpoint), reading
 
 

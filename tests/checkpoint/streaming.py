@@ -10,6 +10,7 @@ import pytest
 
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.source import Place
 from hf_layerprune.checkpoint.source import open_to_stream as open_streamed
 from hf_layerprune.errors import CheckpointError
 from hf_layerprune.hub.listing import RemoteRepo
@@ -28,8 +29,8 @@ def publish_anew(hub: LoopbackHub, folder: Path, **faults: Any) -> tuple[str, Re
     return hub.publish(content(folder), **faults)
 
 
-def open_to_stream(name: str, **place: Any) -> tuple[Checkpoint, RemoteRepo | None]:
-    checkpoint = open_streamed(name, **place)
+def open_to_stream(name: str, *place: Place) -> tuple[Checkpoint, RemoteRepo | None]:
+    checkpoint = open_streamed(name, *place)
     return checkpoint, checkpoint.repo
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.shards import FIRST_BYTES, LocalShards, RemoteShards, fingerprint, read_shards
-from hf_layerprune.checkpoint.source import open_without_weights, resolve
+from hf_layerprune.checkpoint.source import Place, open_without_weights, resolve
 from hf_layerprune.errors import CheckpointError, SourceError
 from hf_layerprune.hub.listing import RemoteRepo
 from tests.checkpoint.test_fingerprint import by_definition
@@ -107,14 +107,14 @@ def test_weights_in_the_cache_are_read_there(own_hub: LoopbackHub, publish: Any,
     checkpoint, reading = open_without_weights(name)
     assert reading is None and not own_hub.sent
     assert checkpoint.source.fingerprint == by_definition(source)
-    assert open_without_weights(name, local_files_only=True)[0] == checkpoint
+    assert open_without_weights(name, Place(local_files_only=True))[0] == checkpoint
 
 
 def test_the_cache_alone_needs_the_weights(publish: Any, source: Path) -> None:
     name, _ = publish(source)
     open_without_weights(name)
     with pytest.raises(SourceError, match="not, or not wholly, in the cache"):
-        open_without_weights(name, local_files_only=True)
+        open_without_weights(name, Place(local_files_only=True))
 
 
 def test_a_large_shard_costs_four_requests(own_hub: LoopbackHub, publish: Any) -> None:
@@ -138,7 +138,7 @@ def test_one_commit_is_pinned(own_hub: LoopbackHub, publish: Any, sharded: Path,
 
 def test_a_checkpoint_in_a_subfolder(publish: Any, source: Path) -> None:
     name, _ = publish({f"runs/7/{path}": data for path, data in content(source).items()})
-    checkpoint, reading = open_without_weights(name, subfolder="runs/7")
+    checkpoint, reading = open_without_weights(name, Place(subfolder="runs/7"))
     assert checkpoint.source.fingerprint == by_definition(source) and reading and reading.headers == 1
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.checkpoint.source import Place, resolve
 from hf_layerprune.errors import CheckpointError, FamilyError, SourceError
 from tests.checkpoint.independent import read_model
 from tests.hub.loopback import LoopbackHub
@@ -27,7 +27,7 @@ TOKEN = "hf_verysecrettoken1234"
 def test_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = resolve(str(source))
     assert (found.id, found.path, found.commit) == ("source", source, None)
-    assert resolve(str(source.parent), subfolder="source").open().facts.layers == 6
+    assert resolve(str(source.parent), Place(subfolder="source")).open().facts.layers == 6
     monkeypatch.chdir(source)
     assert resolve(".").id == "source"
     (source / "model.safetensors").unlink()
@@ -74,7 +74,7 @@ def test_refused(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").touch()
     with pytest.raises(SourceError, match=message) as caught:
-        resolve(name, **options)
+        resolve(name, Place(**options))
     assert "\n" not in str(caught.value)
 
 
@@ -140,18 +140,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_download_and_offline(hub: LoopbackHub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     name, commit = "Qwen/Tiny-Instruct", hub.repos["Qwen/Tiny-Instruct"].refs["main"]
     with pytest.raises(SourceError, match="not, or not wholly, in the cache"):
-        resolve(name, local_files_only=True)
+        resolve(name, Place(local_files_only=True))
     small = resolve(name, weights=False)
     assert set(content(small.path)) == {file for file in files if not file.endswith((".safetensors", ".gitattributes"))}
     with pytest.raises(SourceError, match="not, or not wholly, in the cache"):
-        resolve(name, local_files_only=True)
+        resolve(name, Place(local_files_only=True))
     whole = resolve(name)
     assert (whole.id, whole.commit) == (name, commit)
     assert content(whole.path) == {file: data for file, data in files.items() if file != ".gitattributes"}
     assert whole.open().tensors.keys() == read_model(whole.path).keys()
     asked = len(hub.requests)
     for revision in (None, "main", commit):
-        assert resolve(name, revision=revision, local_files_only=True).path == whole.path
+        assert resolve(name, Place(revision=revision, local_files_only=True)).path == whole.path
     assert len(hub.requests) == asked
     for setting, value in {"HF_HUB_OFFLINE": True, "ENDPOINT": "http://127.0.0.1:9"}.items():
         with monkeypatch.context() as patch:
@@ -181,11 +181,11 @@ def test_dropped_connections_are_tried_again(hub: LoopbackHub, files: Files) -> 
 
 @pytest.mark.usefixtures("hub")
 def test_subfolders_and_tokens() -> None:
-    assert resolve("me/nested", subfolder="checkpoints/7").open().facts.layers == 6
+    assert resolve("me/nested", Place(subfolder="checkpoints/7")).open().facts.layers == 6
     with pytest.raises(SourceError, match="has no folder 'checkpoints/8'"):
-        resolve("me/nested", subfolder="checkpoints/8")
-    assert resolve("me/secret", token=TOKEN).id == "me/secret"
-    assert resolve("me/gated", token=TOKEN).id == "me/gated"
+        resolve("me/nested", Place(subfolder="checkpoints/8"))
+    assert resolve("me/secret", Place(token=TOKEN)).id == "me/secret"
+    assert resolve("me/gated", Place(token=TOKEN)).id == "me/gated"
 
 
 FAILURES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -211,7 +211,7 @@ def test_failures(
     hub: LoopbackHub, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], source: str, options: Any, message: str
 ) -> None:
     with pytest.raises((SourceError, FamilyError), match=message) as caught:
-        resolve(source, **options)
+        resolve(source, Place(**options))
     assert getattr(caught.value, "suggestion", None) == ("Qwen/Tiny-Instruct" if source == "Qwen/Tiny" else None)
     said = str(caught.value)
     assert "\n" not in said and TOKEN[:-1] not in said + caplog.text + "".join(capfd.readouterr())

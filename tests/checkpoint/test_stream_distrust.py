@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.checkpoint.source import Place, resolve
 from hf_layerprune.errors import CheckpointError, LayerPruneError, SourceError, UsageError
 from tests.checkpoint.independent import pruned, read_model, snapshot
 from tests.checkpoint.streaming import DROP, SHARDS, content, left, open_to_stream, publish_anew, stream
@@ -49,7 +49,7 @@ def test_shards_in_a_folder_of_a_subfolder(own_hub: LoopbackHub, tmp_path: Path,
     files["model.safetensors.index.json"] = json.dumps(index).encode()
     own_hub.repos["you/deep"] = Repo()
     own_hub.repos["you/deep"].push({f"last/{name}": data for name, data in files.items()})
-    checkpoint, remote = open_to_stream("you/deep", subfolder="last")
+    checkpoint, remote = open_to_stream("you/deep", Place(subfolder="last"))
     assert remote
     rewrite(checkpoint, make_plan(checkpoint, DROP), tmp_path / "out")
     assert read_model(tmp_path / "out") == pruned(read_model(folder), [0, 1, 4, 5])
@@ -149,7 +149,7 @@ def test_usage(publish: Any, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UsageError, match=r"--stream is for a Hub id, and .* is on this disk"):
         open_to_stream(str(folder))
     with pytest.raises(UsageError, match="--stream fetches weights and --local-files-only forbids it"):
-        open_to_stream(name, local_files_only=True)
+        open_to_stream(name, Place(local_files_only=True))
     resolve(name)
-    assert open_to_stream(name)[1] is None and open_to_stream(name, local_files_only=True)[1] is None
+    assert open_to_stream(name)[1] is None and open_to_stream(name, Place(local_files_only=True))[1] is None
     assert left(tmp_path) == [] and snapshot(folder)
