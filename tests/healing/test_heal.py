@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
@@ -198,6 +199,17 @@ def test_trainings_that_cannot_go_on(pruned_mini: Path, tmp_path: Path, monkeypa
     with pytest.raises(HealingError, match=r"step 1: the loss is nan\. Lower the learning rate"):
         run(broken, tmp_path / "out", "interlace")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_cannot_be_written_are_refused_before_training(pruned_mini: Path, tmp_path: Path) -> None:
+    double = shutil.copytree(pruned_mini, tmp_path / "double")
+    tensors = load_file(double / "model.safetensors")
+    doubled = {name: tensor.double() if name.endswith("mlp.up_proj.weight") else tensor for name, tensor in tensors.items()}
+    save_file(doubled, double / "model.safetensors", {"format": "pt"})
+    steps: list[int] = []
+    with pytest.raises(HealingError, match=r"'model\.language_model\.layers\.5\.mlp\.up_proj\.weight' is to be trained, but is F64"):
+        run(double, tmp_path / "out", "interlace", told={"progress": lambda step, done, total: steps.append(done)})
+    assert steps == [] and not (tmp_path / "out").exists()
 
 
 def test_killed_and_run_again_gives_the_same_bytes(pruned_mini: Path, tmp_path: Path) -> None:
