@@ -137,5 +137,4 @@ def _is_our_card(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    left = OUR_PARTS.sub("", text)
-    return left != text and not left.strip()
+    return "<!-- hf-layerprune:begin " in text and not OUR_PARTS.sub("", text).strip()

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from hf_layerprune.checkpoint import output_place
+from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.staging import staged_folder
 from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.independent import snapshot
 from tests.checkpoint.output_folders import foreign, ours
+from tests.rewriting import rewrite
+from tests.tiny_checkpoint import make_plan
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], bool, str]] = {
     "a file": (lambda base: (base / "out").touch() or base / "out", True, "is a file. Choose another name"),
@@ -49,6 +52,41 @@ def test_outputs_that_are_refused(origin: Path, tmp_path: Path, make: Callable[[
     with pytest.raises(CheckpointError, match=message), staged_folder(output, overwrite=overwrite, source=origin):
         raise AssertionError("the block must not run")
     assert snapshot(tmp_path) == before and "\n" not in str(caught.value)
+
+
+CARD = "---\nlicense: mit\n---\n<!-- hf-layerprune:begin title -->\n# A model\n<!-- hf-layerprune:end title -->\n"
+THEIRS = {
+    "notes": ("notes.txt", "to do"),
+    "a file beside our records": ("layerprune/notes.txt", "to do"),
+    "a folder's file": ("logs/run/log.txt", "1"),
+    "another weight file": ("model-00009-of-00009.safetensors", "?"),
+    "a card of their own": ("README.md", "---\nlicense: mit\n---\n# Mine\n"),
+    "metadata alone": ("README.md", "---\nlicense: mit\n---\n"),
+    "text beside our parts": ("README.md", CARD + "Come to our talk.\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), THEIRS.values(), ids=THEIRS)
+def test_a_persons_file_is_never_deleted(opened: Checkpoint, tmp_path: Path, name: str, text: str) -> None:
+    """In a folder of ours: it is named, and the run refused before any work."""
+    output = tmp_path / "out"
+    rewrite(opened, make_plan(opened, (2,)), output)
+    (output / name).parent.mkdir(parents=True, exist_ok=True)
+    (output / name).write_text(text)
+    before = snapshot(output)
+    with pytest.raises(CheckpointError, match=rf"out holds files that hf-layerprune did not write, 1: '{name}', which --overwrite would"):
+        rewrite(opened, make_plan(opened, (3,)), output, overwrite=True)
+    assert snapshot(output) == before
+
+
+def test_what_our_commands_put_into_a_folder_goes_with_it(opened: Checkpoint, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    rewrite(opened, make_plan(opened, (2,)), output)
+    (output / "README.md").write_text(CARD)
+    for name in ("eval.json", "answers.jsonl", "layer-map.png", "license.json"):
+        (output / "layerprune" / name).touch()
+    rewrite(opened, make_plan(opened, (3,)), output, overwrite=True)
+    assert not (output / "README.md").exists() and not (output / "layerprune" / "eval.json").exists()
 
 
 def test_parent_that_cannot_be_written(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
