@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import signal
@@ -76,6 +77,9 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"interrupted: {invocation.resume}", err=True)
+        # Python ends by the signal itself, whatever the status, where the interrupt passed through Python code that C code ran, as
+        # imports of large libraries do. Blocked by then, it does not.
+        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
         sys.exit(130)
     except click.ClickException as error:
         error.show()

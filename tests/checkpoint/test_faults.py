@@ -188,14 +188,15 @@ import sys, time
 from pathlib import Path
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
-from tests.rewriting import rewrite
+from hf_layerprune.checkpoint.options import WriteOptions
+from hf_layerprune.checkpoint.rewrite import rewrite
 print("started", flush=True)
 checkpoint = Checkpoint.open(Path(sys.argv[1]), "tiny")
 def pause(count):
     time.sleep(0.03)
     while Path("wait").exists():
         time.sleep(0.005)
-rewrite(checkpoint, PruningPlan.load(sys.argv[2]), Path(sys.argv[3]), overwrite=True, progress=pause)
+rewrite(checkpoint, PruningPlan.load(sys.argv[2]), Path(sys.argv[3]), WriteOptions(overwrite=True), progress=pause)
 """
 
 
