@@ -1,6 +1,6 @@
 """`python -m hf_layerprune` is the command `hf-layerprune`."""
 
-from hf_layerprune.cli.main import main
+from hf_layerprune.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run()

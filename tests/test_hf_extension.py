@@ -64,4 +64,4 @@ def test_a_command_and_its_exit_code(home: Path) -> None:
 def test_what_hf_expects_of_the_repository() -> None:
     assert not (ROOT / "hf-layerprune").exists(), "a file of that name would be taken for the executable"
     assert json.loads((ROOT / "manifest.json").read_text())["description"]
-    assert shutil.which("pip") is None or "hf-layerprune = hf_layerprune.cli.main:main" in (ROOT / "setup.cfg").read_text()
+    assert shutil.which("pip") is None or "hf-layerprune = hf_layerprune.cli.main:run" in (ROOT / "setup.cfg").read_text()

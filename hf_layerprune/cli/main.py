@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import io
 import os
 import signal
@@ -77,9 +76,6 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"interrupted: {invocation.resume}", err=True)
-        # Python ends by the signal itself, whatever the status, where the interrupt passed through Python code that C code ran, as
-        # imports of large libraries do. Blocked by then, it does not.
-        atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -89,6 +85,20 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         _fail(error, invocation.debug)
+
+
+def run() -> None:
+    """`main` as a process of its own.
+
+    Where an interrupt passed through Python code that C code ran, as imports of large libraries do, Python ends by the signal whatever
+    the status says; here the status counts. What was begun has been unwound by then.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code == 130:
+            os._exit(130)
+        raise
 
 
 def _fail(error: Exception, debug: bool) -> None:
