@@ -30,8 +30,12 @@ class Target:
     token: str | bool | None = field(default=None, repr=False)
 
     @cached_property
+    def _repo(self) -> RemoteRepo:
+        return RemoteRepo(self.id, self.head, token=self.token)
+
+    @property
     def files(self) -> Mapping[str, RemoteFile]:
-        return RemoteRepo(self.id, self.head, token=self.token).files
+        return self._repo.files
 
     def read(self, name: str, limit: int) -> bytes | None:
         """A file of at most `limit` bytes, None where there is none; PublishError if it has more, or is not what is listed."""
@@ -40,7 +44,7 @@ class Target:
         if file.size > limit:
             raise PublishError(f"{file.where}: {file.size:,} bytes, at most {limit:,} are read. Remove it there, then push again.")
         try:
-            return RemoteRepo(self.id, self.head, token=self.token).read_whole(name, limit)
+            return self._repo.read_whole(name, limit)
         except CheckpointError as error:
             raise PublishError(str(error)) from error
 
