@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import SoftFileLock, Timeout
 
+from hf_layerprune.data.store import acquired
 from hf_layerprune.errors import CheckpointError
-
-WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems on which a file's existence must do
 
 
 @contextmanager
@@ -23,7 +21,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
     Raises CheckpointError naming the holder if another run has it; OSError as the system raises it if the file cannot be made.
     """
     try:
-        lock = _acquired(path)
+        lock = acquired(path, timeout=0)
     except Timeout:
         raise CheckpointError(
             f"{what}: {_holder(path)} is writing it. Wait for it; if you are sure that it is dead, remove {path}."
@@ -37,20 +35,6 @@ def hold(path: Path, what: str) -> Iterator[None]:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         lock.release()
-
-
-def _acquired(path: Path) -> BaseFileLock:
-    lock: BaseFileLock = FileLock(path, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except OSError as error:
-        if isinstance(error, Timeout) or error.errno not in WITHOUT_LOCKS:
-            raise
-        if path.stat().st_size == 0:  # made just now, for a lock that is not to be had; a holder's has its name in it
-            path.unlink()
-        lock = SoftFileLock(path, timeout=0, thread_local=False)
-        lock.acquire()
-    return lock
 
 
 def _holder(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,10 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from hf_layerprune.artifacts.jsonfile import digest_of, fsync_folder, write_atomic
 from hf_layerprune.errors import DataError
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems on which a file's existence must do
+
+
+def acquired(path: Path, timeout: float = -1) -> BaseFileLock:
+    """A lock on the file `path`, waited for `timeout` seconds, by default for ever: the kernel's, which ends with its process, or where the
+    file system has none, a SoftFileLock.
+
+    filelock.Timeout if another holds it, OSError as the system raises it if the file cannot be made.
+    """
+    lock: BaseFileLock = FileLock(path, timeout=timeout, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in WITHOUT_LOCKS:
+            raise
+        if path.stat().st_size == 0:  # made just now, for a lock that is not to be had; a holder's has its name in it
+            path.unlink()
+        lock = SoftFileLock(path, timeout=timeout, thread_local=False)
+        lock.acquire()
+    return lock
 
 
 @dataclass(frozen=True)
@@ -56,12 +78,10 @@ class Entry:
         """
         if self.path.is_dir():
             return self.path
-        lock = FileLock(self.folder / f"{self.name}.lock")  # the system gives it back however the process ends
         with self._refusals():
             self.folder.mkdir(parents=True, exist_ok=True)
+            lock = acquired(self.folder / f"{self.name}.lock")
             try:
-                with suppress(NotImplementedError):  # some network file systems have no locks; a result still appears whole
-                    lock.acquire()
                 if not self.path.is_dir():  # another process may have filled it while this one waited
                     self.partial.mkdir(exist_ok=True)
                     fill(self.partial)

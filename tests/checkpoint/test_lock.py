@@ -24,10 +24,10 @@ with hold(Path(sys.argv[1]), "out"):
 """
 
 
-@pytest.fixture(params=["kernel's locks", "no locks"])
+@pytest.fixture(params=[None, errno.ENOLCK, errno.ENOSYS], ids=["kernel's locks", "no locks", "no such call"])
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    if request.param == "no locks":
-        monkeypatch.setattr("fcntl.flock", refusing(errno.ENOLCK))
+    if request.param:
+        monkeypatch.setattr("fcntl.flock", refusing(request.param))
     return tmp_path / "x.lock"
 
 

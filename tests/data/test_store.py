@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import time
@@ -46,6 +47,16 @@ def test_what_an_interrupted_run_left_is_found_again(tmp_path: Path) -> None:
         entry.build(dies)
     assert not entry.path.exists()
     assert (entry.build(lambda folder: None) / "half").read_text() == "h"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    built = Entry(tmp_path, "result").build(lambda folder: None)
+    assert built.is_dir() and [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
 def test_a_file_and_the_unfinished_one_before_it(tmp_path: Path) -> None:
