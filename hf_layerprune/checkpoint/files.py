@@ -13,6 +13,9 @@ from hf_layerprune.artifacts.jsonfile import parse_json
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
+POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that stands for one which git did not fetch
+NOT_FETCHED = "a Git LFS pointer, not the file itself. Run `git lfs pull` in the folder, or fetch it: hf download ID --local-dir FOLDER"
+
 
 def refuse_twins(names: Iterable[str], where: str) -> None:
     """Raise CheckpointError where two names differ only in case: on some file systems they are one file."""

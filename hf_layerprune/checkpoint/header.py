@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_layerprune.artifacts.jsonfile import parse_json
+from hf_layerprune.checkpoint.files import NOT_FETCHED, POINTER
 from hf_layerprune.checkpoint.remedies import MEMORY, to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
@@ -69,6 +70,8 @@ def parse_header(read: Callable[[int], bytes], size: int, path: Path) -> Header:
     prefix = read(8)
     length = int.from_bytes(prefix, "little")
     data_start = 8 + length
+    if prefix == POINTER[:8]:
+        raise CheckpointError(f"{path}: {NOT_FETCHED}")
     if len(prefix) < 8 or (0 < length <= MAX_HEADER_BYTES and data_start > size):
         raise CheckpointError(f"{path}: truncated in the header: expected {data_start:,} bytes, found {size:,}. {AGAIN}")
     if not 0 < length <= MAX_HEADER_BYTES:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_layerprune.artifacts.folder import CONFIG, RECORDS
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.checkpoint.completeness import check_tensors
+from hf_layerprune.checkpoint.completeness import FLOATS, check_tensors
 from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.files import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
@@ -53,7 +53,7 @@ class Checkpoint:
         try:
             model_facts(config, SourceRef(id, commit, ""), where)
         except FamilyError as error:
-            raise FamilyError(f"{error}{_count(family, config, path, reader)}") from error
+            raise FamilyError(_with_tensors(error, family, config, path, reader)) from error
         shards = read_shards(path, reader)
         tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
         facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader)), where)
@@ -99,13 +99,19 @@ class Checkpoint:
         return sum(math.prod(span.shape) for span in kept), sum(span.nbytes for span in kept)
 
 
-def _count(family: Family, config: Mapping[str, Any], path: Path, reader: Shards) -> str:
-    """How many layers the tensors hold, as a sentence, where the config says nothing that could be a number of layers."""
-    if is_depth(find(config, family.depth_path(config))):
-        return ""
+def _with_tensors(error: FamilyError, family: Family, config: Mapping[str, Any], path: Path, reader: Shards) -> str:
+    """The error of a config that has no number of layers, or calls plain floats quantized, with what the tensors say of it."""
+    text = find(config, family.text_path(config))
+    quantized = isinstance(text, Mapping) and bool(config.get("quantization_config") or text.get("quantization_config"))
+    if is_depth(find(config, family.depth_path(config))) and not quantized:
+        return str(error)
     try:
         shards = read_shards(path, reader)
     except LayerPruneError:  # one fault at a time: the config's
-        return ""
-    places = (family.split(name) for header in shards.values() for name in header.tensors)
-    return f" The tensors hold {len({place[0] for place in places if place}):,} layers."
+        return str(error)
+    tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
+    if not quantized:
+        return f"{error} The tensors hold {len({place[0] for name in tensors if (place := family.split(name))}):,} layers."
+    if any(span.dtype not in FLOATS for span in tensors.values()):
+        return str(error)
+    return f"{path / CONFIG}: it has a quantization_config, but no tensor is quantized: a stale one. Remove that key."

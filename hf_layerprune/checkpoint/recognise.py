@@ -22,6 +22,10 @@ FOREIGN = (
     ("dataset_info*.json", "a dataset", "Pass a model's folder or id."),
     ("dataset_dict.json", "a dataset", "Pass a model's folder or id."),
 )
+ADAPTER_BESIDE_WEIGHTS = (
+    "holds a whole model and an adapter_config.json, by which transformers would load an adapter on top of it. Remove that file if the "
+    "adapter is merged into the weights; if not, merge it (merge_and_unload, save_pretrained) and pass that folder."
+)
 WITHOUT_SAFETENSORS = (
     ("pytorch_model*.bin", "holds pickled PyTorch weights only", TO_SAFETENSORS),
     ("*.gguf", "holds GGUF weights only", "Pass the model that they were made from, and convert the result to GGUF again."),
@@ -35,14 +39,18 @@ WITHOUT_SAFETENSORS = (
 
 def refuse_foreign(place: Path | str, names: Collection[str], *, weights: bool = True) -> None:
     """Raise SourceError if files of these names make `place` an adapter, a pipeline, a dataset, or, with `weights`, no safetensors."""
+    has_weights = bool(fnmatch.filter(names, "model*.safetensors")) or "model.safetensors.index.json" in names
     for pattern, kind, remedy in FOREIGN:
         if fnmatch.filter(names, pattern):
-            raise SourceError(f"{place} is {kind}. {remedy}")
-    if not weights or fnmatch.filter(names, "model*.safetensors") or "model.safetensors.index.json" in names:
+            merged = has_weights and kind == "a peft adapter"
+            raise SourceError(f"{place} {ADAPTER_BESIDE_WEIGHTS if merged else f'is {kind}. {remedy}'}")
+    if not weights or has_weights:
         return
     for pattern, kind, remedy in WITHOUT_SAFETENSORS:
         if fnmatch.filter(names, pattern):
             raise SourceError(f"{place} {'is ' if kind.startswith('a ') else ''}{kind}. {remedy.format(place)}")
+    if steps := [int(number) for name in names if (number := name.removeprefix("checkpoint-")) != name and number.isdecimal()]:
+        raise SourceError(f"{place} is a trainer's output folder. Pass a checkpoint in it, such as {place}/checkpoint-{max(steps)}.")
     raise SourceError(
         f"{place} holds no model.safetensors and no model.safetensors.index.json. Pass a checkpoint folder, a Hub id or mini; "
         "a model that has its weights in another format must be converted to safetensors first."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -26,6 +27,7 @@ SINGLE = "model.safetensors"
 FETCH = "Fetch it again (hf download ID --local-dir FOLDER) or correct the folder."
 MAX_INDEX_BYTES = 64 << 20
 SAMPLE_BYTES = 64 << 10
+BLOCK = 1 << 20  # bytes that are compared at once
 FIRST_BYTES = 192 << 10  # most headers and the first sample behind them: one request instead of three
 THREADS = 8  # of requests to the Hub
 
@@ -127,12 +129,15 @@ Shards = LocalShards | RemoteShards
 def read_shards(folder: Path, shards: Shards) -> dict[str, Header]:
     """The headers of a checkpoint's weight files by name, in the order of names.
 
-    The index in `folder` decides where there is one. CheckpointError when a shard is missing or no regular file, or a tensor
-    stands in the index and not in its shard, in a shard and not in the index, or in two shards.
+    The index in `folder` decides where there is one, but a single file beside it that holds the same tensors is taken instead,
+    as transformers does. CheckpointError when a shard is missing or no regular file, a tensor stands in the index and not in its
+    shard, in a shard and not in the index, or in two shards, or when the single file and the shards differ.
     """
     index = folder / INDEX
     if not index.exists():
-        return dict(shards.headers([SINGLE], FETCH))
+        parts = some(name for name in shards.names() if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
+        lost = f"There are shards, {parts}, but no {INDEX}, without which transformers cannot load them either. Fetch that file too."
+        return dict(shards.headers([SINGLE], FETCH if parts.startswith("0") else lost))
     mapped = _weight_map(folder)
     placed: defaultdict[str, set[str]] = defaultdict(set)
     for tensor, name in mapped.items():
@@ -140,10 +145,45 @@ def read_shards(folder: Path, shards: Shards) -> dict[str, Header]:
     refuse_twins(sorted(placed), str(index))
     single = f"There is also a {SINGLE}: remove {INDEX} if that file is the whole model, else fetch the shard."
     found = {}
-    for name, header in shards.headers(sorted(placed), single if (folder / SINGLE).exists() else FETCH):
+    both = placed.keys() != {SINGLE} and SINGLE in shards.names()
+    for name, header in shards.headers(sorted(placed), single if both else FETCH):
         _check_places(name, header.tensors.keys(), placed[name], mapped, index)
         found[name] = header
+    return _single_file(folder, shards, found) if both else found
+
+
+def _single_file(folder: Path, shards: Shards, indexed: Mapping[str, Header]) -> dict[str, Header]:
+    """The single file, which transformers loads where there is an index too; CheckpointError if its tensors are not those of the shards.
+
+    On the Hub names, shapes and types are compared, in a folder the bytes as well.
+    """
+    advice = f"transformers loads {SINGLE}. Remove that file, or {INDEX} and its shards, whichever is not the model."
+    try:
+        found = dict(shards.headers([SINGLE], FETCH))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} There is also a complete {INDEX}, but {advice}") from error
+    one = found[SINGLE].tensors
+    other = {name: span for header in indexed.values() for name, span in header.tensors.items()}
+    different = (name for name in sorted({*one, *other}) if not _same(one.get(name), other.get(name), isinstance(shards, LocalShards)))
+    if (name := next(different, None)) is not None:
+        raise CheckpointError(f"{folder}: {SINGLE} and the shards of {INDEX} hold different weights, first in {shown(name)}; {advice}")
     return found
+
+
+def _same(one: TensorSpan | None, other: TensorSpan | None, with_bytes: bool) -> bool:
+    """Whether two tensors are there and alike; with_bytes: in their bytes too."""
+    if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    if not with_bytes:
+        return True
+    try:
+        with one.file.open("rb") as first, other.file.open("rb") as second:
+            first.seek(one.begin)
+            second.seek(other.begin)
+            blocks = (min(BLOCK, one.nbytes - start) for start in range(0, one.nbytes, BLOCK))
+            return all(first.read(size) == second.read(size) for size in blocks)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or one.file}: cannot read it: {error.strerror}. {to_read(error)}") from error
 
 
 def is_whole(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, README, RECORDS, safe_name
-from hf_layerprune.checkpoint.files import regular_file
+from hf_layerprune.checkpoint.files import NOT_FETCHED, POINTER, regular_file
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
@@ -17,6 +17,7 @@ WEIGHT_SUFFIXES = (
     ".distcp", ".ot",
 )  # fmt: skip
 MAX_FOLDERS = 64  # one in the other: no model needs as many
+MAX_POINTER_BYTES = 1024
 
 
 def check_ours(folder: Path) -> None:
@@ -95,4 +96,6 @@ def _checked(folder: Path, name: str, plain: bool) -> Path:
         raise CheckpointError(f"{folder}: the file name {shown(name)} has a control character, backslash or drive. Rename or remove it.")
     if not plain:
         regular_file(folder, name, "Put a regular file there, or remove it.")
+    if (folder / name).stat().st_size < MAX_POINTER_BYTES and (folder / name).read_bytes().startswith(POINTER):
+        raise CheckpointError(f"{folder / name}: {NOT_FETCHED}")
     return Path(name)

@@ -28,6 +28,11 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
             f"{where}: the checkpoint is quantized (quant_method {shown(method)}): its tensors and skip lists are not declared. "
             "Prune the unquantized checkpoint and quantize the result."
         )
+    if (named := config.get("transformers_weights")) is not None:
+        raise FamilyError(
+            f"{where}: 'transformers_weights' is {shown(named)}: transformers loads that file, whatever else lies there. Rename it to "
+            "model.safetensors (an index: to model.safetensors.index.json) and remove the key."
+        )
     for key, needed in family.required.items():
         found = text.get(key, needed)
         if type(found) is not type(needed) or found != needed:

@@ -23,7 +23,7 @@ from hf_layerprune.errors import CheckpointError
 from tests.checkpoint.independent import pruned, read_model, snapshot
 from tests.checkpoint.test_refused import INDEX, LAYER, touch_below
 from tests.rewriting import rewrite
-from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors
+from tests.tiny_checkpoint import SIDE_FILES, make_checkpoint, make_config, make_plan, make_tensors, write_safetensors
 
 
 def test_one_file(source: Path) -> None:
@@ -43,12 +43,17 @@ def test_one_file(source: Path) -> None:
 
 
 def test_shards(sharded: Path) -> None:
-    """The index counts, and not a single file of an older save beside it."""
-    (sharded / "model.safetensors").write_bytes(b"of an older save")
     checkpoint = Checkpoint.open(sharded, "tiny")
     assert list(checkpoint.shards) == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     assert checkpoint.tensors.keys() == read_model(sharded).keys() and not checkpoint.tied
-    assert "left out, 1: 'model.safetensors'" in checkpoint.notes[0]
+    assert checkpoint.notes == ()
+
+
+def test_one_file_beside_equal_shards(sharded: Path) -> None:
+    """The single file counts, as it does for transformers."""
+    write_safetensors(sharded / "model.safetensors", make_tensors(make_config(tied=False)))
+    checkpoint = Checkpoint.open(sharded, "tiny")
+    assert list(checkpoint.shards) == ["model.safetensors"] and "left out, 3: 'model-00001-of-00003" in checkpoint.notes[0]
 
 
 class ManyShards(LocalShards):

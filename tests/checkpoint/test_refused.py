@@ -27,6 +27,7 @@ Tensors = dict[str, np.ndarray]
 Row = tuple[Change, str, type[LayerPruneError]]
 LAYER = "model.language_model.layers"
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"ab" * 32 + b"\nsize 4255140312\n"
 FIRST, SECOND = "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors"
 
 
@@ -69,7 +70,11 @@ CONFIGS: dict[str, Row] = {
         for depth in (5, 7, 36, 10_000)
     },
     **{
-        f"quantized in {place}": (config(**{place: {"quant_method": "awq"}}), "is quantized .*'awq'.*Prune the unquantized", FamilyError)
+        f"quantized in {place}, it says": (
+            config(**{place: {"quant_method": "awq"}}),
+            "but no tensor is quantized: a stale one",
+            FamilyError,
+        )
         for place in ("quantization_config", "text_config__quantization_config")
     },
     **{
@@ -106,7 +111,11 @@ CONFIGS: dict[str, Row] = {
 TO_SAFETENSORS = r"Convert it to safetensors first: python -c .*M\.from_pretrained\('.*/foreign'\)\.save_pretrained\('NEW'\)"
 FOREIGN: dict[str, tuple[list[str], str]] = {
     "peft adapter": (["adapter_config.json", "adapter_model.safetensors"], "is a peft adapter. Merge it"),
-    "adapter beside a model": (["config.json", WEIGHTS, "adapter_config.json"], "is a peft adapter"),
+    "adapter beside a model": (["config.json", WEIGHTS, "adapter_config.json"], "load an adapter on top of it. Remove that file if"),
+    "trainer's folder": (
+        ["checkpoint-500", "checkpoint-1500", "checkpoint-best"],
+        "trainer's output .* such as .*/foreign/checkpoint-1500",
+    ),
     "diffusers": (["model_index.json"], "is a diffusers pipeline"),
     "dataset": (["dataset_infos.json"], "is a dataset"),
     "saved dataset": (["dataset_dict.json"], "is a dataset"),
@@ -204,6 +213,16 @@ def single_file_beside(folder: Path) -> None:
     (folder / SECOND).unlink()
 
 
+def changed_at_the_end(tensors: Tensors) -> Tensors:
+    """One tensor of other bytes, from its last element on."""
+    tensors[f"{LAYER}.3.mlp.up_proj.weight"].flat[-1] ^= 1
+    return tensors
+
+
+def read_tensors_of(path: Path) -> Tensors:
+    return {name: np.frombuffer(data, np.uint16).reshape(shape) for name, (_, shape, data) in read_file(path)[0].items()}
+
+
 def as_socket(path: Path) -> None:
     here = os.getcwd()
     os.chdir(path.parent)  # the name of a socket is limited to 107 bytes
@@ -247,6 +266,21 @@ SHARDS: dict[str, tuple[Change, str]] = {
         lambda folder: os.truncate(folder / SECOND, (folder / SECOND).stat().st_size - 1),
         rf"{SECOND}: truncated in the tensors, first in '.*': expected [\d,]+ bytes, found [\d,]+",
     ),
+    "another single file beside the shards": (
+        lambda folder: write_safetensors(folder / WEIGHTS, changed_at_the_end(make_tensors(make_config(tied=False)))),
+        f"{WEIGHTS} and the shards of {INDEX} hold different weights, first in '{LAYER}.3.mlp.up_proj.weight'; transformers loads",
+    ),
+    "part of a model beside the shards": (
+        lambda folder: write_safetensors(folder / WEIGHTS, read_tensors_of(folder / FIRST)),
+        f"hold different weights, first in .*; transformers loads {WEIGHTS}. Remove that file, or",
+    ),
+    "another file beside the shards": (lambda folder: (folder / WEIGHTS).write_bytes(b"of an older save"), f"also a complete {INDEX}"),
+    "no index": (
+        lambda folder: (folder / INDEX).unlink(),
+        f"There are shards, 3: '{FIRST}', .* but no {INDEX}, without which transformers",
+    ),
+    "a Git LFS pointer": (instead(SECOND, lambda path: path.write_bytes(POINTER)), f"{SECOND}: a Git LFS pointer, .*git lfs pull"),
+    "a tokenizer that is one": (lambda folder: (folder / "tokenizer.json").write_bytes(POINTER), "tokenizer.json: a Git LFS pointer"),
     "incomplete beside a single file": (single_file_beside, f"is missing. There is also a {WEIGHTS}: remove {INDEX} if"),
 }
 
@@ -324,9 +358,11 @@ def test_config(source: Path, change: Change, message: str, kind: type[LayerPrun
     refused(source, message, kind)
 
 
-def test_quantized_tensors_without_a_quantization_config(source: Path) -> None:
+def test_quantized_tensors_without_and_with_a_quantization_config(source: Path) -> None:
     (source / WEIGHTS).write_bytes((source / WEIGHTS).read_bytes().replace(b'"BF16"', b'"I16" ', 1))
     refused(source, "is I16, expected one of BF16/F16/F32/F64")
+    config(quantization_config={"quant_method": "awq"})(source)
+    refused(source, "is quantized .*'awq'.*Prune the unquantized", FamilyError)
 
 
 def test_a_shape_of_300_000_dimensions_is_not_shown_whole(source: Path) -> None:

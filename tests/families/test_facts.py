@@ -86,6 +86,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "quantized .*'bitsandbytes'.* Prune the unquantized",
     ),
     "gptq": ({"quantization_config": {"quant_method": "gptq", "modules_to_not_convert": ["layers.3"]}}, "'gptq'"),
+    "weights of another name": (
+        {"transformers_weights": "other.safetensors"},
+        "'other.safetensors': transformers loads that file.* Rename it",
+    ),
     "quantized, who knows how": ({"quantization_config": "yes"}, "'yes'"),
     "other head": ({"architectures": ["Qwen3VLModel"]}, r"\['Qwen3VLModel'\] differ .* hf_layerprune/families/"),
     "lineage too short": ({"layer_pruning": {"original_layers": [0, 1], "original_depth": 8}}, "original layer of each of the 6 layers"),
