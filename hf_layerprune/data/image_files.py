@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from hf_layerprune.data.json_files import open_json
-from hf_layerprune.data.records import UnusableRecord
+from hf_layerprune.data.records import UnusableRecord, refuse_video_and_audio
 from hf_layerprune.errors import DataError, first_line, shown
 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())
@@ -46,7 +47,9 @@ def images_in_jsonl(path: Path, limit: int) -> list[ImageFile]:
     for index in range(min(limit, len(table))):
         label = table.label(index)
         try:
-            fields = table.record(index).fields
+            record = table.record(index)
+            refuse_video_and_audio(record)
+            fields = record.fields
             if "image" not in fields:
                 raise UnusableRecord(f'{label}: no field "image"')
             place = _path_inside(fields["image"], path.parent, label)
@@ -57,7 +60,7 @@ def images_in_jsonl(path: Path, limit: int) -> list[ImageFile]:
 
 
 def decode_file(file: ImageFile) -> Image.Image:
-    """The image as RGB: turned as its EXIF says, first frame, 16 bits scaled to 8, transparency on white.
+    """The image as RGB: turned as its EXIF says, first frame, 16 bits and floats from 0 to 1 scaled to 8 bits, transparency on white.
 
     Raises UnusableRecord naming the file for what is not an image, is damaged, or has more than a hundred million pixels.
     """
@@ -109,8 +112,9 @@ def _path_inside(value: object, folder: Path | None, label: str) -> Path:
         raise DataError(f"{label}: {name} is a URL; download the images first and give paths.")
     if folder is None:
         raise UnusableRecord(f"{label}: the image {name} is not part of the record, and there is no folder that it could lie in")
-    if os.path.isabs(value) or not Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder)):
-        raise UnusableRecord(f"{label}: {name} lies outside the folder of the records")
+    if not Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder)):
+        absolute = f" is absolute and lies outside {shown(str(folder))}; paths are relative to that folder"
+        raise UnusableRecord(f"{label}: {name}{absolute if os.path.isabs(value) else ' lies outside the folder of the records'}")
     return folder / value
 
 
@@ -121,14 +125,19 @@ def _decoded(source: Path | io.BytesIO | Image.Image, label: str) -> Image.Image
             with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnusableRecord(f"{label}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(ImageOps.exif_transpose(image), label)
     except UnusableRecord:
         raise
     except Exception as error:  # the decoders raise whatever a damaged file leads them to
         raise UnusableRecord(f"{label}: not an image that can be decoded ({first_line(error)})") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, label: str) -> Image.Image:
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise UnusableRecord(f"{label}: floating-point pixels outside 0 to 1. Save it with 8 or 16 bits a channel")
+        return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:

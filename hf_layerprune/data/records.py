@@ -60,6 +60,13 @@ class Record:
     folder: Path | None  # where its paths of images begin, and which they must not leave; None if it may name no files
 
 
+def refuse_video_and_audio(record: Record) -> None:
+    """UnusableRecord for a record with a video or a sound: without it, the rest of the record means something else."""
+    for name in ("video", "videos", "audio", "audios"):
+        if record.fields.get(name):
+            raise UnusableRecord(f"{record.label}: it has {name!r}; only images and text can be used")
+
+
 @dataclass(frozen=True)
 class RecordTable(ABC):
     """Records by number, read when they are asked for: training resumes exactly, and memory does not grow with their number.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
 from hf_layerprune.data.image_files import content_digest, decode_value
-from hf_layerprune.data.records import Record, RecordTable, UnusableRecord
+from hf_layerprune.data.records import Record, RecordTable, UnusableRecord, refuse_video_and_audio
 from hf_layerprune.errors import DataError, shown
 from hf_layerprune.evaluation.mentions import place_of
 from hf_layerprune.evaluation.samples import Sample
@@ -84,6 +84,7 @@ class TableTask:
 
 def _sample(index: int, record: Record, subtask: str, scorer: str | None, tokens: int | None) -> Sample:
     """UnusableRecord naming the record and the field that is missing or cannot be used; DataError for a URL."""
+    refuse_video_and_audio(record)
     for name in FIELDS:
         if record.fields.get(name) is None:
             there = ", ".join(map(str, list(record.fields)[:8])) or "none"

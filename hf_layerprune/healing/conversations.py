@@ -16,13 +16,15 @@ from typing import Any, Literal
 from PIL import Image
 
 from hf_layerprune.data.image_files import decode_value
-from hf_layerprune.data.records import Record, UnusableRecord
+from hf_layerprune.data.records import Record, UnusableRecord, refuse_video_and_audio
 from hf_layerprune.errors import shown
 
 Role = Literal["system", "user", "assistant"]
 LAYOUTS = ("messages", "conversations", "texts", "question")  # the field by which each is known
 ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 PLACEHOLDER = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets it on a line of its own
+# At the beginning or end of a line: elsewhere people write about the HTML elements of these names.
+OTHER_PLACEHOLDER = re.compile(r"^[ \t]*<(?:video|audio)>|<(?:video|audio)>[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ Said = tuple[Any, list[Part]]  # a role as the record spells it, and what it say
 
 def conversation(record: Record) -> Conversation:
     """The conversation of a record; UnusableRecord saying what was found where it holds none that can be trained on."""
+    refuse_video_and_audio(record)
     label, fields = record.label, {name: value for name, value in record.fields.items() if value is not None}
     layout = next((name for name in LAYOUTS if name in fields), None)
     if layout is None or (layout == "question" and "answer" not in fields):
@@ -134,8 +137,10 @@ def _said(layout: str, fields: Mapping[str, Any], record: Record) -> Iterator[Sa
 
 
 def _split(text: Any, label: str) -> list[Part]:
-    """A text with a place for an image instead of each placeholder."""
+    """A text with a place for an image instead of each placeholder; UnusableRecord for a placeholder of a video or a sound."""
     parts: list[Part] = []
+    if found := OTHER_PLACEHOLDER.search(_text(text, label)):
+        raise UnusableRecord(f"{label}: {found[0].strip()} in the text; only images and text can be used")
     for number, piece in enumerate(PLACEHOLDER.split(_text(text, label))):
         parts += [None, piece] if number else [piece]
     return [part for part in parts if part != ""]

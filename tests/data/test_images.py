@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -44,6 +45,15 @@ def test_sixteen_bits_become_eight(place: Path) -> None:
     assert np.abs(near - np.array([0, 300, 32768, 65000, 65535]) / 257).max() <= 1
     (place / "c.png").write_bytes(png(1, 1, 16, 2, b"\0" + bytes([200, 0, 100, 0, 50, 0])))
     assert decode(place / "c.png").tolist() == [[[200, 100, 50]]]
+
+
+def test_floats_from_0_to_1_become_eight_bits(place: Path) -> None:
+    Image.fromarray(np.arange(256, dtype=np.float32)[None] / 255).save(place / "a.tiff")
+    assert decode(place / "a.tiff")[0].tolist() == [[grey] * 3 for grey in range(256)]
+    for name, values in {"b.tiff": [0, 255], "c.tiff": [-0.1, 1], "d.tiff": [0.5, math.nan]}.items():
+        Image.fromarray(np.array([values], np.float32)).save(place / name)
+        with pytest.raises(UnusableRecord, match=rf"{name}: floating-point pixels outside 0 to 1"):
+            decode(place / name)
 
 
 def test_transparency_stands_on_white(place: Path) -> None:
@@ -182,6 +192,7 @@ LINES = [
     ("{image: 1}", "not valid JSON"),
     ("x" * (17 << 20), "longer than"),
     ({"img": "a.png"}, 'no field "image"'),
+    ({"image": "good.png", "video": "a.mp4"}, "it has 'video'; only images and text"),
     ({"image": "../secret.png"}, "outside"),
 ]
 
@@ -215,7 +226,7 @@ def test_each_form_gives_the_same_pixels(place: Path) -> None:
 
 VALUES: list[tuple[Any, str]] = [
     ("../a.png", "'../a.png' lies outside the folder"),
-    ("/etc/hostname", "lies outside"),
+    ("/etc/hostname", "'/etc/hostname' is absolute and lies outside"),
     ("link.png", "lies outside"),
     ("out/a.png", "lies outside"),
     ("loop.png", "x"),
@@ -247,8 +258,9 @@ def test_unusable_values(place: Path, value: Any, said: str) -> None:
 
 
 def test_no_path_leads_elsewhere(place: Path) -> None:
-    with pytest.raises(UnusableRecord, match="lies outside the folder"):
-        decode_value(str(plain(place / "a.png")), place, "x")
+    with pytest.raises(UnusableRecord, match=r"b\.png' is absolute and lies outside .*; paths are relative to that folder"):
+        decode_value(str(plain(place.parent / "b.png")), place, "x")
+    assert decode_value(str(plain(place / "a.png")), place, "x").size == gradient().shape[1::-1]
     with pytest.raises(UnusableRecord, match=r"'a\.png' is not part of the record"):
         decode_value({"path": "a.png", "bytes": None}, None, "x")
     for url in ("https://example.org/a.png", "s3://bucket/a.png", "file:///etc/passwd"):

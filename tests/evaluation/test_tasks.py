@@ -114,6 +114,7 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
         ({"image": "0.png", "answer": "3"}, "line 2: no field 'question'; a task needs question, image, answer, and it has image, answer"),
         ({"question": "?", "answer": "3"}, "line 2: no field 'image'"),
         ({"question": "?", "image": "0.png"}, "line 2: no field 'answer'"),
+        ({**GOOD, "videos": ["clip.mp4"]}, "line 2: it has 'videos'; only images and text can be used"),
         ({**GOOD, "answer": None}, "line 2: no field 'answer'"),
         ({**GOOD, "answer": []}, "line 2: 'answer' is"),
         ({**GOOD, "answer": {"a": 1}}, "line 2: 'answer' is"),

@@ -71,6 +71,13 @@ def test_images_where_the_text_places_them() -> None:
     assert [part.value for part in found.images] == [A, B]
 
 
+def test_words_about_video() -> None:
+    found = read(
+        question="How does the <video> element differ from <audio> in HTML?", answer="See the <video> page.", videos=[], audio=None
+    )
+    assert found.turns[0].text == "How does the <video> element differ from <audio> in HTML?"
+
+
 def test_several_texts_and_no_image() -> None:
     found = read(texts=[{"user": "a", "assistant": "b"}, {"user": "c", "assistant": "d"}], images=[])
     assert shape(found) == [("user", ["a"]), ("assistant", ["b"]), ("user", ["c"]), ("assistant", ["d"])]
@@ -103,6 +110,12 @@ def test_an_image_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
         ({"n": 1, "text": "x"}, r"expected the field messages, conversations, texts, or question and answer; found \['n', 'text'\]"),
         ({"question": "q"}, r"found \['question'\]"),
         ({"question": "q", "answer": None}, r"found \['question'\]"),
+        *(
+            ({"question": "q", "answer": "a", name: ["a.x"]}, f"it has '{name}'; only images")
+            for name in ("video", "videos", "audio", "audios")
+        ),
+        ({"messages": messages("<video>What happens?", "A cat jumps.")}, "<video> in the text; only images and text can be used"),
+        ({"conversations": [{"from": "human", "value": "Write it down.\n<audio>"}, {"from": "gpt", "value": "a"}]}, "<audio> in the text"),
         ({"question": 7, "answer": "a"}, "7 where a text was expected"),
         ({"question": "q", "answer": ["a", "b"]}, r"the answer is \['a', 'b'\], expected one text or number"),
         ({"question": "q", "answer": True}, "the answer is True"),
