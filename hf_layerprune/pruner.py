@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,18 +25,17 @@ from hf_layerprune.checkpoint.source import Place, resolve
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
+from hf_layerprune.strategies import planning
 from hf_layerprune.strategies.options import BudgetOf, PlanOptions
-from hf_layerprune.strategies.planning import Request, deepstack_warning, make_plan
-from hf_layerprune.strategies.planning import resolve as resolve_request
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
     from hf_layerprune.artifacts.eval_report import EvalReport
     from hf_layerprune.artifacts.healing_record import HealingRecord
     from hf_layerprune.artifacts.manifest import Manifest
     from hf_layerprune.models.loading import SourceModel
-    from hf_layerprune.probing.probe import ProbedModel
     from hf_layerprune.publishing.push import Pushed
 
 
@@ -45,7 +44,7 @@ class LayerPruner:
 
         pruner = LayerPruner.from_pretrained("Qwen/Qwen3-VL-4B-Instruct")
         plan = pruner.prune(method="mixed", budget=0.25)
-        pruner.save_pretrained("qwen3-vl-28-layers")
+        pruner.save_pretrained("qwen3-vl-28-layers")  # which heal() and evaluate() then act on
 
     checkpoint: the source, indexed; plan: the last one made, or None; statistics: the last ones measured or given, or None.
     """
@@ -66,6 +65,7 @@ class LayerPruner:
         self._loading = {"device_map": device_map, "attn_implementation": attn_implementation}
         self._statistics_folder = statistics_folder
         self._pruned: tuple[PruningPlan, PreTrainedModel] | None = None
+        self._saved: tuple[PruningPlan, Path] | None = None
 
     @classmethod
     def from_pretrained(
@@ -77,7 +77,7 @@ class LayerPruner:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         subfolder: str | None = None,
-        dtype: str = "auto",
+        dtype: str | torch.dtype = "auto",
         device_map: Any = None,
         attn_implementation: str | None = None,
         statistics_folder: Path | str | None = "default",
@@ -87,15 +87,16 @@ class LayerPruner:
         statistics_folder: where statistics are kept between runs: huggingface_hub's assets cache by default, None for nowhere.
         Raises SourceError, CheckpointError or FamilyError if the source is not to be had, damaged, or of no known family.
         """
-        found = resolve(
-            str(model_id_or_path),
-            Place(revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, subfolder=subfolder),
-        )
+        place = Place(revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, subfolder=subfolder)
+        found = resolve(str(model_id_or_path), place)
         folder = kept_folder("statistics") if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
         checkpoint = Checkpoint.open(found.path, found.id, found.commit)
-        return cls(
-            checkpoint, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None
-        )
+        name = str(dtype).removeprefix("torch.")
+        return cls(checkpoint, dtype=name, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None)
+
+    def __repr__(self) -> str:
+        plan = "no layers chosen yet" if self.plan is None else f"{len(self.plan.keep)} layers kept by the last plan"
+        return f"LayerPruner({self.checkpoint.id!r}, {self.facts.family}, {self.facts.layers} decoder layers, {plan})"
 
     @property
     def facts(self) -> ModelFacts:
@@ -112,9 +113,8 @@ class LayerPruner:
         """Measure how much each layer changes its input, over images of both domains; later plans are made from it.
 
         options: the fields of `probing.options.ProbeOptions`, such as math_images and general_images, each a folder or a file of lines
-        {"image": path}, synthetic images by default. progress: told of images done and in all; say: given lines for people.
-        What was measured before, with the same model, images and settings, is not measured again. Raises UsageError, DataError,
-        ProbeError or ModelError.
+        {"image": path}. progress: told of images done and in all; say: given lines for people. What was measured before, with the same
+        model, images and settings, is not measured again. Raises UsageError, DataError, ProbeError or ModelError.
         """
         places = {name: Path(options[name]) for name in ("math_images", "general_images") if options.get(name) is not None}
         asked = ProbeOptions(**{"dtype": self._dtype, **options, **places})
@@ -135,9 +135,12 @@ class LayerPruner:
             probe_set.check_unusable(kept.record.skipped_count, kept.record.skipped, options.tolerance)
             self.statistics = replace(kept, model=self.facts)
             return self.statistics
-        from hf_layerprune.probing.probe import probe
+        from hf_layerprune.probing.probe import ProbedModel, probe
 
-        load = partial(self._probed_model, options.device)
+        def load() -> ProbedModel:
+            model = self._source_model.for_probing(self._dtype, options.device)
+            return ProbedModel.of(model, self.processor, self.checkpoint.family, settings)
+
         self.statistics = probe(self.facts, probe_set, load, options.tolerance, store=store, progress=progress, say=say)
         return self.statistics
 
@@ -153,7 +156,7 @@ class LayerPruner:
         budget_of: BudgetOf = "middle",
         num_layers: int | None = None,
         layers: str | Sequence[int] | None = None,
-        protect: str = "default",
+        protect: str | Sequence[str | int] = "default",
         strict: bool = False,
         force: bool = False,
         statistics: LayerStatistics | None = None,
@@ -164,18 +167,19 @@ class LayerPruner:
         method: "mixed" unless the layers are named. budget: the share of the middle layers to remove, 0.25 unless `num_layers` or
         `layers` says otherwise. The arguments are the fields of `strategies.options.PlanOptions`. Raises UsageError or StrategyError.
         """
-        options = PlanOptions(method, parameters, budget, budget_of, num_layers, layers, protect, strict, force)
-        request = resolve_request(self.facts, options)
+        protected = protect if isinstance(protect, str) else ",".join(map(str, protect)) or "none"
+        options = PlanOptions(method, parameters, budget, budget_of, num_layers, layers, protected, strict, force)
+        request = planning.resolve(self.facts, options)
         if statistics is None and request.domains:
             statistics = self.statistics or self.probe()
         plan = self.prune_as(request, statistics)
-        if warning := deepstack_warning(plan, self.facts):
+        if warning := planning.deepstack_warning(plan, self.facts):
             warnings.warn(warning, stacklevel=2)
         return plan
 
-    def prune_as(self, request: Request, statistics: LayerStatistics | None = None) -> PruningPlan:
+    def prune_as(self, request: planning.Request, statistics: LayerStatistics | None = None) -> PruningPlan:
         """`prune` for a request at hand; statistics: as `probe` gives them, for a method that needs them."""
-        self.plan = make_plan(self.facts, request, statistics)
+        self.plan = planning.make_plan(self.facts, request, statistics)
         self.statistics = statistics or self.statistics
         return self.plan
 
@@ -187,9 +191,7 @@ class LayerPruner:
 
         plan = self._planned()
         if self._pruned is None or self._pruned[0] is not plan:
-            import torch
-
-            dtype = "auto" if self._dtype == "auto" else choose_dtype(self._dtype, torch.device("cpu"))
+            dtype = choose_dtype(self._dtype)
             config = shorten_config(self.checkpoint.config, plan, self.checkpoint.family)
             self._pruned = (plan, without_layers(self._source_model.get(dtype), self.checkpoint.family, plan.keep, config))
         return self._pruned[1]
@@ -208,8 +210,10 @@ class LayerPruner:
 
         max_shard_size: bytes, or a text such as "5GB"; None keeps the source's shards. Raises CheckpointError.
         """
-        options = WriteOptions(overwrite, max_shard_size, verify)
-        return rewrite(self.checkpoint, self._planned(), Path(directory), options, records=self.records())
+        plan, options = self._planned(), WriteOptions(overwrite, max_shard_size, verify)
+        manifest = rewrite(self.checkpoint, plan, Path(directory), options, records=self.records())
+        self._saved = plan, Path(directory).absolute()
+        return manifest
 
     def records(self) -> dict[str, bytes]:
         """What lies beside the plan in a pruned folder: the statistics it was made from, if it was made from any."""
@@ -221,40 +225,45 @@ class LayerPruner:
         output: str | Path,
         recipe: str = "domain-aware",
         *,
+        source: bool = False,
         progress: Callable[[Mapping[str, float], int, int], None] = lambda step, done, total: None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
         **options: Any,
     ) -> HealingRecord:
-        """Fine-tune the source, as it is on disk, into the folder `output`; options: the fields of `healing.options.HealOptions`.
+        """Fine-tune the pruned model that was saved last into the folder `output`, or, if nothing was pruned, the source.
 
-        progress: told of each step's numbers, the steps done and in all; say: given lines for people. Raises as `healing.heal.heal`.
+        source: fine-tune the source even so, as the dense control. options: the fields of `healing.options.HealOptions`.
+        progress: told of each step's numbers, the steps done and in all; say: given lines for people.
+        Raises LayerPruneError if the last plan was not saved, and as `healing.heal.heal`.
         """
         from hf_layerprune.healing.heal import heal
         from hf_layerprune.healing.options import HealOptions
         from hf_layerprune.healing.request import resolve
 
-        healing = resolve(self.checkpoint, Path(output), HealOptions(recipe, **options), kept_folder("data"))
-        return heal(healing, progress=progress, say=say)[0]
+        request = resolve(self._subject(source), Path(output), HealOptions(recipe, **options), kept_folder("data"))
+        return heal(request, progress=progress, say=say)[0]
 
     def evaluate(
         self,
         tasks: str | Sequence[str] = (),
         *,
+        source: bool = False,
         against: str | Path | None = None,
         output: str | Path | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
         say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
         **options: Any,
     ) -> EvalReport:
-        """Evaluate the source, as it is on disk, on held-out samples, alone or compared with another model on the same ones.
+        """Evaluate the pruned model that was saved last, or, if nothing was pruned, the source, on held-out samples.
 
-        options: the fields of `evaluation.options.EvaluateOptions`. The rest, and what is raised, as of `evaluation.run.evaluate`.
+        source: evaluate the source even so. against: a model to compare with on the same samples. options: the fields of
+        `evaluation.options.EvaluateOptions`. Raises LayerPruneError if the last plan was not saved; the rest as `evaluation.run.evaluate`.
         """
         from hf_layerprune.evaluation.options import EvaluateOptions
         from hf_layerprune.evaluation.run import evaluate
 
         asked = EvaluateOptions(tasks, **{"dtype": self._dtype, **self._loading, **options})
-        return evaluate(self.checkpoint, asked, against=against, output=output, progress=progress, say=say).report
+        return evaluate(self._subject(source), asked, against=against, output=output, progress=progress, say=say).report
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, token: str | bool | None = None, **options: Any) -> Pushed:
         """Publish `folder`, which `save_pretrained` or `heal` wrote, not what is in memory.
@@ -268,12 +277,9 @@ class LayerPruner:
 
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
         """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""
+        weights = tensor_digest(self.checkpoint.tensors)
         asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
-        return {"weights": self._weights_digest, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
-
-    @cached_property
-    def _weights_digest(self) -> str:
-        return tensor_digest(self.checkpoint.tensors)
+        return {"weights": weights, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
 
     @cached_property
     def _source_model(self) -> SourceModel:
@@ -281,14 +287,13 @@ class LayerPruner:
 
         return SourceModel(self.checkpoint.path, **self._loading)
 
-    def _probed_model(self, device: str) -> ProbedModel:
-        from hf_layerprune.models.decoder import decoder_layers
-        from hf_layerprune.probing.probe import ProbedModel
-
-        model = self._source_model.for_probing(self._dtype, device)
-        found = {"device": model.device.type, "dtype": str(model.dtype).removeprefix("torch.")}
-        found["attention"] = str(model.config._attn_implementation)
-        return ProbedModel(model, self.processor, decoder_layers(model, self.checkpoint.family), self.probe_settings(device) | found)
+    def _subject(self, source: bool) -> Checkpoint:
+        """What is fine-tuned or evaluated: the pruned checkpoint saved last, the source if it is asked for or nothing was pruned."""
+        if source or self.plan is None:
+            return self.checkpoint
+        if self._saved is None or self._saved[0] is not self.plan:
+            raise LayerPruneError("the last plan was not saved: call save_pretrained(folder) first, or pass source=True for the source.")
+        return Checkpoint.open(self._saved[1], self._saved[1].name)
 
     def _planned(self) -> PruningPlan:
         if self.plan is None:

@@ -160,6 +160,15 @@ def test_a_deepstack_layer_is_warned_of(mini: LayerPruner) -> None:
         mini.prune(layers="1", protect="first,last")
 
 
+def test_layers_to_protect_as_a_list_and_a_dtype_of_torch(mini: LayerPruner, tmp_path: Path) -> None:
+    assert mini.prune(layers=[7], protect=["first", "last", 5]).protected == (0, 5, 15)
+    assert mini.prune(layers=[7], protect=[]).protected == ()
+    assert repr(mini) == "LayerPruner('mini', qwen3_vl, 16 decoder layers, 15 layers kept by the last plan)"
+    in_bf16 = LayerPruner.from_pretrained("mini", dtype=torch.bfloat16, statistics_folder=tmp_path)
+    in_bf16.prune(layers=[7])
+    assert in_bf16.model.dtype == torch.bfloat16
+
+
 def test_refusals_leave_the_last_plan(mini: LayerPruner) -> None:
     plan = mini.prune(layers="7")
     for error, arguments in (

@@ -33,10 +33,10 @@ def choose_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    """`auto` is fp32 on a CPU, where bf16 is slow and coarse, and the checkpoint's own dtype elsewhere."""
+def choose_dtype(dtype: str, device: torch.device | None = None) -> torch.dtype | str:
+    """`auto` is fp32 on a CPU, where bf16 is slow and coarse, and the checkpoint's own dtype elsewhere and where no device is given."""
     if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
+        return torch.float32 if device is not None and device.type == "cpu" else "auto"
     chosen = getattr(torch, dtype, None)
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise ModelError(f"dtype {dtype!r} is no floating-point type of torch; choose auto, float32, bfloat16 or float16.")

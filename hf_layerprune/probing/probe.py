@@ -19,7 +19,9 @@ from hf_layerprune.artifacts.statistics import LayerStatistics, ProbeRecord, arr
 from hf_layerprune.data.records import LISTED, Tolerance, UnusableRecord
 from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ProbeError
+from hf_layerprune.families import Family
 from hf_layerprune.models.batches import encode_questions
+from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.probing.capture import SampleSums, recording
 from hf_layerprune.probing.probe_set import ProbeSet, read_statistics
 
@@ -35,6 +37,16 @@ class ProbedModel:
     processor: ProcessorMixin
     layers: nn.ModuleList
     settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, processor: ProcessorMixin, family: Family, settings: Mapping[str, Any]) -> ProbedModel:
+        """With the settings as asked for, and what they came to."""
+        found = {
+            "device": model.device.type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": model.config._attn_implementation,
+        }
+        return cls(model, processor, decoder_layers(model, family), {**settings, **found})
 
 
 def probe(
