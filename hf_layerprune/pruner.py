@@ -217,8 +217,7 @@ class LayerPruner:
 
     def records(self) -> dict[str, bytes]:
         """What lies beside the plan in a pruned folder: the statistics it was made from, if it was made from any."""
-        used = self.statistics is not None and self.statistics.fingerprint == self._planned().statistics
-        return {STATISTICS: self.statistics.content} if used and self.statistics else {}
+        return {STATISTICS: used.content} if (used := self.statistics) and used.fingerprint == self._planned().statistics else {}
 
     def heal(
         self,
