@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hf_layerprune import LayerPruner
+from hf_layerprune.errors import SourceError
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
 from hf_layerprune.models.batches import encode_questions, load_processor
@@ -55,3 +59,24 @@ def test_loads_and_generates_without_us(tmp_path: Path, source: str) -> None:
     model = pruner.model
     ours = model.generate(**inputs, max_new_tokens=6, min_new_tokens=6, do_sample=False, suppress_tokens=[model.config.image_token_id])
     assert ours[0, inputs["input_ids"].shape[1] :].tolist() == report["cached"]
+
+
+def test_pickled_weights_and_the_command_that_converts_them(tmp_path: Path) -> None:
+    """The command in the error keeps every other file, and its result is pruned like any model."""
+    shutil.copytree(model_path(), tmp_path / "pickled")
+    torch.save(load_file(tmp_path / "pickled" / "model.safetensors"), tmp_path / "pickled" / "pytorch_model.bin")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    with pytest.raises(SourceError, match="pickled PyTorch weights only") as caught:
+        LayerPruner.from_pretrained(tmp_path / "pickled", statistics_folder=None)
+    command = shlex.split(str(caught.value).split("first: ")[1].removesuffix(" and pass NEW."))
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=600)
+    names = {path.name for path in model_path().iterdir() if path.is_file()}
+    assert names <= {path.name for path in (tmp_path / "NEW").iterdir()}
+    pruner = LayerPruner.from_pretrained(tmp_path / "NEW", statistics_folder=None)
+    mini = LayerPruner.from_pretrained("mini", statistics_folder=None)
+    for one in (pruner, mini):
+        one.prune("random", 0.4)
+        (tmp_path / f"of {one.checkpoint.id}").mkdir()
+        one.save_pretrained(tmp_path / f"of {one.checkpoint.id}" / "pruned")
+    tensors = [load_file(tmp_path / f"of {name}" / "pruned" / "model.safetensors") for name in ("NEW", "mini")]
+    assert tensors[0].keys() == tensors[1].keys() and all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])

@@ -5,6 +5,7 @@ What only a table of shapes could tell, such as a wrong size that all layers sha
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,20 @@ from hf_layerprune.families import Family, declared_in
 from hf_layerprune.families.facts import LINEAGE, vision_layers
 from hf_layerprune.families.family import Layout, find, numbered
 
+STACK = re.compile(r".*?\b(?:layers|blocks|h)\.(?=\d+\.)")  # the name of a numbered module, up to its number
 FLOATS = ("BF16", "F16", "F32", "F64")
+
+GATHER = (
+    "So models are saved under ZeRO-3 whose weights were not gathered: save with stage3_gather_16bit_weights_on_model_save, or rebuild the "
+    "weights from the training's checkpoint with its zero_to_fp32.py."
+)
+# What a tensor's name begins with where a wrapper was saved instead of the model, and how to save the model.
+WRAPPERS = {
+    "base_model.model.": "It was saved from a peft model: merge_and_unload() it and save the result with save_pretrained.",
+    "module.": "It was saved from a model wrapped for data parallelism: save model.module with save_pretrained.",
+    "_fsdp_wrapped_module.": "It was saved from a model wrapped by FSDP: gather its full state dict, then save_pretrained.",
+    "_orig_mod.": "It was saved from a compiled model: save model._orig_mod with save_pretrained.",
+}
 
 Tensors = Mapping[str, TensorSpan]
 
@@ -37,6 +51,8 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
         prefixes = " and ".join(repr(layout.layers) for layout in used)
         raise CheckpointError(f"{where}: decoder layers stand under both {prefixes}; which of them count is not known. {FETCH}")
     layout = used[0] if used else family.layouts[0]
+    if not used:
+        _refuse_other_prefix(layout, tensors, where)
     _check_layers("layer", layout.layers, family.depth_path(config), _types(family, config, layers), tensors, where)
     if layout.blocks and family.vision_depth:
         types = [None] * vision_layers(family, config, str(path / CONFIG))
@@ -46,6 +62,8 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
     for name in sorted(tensors.keys() - {*unknown}):
         if tensors[name].dtype not in FLOATS:
             raise CheckpointError(f"{where}: {shown(name)} is {tensors[name].dtype}, expected one of {'/'.join(FLOATS)}. {FETCH}")
+        if tensors[name].nbytes == 0:
+            raise CheckpointError(f"{where}: {shown(name)}, {list(tensors[name].shape)}, has no elements. {GATHER}")
     if unknown:
         depth = find(config, f"{LINEAGE}.original_depth") or layers
         _refuse_depth_bearing(unknown, tensors, depth, family, where)
@@ -57,6 +75,17 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
             _refuse_depth_bearing(sorted({*unknown}.difference(came_along)), tensors, layers, family, where)
         notes += (f"tensors of no known place are kept, {some(unknown)}",)
     return notes
+
+
+def _refuse_other_prefix(layout: Layout, tensors: Tensors, where: str) -> None:
+    """CheckpointError where the layers, most of the numbered modules outside the vision tower, stand under another prefix."""
+    found = (STACK.match(name) for name in tensors if "visual." not in name and "vision" not in name)
+    if not (prefixes := [match[0] for match in found if match]):
+        return
+    prefix = _most_common(prefixes)
+    other = "Load it with the class that it was saved from, and save that with save_pretrained."
+    advice = next((remedy for wrapper, remedy in WRAPPERS.items() if prefix.startswith(wrapper)), other)
+    raise CheckpointError(f"{where}: expected decoder layers named {layout.layers}N, found {shown(prefix)}N. {advice}")
 
 
 def _types(family: Family, config: Mapping[str, Any], layers: int) -> list[Hashable]:
@@ -114,8 +143,9 @@ def _check_ends(family: Family, layout: Layout, config: Mapping[str, Any], tenso
         both = f"{shown(layout.head)} is {_described(head)}, {layout.embedding} {_described(embedding)}"
         raise CheckpointError(f"{where}: {both}: expected equal shapes. {FETCH}")
     if missing:
-        hint = f" ({layout.head} may be left out only if {family.tied} is true)" if layout.head in missing else ""
-        raise CheckpointError(f"{where}: tensors are missing, {some(missing)}{hint}. {FETCH}")
+        tie = f"If the model shares it with the embeddings, set {family.tied} in config.json to true; if not, save the whole model again."
+        advice = tie if missing == [layout.head] else FETCH
+        raise CheckpointError(f"{where}: tensors are missing, {some(missing)}. {advice}")
     if tied and head:
         return (f"{family.tied} is true, yet {layout.head} is on disk: it is kept, and loads untied if it differs from the embeddings",)
     return ()

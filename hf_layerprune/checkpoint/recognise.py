@@ -10,8 +10,9 @@ from hf_layerprune.errors import SourceError
 from hf_layerprune.families.family import AUTO_CLASS
 
 TO_SAFETENSORS = (
-    f'Convert it to safetensors first: python -c "from transformers import {AUTO_CLASS} as M, AutoProcessor as P; '
-    "M.from_pretrained('{0}').save_pretrained('NEW'); P.from_pretrained('{0}').save_pretrained('NEW')\""
+    f'Convert it to safetensors first: python -c "import shutil; from transformers import {AUTO_CLASS} as M; '
+    "shutil.copytree('{0}', 'NEW', ignore=shutil.ignore_patterns('*.bin*', '*.pth')); "
+    "M.from_pretrained('{0}', dtype='auto').save_pretrained('NEW')\" and pass NEW."
 )
 
 # A file pattern, what a folder with such a file is, and what to do. An adapter counts even beside a whole model, because

@@ -155,18 +155,21 @@ def make_plan(facts: ModelFacts, request: Request, statistics: LayerStatistics |
 
 
 def deepstack_warning(plan: PruningPlan, facts: ModelFacts) -> str | None:
-    """What happens to visual features if the plan drops a layer they are added after, in one line; None if it drops none.
+    """What happens to visual features if the plan drops a layer they are added after, or leaves too few; one line, None if neither.
 
     DeepStack feature i is added after layer i by position, so that dropping a layer moves it to the next kept one.
     """
     count = facts.deepstack_layers
     lost, now = [layer for layer in plan.drop if layer < count], plan.keep[:count]
-    if not lost:
-        return None
-    were, are = (f"layer{'s' * (len(layers) != 1)} {format_layers(layers)}" for layers in (lost, now))
-    nowhere = f", and {count - len(now)} of them nowhere" if len(now) < count else ""
-    text = f"the plan drops {were} of the {count} that DeepStack features are added after; they will be added after {are} instead"
-    return f"{text}{nowhere}."
+    said = []
+    if lost:
+        were, are = (f"layer{'s' * (len(layers) != 1)} {format_layers(layers)}" for layers in (lost, now))
+        nowhere = f", and {count - len(now)} of them nowhere" if len(now) < count else ""
+        moved = f"they will be added after {are} instead{nowhere}"
+        said.append(f"the plan drops {were} of the {count} that DeepStack features are added after; {moved}.")
+    if count and len(plan.keep) <= count:
+        said.append(f"{len(plan.keep)} layers stay for {count} DeepStack levels: llama.cpp needs at least one layer more than levels.")
+    return " ".join(said) or None
 
 
 def _fraction(asked: str) -> Fraction:

@@ -88,7 +88,7 @@ CONFIGS: dict[str, Row] = {
     "unknown family": (config(model_type="qwen3-vl"), "Did you mean 'qwen3_vl'.*add a Family .*hf_layerprune/families/", FamilyError),
     "untied without head": (
         config(tied=False),
-        r"1: 'lm_head.weight' \(lm_head.weight may be left out only if tie_word_embeddings is true\)",
+        "1: 'lm_head.weight'. If the model shares it with the embeddings, set tie_word_embeddings in config.json to true",
         CheckpointError,
     ),
     "tied in the text section": (config(tied=False, text_config__tie_word_embeddings=True), "lm_head.weight", CheckpointError),
@@ -108,7 +108,7 @@ CONFIGS: dict[str, Row] = {
 
 # --- folders that are something else, and side files ------------------------------------------------------------------------
 
-TO_SAFETENSORS = r"Convert it to safetensors first: python -c .*M\.from_pretrained\('.*/foreign'\)\.save_pretrained\('NEW'\)"
+TO_SAFETENSORS = r"Convert it to safetensors first: python -c .*M\.from_pretrained\('.*/foreign', dtype='auto'\)\.save_"
 FOREIGN: dict[str, tuple[list[str], str]] = {
     "peft adapter": (["adapter_config.json", "adapter_model.safetensors"], "is a peft adapter. Merge it"),
     "adapter beside a model": (["config.json", WEIGHTS, "adapter_config.json"], "load an adapter on top of it. Remove that file if"),
@@ -326,6 +326,22 @@ DEPENDS = "is not declared and seems to depend on the 6 layers. Declare it in hf
 INCOMPLETE: dict[str, tuple[Callable[[Tensors], object], str]] = {
     "layer 5 missing": (without(f"{LAYER}.5."), "num_hidden_layers is 6, but the tensors hold 5 layers: layer 5 is missing"),
     "layer 2 missing": (without(f"{LAYER}.2."), "layer 2 is missing"),
+    "no elements": (
+        lambda tensors: tensors.update({name: tensor.ravel()[:0] for name, tensor in tensors.items()}),
+        r", \[0\], has no elements. So models are saved under ZeRO-3 .* stage3_gather_16bit_weights_on_model_save",
+    ),
+    **{
+        f"under {prefix}": (
+            lambda tensors, prefix=prefix: [tensors.update({prefix + name: tensors.pop(name)}) for name in list(tensors)],
+            rf"expected decoder layers named {LAYER}.N, found '{prefix}{LAYER}\.'N. {remedy}",
+        )
+        for prefix, remedy in {
+            "base_model.model.": r"It was saved from a peft model: merge_and_unload\(\)",
+            "module.": "It was .* save model.module with",
+            "_fsdp_wrapped_module.": "It was saved from a model wrapped by FSDP",
+            "actor.": "Load it with the class that it was saved from",
+        }.items()
+    },
     "no layer": (without(f"{LAYER}."), "is 6, but the tensors hold 0 layers: layer 0 is missing"),
     "layer 6 unexpected": (add(f"{LAYER}.6.mlp.up_proj.weight", 3), "is 6, but the tensors hold 7 layers: layer 6 is unexpected"),
     "a tensor fewer": (without(f"{LAYER}.3.mlp.up_proj"), "layer 3 has 10 tensors, expected 11 .*; missing 1: 'mlp.up_proj.weight'"),

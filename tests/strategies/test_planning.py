@@ -99,6 +99,8 @@ def test_a_missing_domain_is_named(name: str) -> None:
 
 # DeepStack
 
+FEW = "DeepStack levels: llama.cpp needs at least one layer more than levels."
+
 
 @pytest.mark.parametrize(
     ("layers", "lost", "now"),
@@ -106,12 +108,18 @@ def test_a_missing_domain_is_named(name: str) -> None:
         ("3-5", None, None),
         ("1", "layer 1 of the 3", "after layers 0,2-3 instead."),
         ("0,2", "layers 0,2 of the 3", "after layers 1,3-4 instead."),
-        ("1-13", "layers 1-3 of the 4", "after layers 0,14-15 instead, and 1 of them nowhere."),
+        ("1-13", "layers 1-3 of the 4", f"after layers 0,14-15 instead, and 1 of them nowhere. 3 layers stay for 4 {FEW}"),
     ],
 )
 def test_a_moved_deepstack_injection_is_said(layers: str, lost: str | None, now: str | None) -> None:
     facts = facts_of(deepstack=4 if layers == "1-13" else 3)
     warning = lost and f"the plan drops {lost} that DeepStack features are added after; they will be added {now}"
+    assert deepstack_warning(plan_of(facts, layers=layers, protect="none"), facts) == warning
+
+
+@pytest.mark.parametrize(("layers", "warning"), [("4-15", f"4 layers stay for 4 {FEW}"), ("5-15", None)])
+def test_too_few_layers_for_llama_cpp(layers: str, warning: str | None) -> None:
+    facts = facts_of(deepstack=4)
     assert deepstack_warning(plan_of(facts, layers=layers, protect="none"), facts) == warning
 
 
