@@ -1,4 +1,4 @@
-"""Decide which tensor goes where in the new checkpoint: names, shards and header bytes, worked out before a byte is copied."""
+"""Decide which tensor goes where in the new checkpoint: names, shards and header bytes; and write a shard so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hf_layerprune.checkpoint.copying import HashedFile, read_blocks
 from hf_layerprune.checkpoint.header import DTYPE_BITS, TensorSpan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.shards import SINGLE
-from hf_layerprune.errors import CheckpointError, UsageError, shown
+from hf_layerprune.errors import CheckpointError, shown
 from hf_layerprune.families import Family
 
 Tensors = Mapping[str, TensorSpan]  # by their new names
@@ -76,8 +76,6 @@ def _by_source(checkpoint: Checkpoint, keep: tuple[int, ...]) -> list[tuple[Meta
 
 
 def _by_size(checkpoint: Checkpoint, keep: tuple[int, ...], limit: int) -> list[Tensors]:
-    if limit < 1:
-        raise UsageError(f"--max-shard-size: {limit} bytes, expected at least 1.")
     groups: list[dict[str, TensorSpan]] = []
     filled = 0
     for new, old in kept_names(checkpoint.family, keep, checkpoint.tensors).items():

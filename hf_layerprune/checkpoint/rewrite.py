@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, RECORDS, STATISTICS, safe_name
-from hf_layerprune.artifacts.jsonfile import dump_json
+from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, dump_json, read_bounded
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
+from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
 from hf_layerprune.checkpoint.config import dump_config, shorten_config
 from hf_layerprune.checkpoint.copying import copy_file, write_file
 from hf_layerprune.checkpoint.header import TensorSpan
@@ -105,10 +106,10 @@ def write_healed(
     changed = tuple(sorted({*trained, *(earlier.changed if earlier else ())} & names.keys()))
     contents = _Contents(
         shards,
-        config=(checkpoint.path / CONFIG).read_bytes(),
+        config=read_bounded(checkpoint.path / CONFIG, "model config", MAX_JSON_BYTES),
         tensors=names,
         records={
-            **{name: (place / name).read_bytes() for name in CARRIED if (place / name).is_file()},
+            **{name: read_bounded(place / name, "record", MAX_STATISTICS_BYTES) for name in CARRIED if (place / name).is_file()},
             PROVENANCE: healed_record(checkpoint.path, checkpoint.source),
             **records,
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,13 +177,15 @@ def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_o
     def is_loaded(file: str) -> bool:  # an adapter's config makes transformers load other weights than those beside it
         return file == "adapter_config.json" or (is_weights(file) and is_of_the_model(file))
 
-    record: Callable[[str], FileRecord]
-    if found.commit is None:
+    repo = None if found.commit is None else RemoteRepo(found.id, found.commit)
+
+    def record(file: str) -> FileRecord:
+        return repo.record(file, MAX_INDEX_BYTES) if repo else file_record(regular_file(found.path, file, PLAN_ALONE))
+
+    if repo is None:
         side_files, weights = list_side_files(found.path)
         there = {file: (found.path / file).stat().st_size for file in (*weights, *(path.as_posix() for path in side_files))}
-        record = lambda file: file_record(regular_file(found.path, file, PLAN_ALONE))  # noqa: E731
     else:
-        repo = RemoteRepo(found.id, found.commit)
         if local_files_only or constants.is_offline_mode():
             return False
         try:
@@ -192,7 +194,6 @@ def _compare(found: ResolvedSource, manifest: Manifest, name: str, local_files_o
             if error.__cause__ is None or hasattr(error.__cause__, "response"):  # the Hub answered, and refused
                 raise
             return False
-        record = lambda file: repo.record(file, MAX_INDEX_BYTES)  # noqa: E731
     expected = {file: wanted for file, wanted in manifest.files.items() if is_loaded(file)}
     if difference := next(differences(expected, {file: size for file, size in there.items() if is_loaded(file)}, record), None):
         raise CheckpointError(f"{name}: {difference}, so it is not what its plan makes. {PLAN_ALONE}")

@@ -195,18 +195,18 @@ def _with_pruned(facts: CardFacts, path: Path) -> CardFacts:
 def _refuse_incomparable(facts: CardFacts, report: EvalReport, place: Path) -> None:
     """PublishError unless a report is on the same samples as the model's, asked and scored in the same way."""
     ours = facts.evaluation
-    if not ours or [(task.name, task.digest, task.samples) for task in report.tasks] != [
-        (task.name, task.digest, task.samples) for task in ours.tasks
-    ]:
+    if not ours or _samples(report) != _samples(ours):
         raise PublishError(f"{place}: evaluated on other samples than this model. Evaluate both on the same ones.")
-    settings = [
-        {
-            "scorer": each.asked.scorer,
-            "max new tokens": each.asked.max_new_tokens,
-            "dtype": each.model.environment.dtype,
-            "decoding": each.model.settings.decoding,
-        }
-        for each in (ours, report)
-    ]
-    if other := next((key for key, value in settings[0].items() if settings[1][key] != value), None):
+    theirs = _settings(report)
+    if other := next((key for key, value in _settings(ours).items() if theirs[key] != value), None):
         raise PublishError(f"{place}: evaluated with another {other} than this model. Evaluate both with the same options.")
+
+
+def _samples(report: EvalReport) -> list[tuple[str, str, int]]:
+    return [(task.name, task.digest, task.samples) for task in report.tasks]
+
+
+def _settings(report: EvalReport) -> dict[str, Any]:
+    model = report.model
+    asked = {"scorer": report.asked.scorer, "max new tokens": report.asked.max_new_tokens}
+    return asked | {"dtype": model.environment.dtype, "decoding": model.settings.decoding}
