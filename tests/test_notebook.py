@@ -21,9 +21,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("notebook")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(notebook, timeout=60 * MINUTES, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    commands = Path(sys.executable).parent  # where `hf-layerprune` is, which a reader's shell finds
+    elsewhere = [part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != Path(sys.executable).parent]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("PATH", os.pathsep.join(elsewhere))  # as where the environment is not activated
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         client.execute()
     return notebook
