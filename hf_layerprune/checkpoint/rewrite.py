@@ -10,7 +10,6 @@ from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, PLAN, PROVENANCE, R
 from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES, dump_json, read_bounded
 from hf_layerprune.artifacts.manifest import FileRecord, Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.artifacts.statistics import MAX_STATISTICS_BYTES
 from hf_layerprune.checkpoint.config import dump_config, shorten_config
 from hf_layerprune.checkpoint.copying import copy_file, write_file
 from hf_layerprune.checkpoint.header import TensorSpan
@@ -29,6 +28,7 @@ from hf_layerprune.families.facts import MIN_LAYERS
 WRITER = "hf-layerprune rewrite 2"
 
 WEIGHTS = (".safetensors", INDEX)
+MAX_RECORD_BYTES = 2 << 30  # as many as statistics may have, whose room would load numpy here
 CARRIED = (PLAN, STATISTICS)  # records that stay true when weights are fine-tuned; evaluations of the old weights do not
 
 
@@ -109,7 +109,7 @@ def write_healed(
         config=read_bounded(checkpoint.path / CONFIG, "model config", MAX_JSON_BYTES),
         tensors=names,
         records={
-            **{name: read_bounded(place / name, "record", MAX_STATISTICS_BYTES) for name in CARRIED if (place / name).is_file()},
+            **{name: read_bounded(place / name, "record", MAX_RECORD_BYTES) for name in CARRIED if (place / name).is_file()},
             PROVENANCE: healed_record(checkpoint.path, checkpoint.source),
             **records,
         },

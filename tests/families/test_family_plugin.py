@@ -155,7 +155,10 @@ DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda t: [t.pop(n) for n in list(t) if n.startswith("visual.")],
         "3, but the tensors hold 0 vision layers",
     ),
-    "no head": (lambda t: t.pop("lm_head.weight"), r"1: 'lm_head.weight' \(lm_head.weight may be left out only if tie_word_embeddings"),
+    "no head": (
+        lambda t: t.pop("lm_head.weight"),
+        "1: 'lm_head.weight'. If the model shares it with the embeddings, set tie_word_embeddings",
+    ),
 }
 
 
