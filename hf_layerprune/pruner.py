@@ -20,7 +20,6 @@ from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.rewrite import rewrite
-from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.checkpoint.source import Place, resolve
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
@@ -276,7 +275,7 @@ class LayerPruner:
 
     def probe_settings(self, device: str = "auto") -> dict[str, Any]:
         """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""
-        weights = tensor_digest(self.checkpoint.tensors)
+        weights = self.checkpoint.tensor_digest
         asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
         return {"weights": weights, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.files import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
-from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerprint, read_shards, some
+from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerprint, read_shards, some, tensor_digest, tensors_of
 from hf_layerprune.checkpoint.side_files import list_side_files
 from hf_layerprune.errors import FamilyError, LayerPruneError
 from hf_layerprune.families import Family, family_for
@@ -55,7 +56,7 @@ class Checkpoint:
         except FamilyError as error:
             raise FamilyError(_with_tensors(error, family, config, path, reader)) from error
         shards = read_shards(path, reader)
-        tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
+        tensors = tensors_of(shards)
         facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader)), where)
         notes = check_tensors(family, config, facts.layers, tensors, path)
         side_files, weights = list_side_files(path)
@@ -76,6 +77,11 @@ class Checkpoint:
     @property
     def commit(self) -> str | None:
         return self.source.commit
+
+    @cached_property
+    def tensor_digest(self) -> str:
+        """sha256 over the beginning of every tensor, read once."""
+        return tensor_digest(self.tensors)
 
     @property
     def tied(self) -> bool:
@@ -109,7 +115,7 @@ def _with_tensors(error: FamilyError, family: Family, config: Mapping[str, Any],
         shards = read_shards(path, reader)
     except LayerPruneError:  # one fault at a time: the config's
         return str(error)
-    tensors = {name: span for header in shards.values() for name, span in header.tensors.items()}
+    tensors = tensors_of(shards)
     if not quantized:
         return f"{error} The tensors hold {len({place[0] for name in tensors if (place := family.split(name))}):,} layers."
     if any(span.dtype not in FLOATS for span in tensors.values()):

@@ -16,6 +16,7 @@ from typing import Any
 
 from hf_layerprune.artifacts.folder import safe_name
 from hf_layerprune.checkpoint.config import canonical_json
+from hf_layerprune.checkpoint.copying import read_blocks, same_blocks
 from hf_layerprune.checkpoint.files import read_object, refuse_twins, regular_file
 from hf_layerprune.checkpoint.header import MAX_HEADERS_BYTES, Header, TensorSpan, parse_header, read_header
 from hf_layerprune.checkpoint.remedies import to_read
@@ -27,7 +28,6 @@ SINGLE = "model.safetensors"
 FETCH = "Fetch it again (hf download ID --local-dir FOLDER) or correct the folder."
 MAX_INDEX_BYTES = 64 << 20
 SAMPLE_BYTES = 64 << 10
-BLOCK = 1 << 20  # bytes that are compared at once
 FIRST_BYTES = 192 << 10  # most headers and the first sample behind them: one request instead of three
 THREADS = 8  # of requests to the Hub
 
@@ -162,8 +162,7 @@ def _single_file(folder: Path, shards: Shards, indexed: Mapping[str, Header]) ->
         found = dict(shards.headers([SINGLE], FETCH))
     except CheckpointError as error:
         raise CheckpointError(f"{error} There is also a complete {INDEX}, but {advice}") from error
-    one = found[SINGLE].tensors
-    other = {name: span for header in indexed.values() for name, span in header.tensors.items()}
+    one, other = found[SINGLE].tensors, tensors_of(indexed)
     different = (name for name in sorted({*one, *other}) if not _same(one.get(name), other.get(name), isinstance(shards, LocalShards)))
     if (name := next(different, None)) is not None:
         raise CheckpointError(f"{folder}: {SINGLE} and the shards of {INDEX} hold different weights, first in {shown(name)}; {advice}")
@@ -174,16 +173,12 @@ def _same(one: TensorSpan | None, other: TensorSpan | None, with_bytes: bool) ->
     """Whether two tensors are there and alike; with_bytes: in their bytes too."""
     if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    if not with_bytes:
-        return True
-    try:
-        with one.file.open("rb") as first, other.file.open("rb") as second:
-            first.seek(one.begin)
-            second.seek(other.begin)
-            blocks = (min(BLOCK, one.nbytes - start) for start in range(0, one.nbytes, BLOCK))
-            return all(first.read(size) == second.read(size) for size in blocks)
-    except OSError as error:
-        raise CheckpointError(f"{error.filename or one.file}: cannot read it: {error.strerror}. {to_read(error)}") from error
+    return not with_bytes or same_blocks(read_blocks(one.file, one.begin, one.end), read_blocks(other.file, other.begin, other.end))
+
+
+def tensors_of(headers: Mapping[str, Header]) -> dict[str, TensorSpan]:
+    """The tensors of several weight files, file by file."""
+    return {name: span for header in headers.values() for name, span in header.tensors.items()}
 
 
 def is_whole(folder: Path) -> bool:
