@@ -21,6 +21,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import Place, resolve
+from hf_layerprune.data.records import by_reason
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
@@ -111,13 +112,13 @@ class LayerPruner:
     ) -> LayerStatistics:
         """Measure how much each layer changes its input, over images of both domains; later plans are made from it.
 
-        options: the fields of `probing.options.ProbeOptions`, such as math_images and general_images, each a folder or a file of lines
-        {"image": path}. progress: told of images done and in all; say: given lines for people. What was measured before, with the same
-        model, images and settings, is not measured again. Raises UsageError, DataError, ProbeError or ModelError.
+        options: the fields of `probing.options.ProbeOptions`, such as math_images and general_images, each a folder of images, or
+        a file, folder or dataset of records as `data.tables.DataSpec` names it. progress: told of images done and in all; say: given lines
+        for people. What was measured before, with the same model, images and settings, is not measured again. Raises UsageError,
+        DataError, ProbeError or ModelError.
         """
-        places = {name: Path(options[name]) for name in ("math_images", "general_images") if options.get(name) is not None}
-        asked = ProbeOptions(**{"dtype": self._dtype, **options, **places})
-        return self.probe_over(self.probe_set(asked), asked, progress=progress, say=say)
+        asked = ProbeOptions(**{"dtype": self._dtype, **options})
+        return self.probe_over(self.probe_set(asked, say), asked, progress=progress, say=say)
 
     def probe_over(
         self,
@@ -128,7 +129,10 @@ class LayerPruner:
         say: Callable[[str], None] = lambda line: None,
     ) -> LayerStatistics:
         """`probe` over a probe set at hand."""
-        folder, model, settings = self._statistics_folder, self.facts.source.fingerprint, self.probe_settings(options.device)
+        for domain, images in probe_set.sources.items():
+            for line in by_reason(images.left_out):
+                say(f"note: {domain} images: left out {line}")
+        folder, model, settings = self._statistics_folder, self.facts.source.fingerprint, self.probe_settings(options)
         store = probe_set.entry(folder, model, settings) if folder else None
         if store and (kept := read_statistics(store.path)):
             probe_set.check_unusable(kept.record.skipped_count, kept.record.skipped, options.tolerance)
@@ -143,9 +147,9 @@ class LayerPruner:
         self.statistics = probe(self.facts, probe_set, load, options.tolerance, store=store, progress=progress, say=say)
         return self.statistics
 
-    def probe_set(self, options: ProbeOptions) -> ProbeSet:
+    def probe_set(self, options: ProbeOptions, say: Callable[[str], None] = lambda line: None) -> ProbeSet:
         """The images that a probe takes for these options; their fingerprint reads every file, so make it once."""
-        return open_probe_set(options, self.checkpoint.path)
+        return open_probe_set(options, self.checkpoint.path, say)
 
     def prune(
         self,
@@ -273,10 +277,11 @@ class LayerPruner:
 
         return push(Path(folder), repo_id, PushOptions(**options), token=token)
 
-    def probe_settings(self, device: str = "auto") -> dict[str, Any]:
+    def probe_settings(self, options: ProbeOptions) -> dict[str, Any]:
         """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""
         weights = self.checkpoint.tensor_digest
-        asked = {"device": device, "dtype": self._dtype, **{key: value and str(value) for key, value in self._loading.items()}}
+        loading = {key: value and str(value) for key, value in self._loading.items()}
+        asked = {"device": options.device, "dtype": self._dtype, **loading, "max_pixels": options.max_pixels}
         return {"weights": weights, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
 
     @cached_property

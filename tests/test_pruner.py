@@ -186,7 +186,7 @@ def test_refusals_leave_the_last_plan(mini: LayerPruner) -> None:
 def test_a_source_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="neither"):
         LayerPruner.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="neither a file or folder"):
         LayerPruner.from_pretrained("mini", statistics_folder=None).probe(math_images=tmp_path / "nowhere")
 
 

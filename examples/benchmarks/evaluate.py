@@ -38,7 +38,7 @@ def one_at_a_time(loaded: LoadedModel, tasks: Sequence[MiniTask]) -> dict[Place,
         for sample in task.samples:
             content = [{"type": "image"}, {"type": "text", "text": sample.prompt}]
             text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-            inputs = processor(text=[text], images=[[task.image(sample.index)]], return_tensors="pt")
+            inputs = processor(text=[text], images=[task.images(sample.index)], return_tensors="pt")
             with torch.inference_mode():
                 output = model.generate(**inputs, max_new_tokens=sample.max_new_tokens, do_sample=False)
             row = output[0, inputs["input_ids"].shape[1] :]
@@ -51,7 +51,7 @@ def in_batches(loaded: LoadedModel, tasks: Sequence[MiniTask], size: int) -> dic
     answers: dict[Place, str] = {}
     for task in tasks:
         for batch in batches(task, size):
-            questions = [Question(sample.label, task.image(sample.index), sample.prompt) for sample in batch]
+            questions = [Question(sample.label, task.images(sample.index), sample.prompt) for sample in batch]
             said = generate(loaded, questions, batch[0].max_new_tokens)
             answers |= {(task.name, sample.index): one.text for sample, one in zip(batch, said)}
     return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def convert(
     target = output or Path(f"{source_name(checkpoint.id)}-{request.method}-{left}L")
     if not dry_run:
         check_output(target, overwrite=writing.overwrite, source=checkpoint.path)
-    plan = _plan(console, pruner, request, probing)
+    plan = _plan(console, pruner, request, replace(probing, local_files_only=lookup.local_files_only))
     report: dict[str, Any] = {}
     if dry_run:
         console.say("dry run: nothing was written")
@@ -116,7 +117,7 @@ def _plan(console: Console, pruner: LayerPruner, request: Request, probing: Prob
 
     statistics = None
     if request.domains:
-        statistics = measure(console, pruner, pruner.probe_set(probing), probing, request.domains)
+        statistics = measure(console, pruner, pruner.probe_set(probing, console.note), probing, request.domains)
     elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if getattr(probing, name)]:
         raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {request.method!r} needs none: leave it out.")
     plan = pruner.prune_as(request, statistics)

@@ -14,6 +14,7 @@ import click
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
 from hf_layerprune.cli.report import count, model_line
+from hf_layerprune.data.records import by_reason
 from hf_layerprune.healing.options import HealOptions
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _data_lines(record: HealingRecord) -> list[str]:
         lines.append(f"data    {source.samples} samples of {source.origin}" + (f" ({', '.join(left)})" if left else ""))
     if over := record.data.samples % record.recipe.batch_size:
         lines.append(f"        {over} samples do not fill a last batch of {record.recipe.batch_size} and were not used")
-    return lines + [f"  {reason}" for reason in record.data.reasons[:5]]
+    return lines + [f"  {line}" for line in by_reason(record.data.reasons)[:5]]
 
 
 _LEFT = {"bad": "unusable", "too_long": "too long", "left_out": "left out", "scaled": "with images scaled down"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
+from hf_layerprune.data.records import by_reason
 from hf_layerprune.errors import ArtifactError, DataError, UsageError
 from hf_layerprune.probing.options import ProbeOptions
 
@@ -52,7 +54,8 @@ def probe(console: Console, source: str, output: Path, overwrite: bool, probing:
     console.say(model_line(checkpoint))
     folder = None if probing.no_cache else kept_folder("statistics")
     pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=folder)
-    probe_set = pruner.probe_set(probing)
+    probing = replace(probing, local_files_only=lookup.local_files_only)
+    probe_set = pruner.probe_set(probing, console.note)
     if _finished(output, pruner, probe_set, probing):
         console.say(f"{options.quoted(output)} holds these statistics already; nothing was changed")
         console.result({"output": str(output), "fingerprint": LayerStatistics.load(output).fingerprint, "reused": True})
@@ -91,7 +94,7 @@ def measure(
     origins = dict.fromkeys(f"{domain['origin']}" for domain in statistics.record.probe_set["domains"].values())
     console.say(f"images {'; '.join(origins)}")
     if bad := sum(skipped.values()):
-        for line in (f"skipped {bad} images:", *(f"  {reason}" for reason in statistics.record.skipped[:5])):
+        for line in (f"skipped {bad} images:", *(f"  {line}" for line in by_reason(statistics.record.skipped)[:5])):
             console.say(line)
     return statistics
 
@@ -107,7 +110,7 @@ def _finished(output: Path, pruner: LayerPruner, probe_set: ProbeSet, probing: P
         probe_set.check_unusable(found.record.skipped_count, found.record.skipped, probing.tolerance)
     except (ArtifactError, DataError):
         return False
-    settings = pruner.probe_settings(probing.device)
+    settings = pruner.probe_settings(probing)
     return (
         found.model.source.fingerprint == pruner.facts.source.fingerprint
         and found.record.probe_set.get("fingerprint") == probe_set.fingerprint

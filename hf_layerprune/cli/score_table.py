@@ -6,6 +6,8 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from hf_layerprune.data.records import by_reason
+
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.eval_report import EvalReport
     from hf_layerprune.artifacts.scores import Row, Tally
@@ -84,7 +86,7 @@ def _warnings(report: EvalReport, row: Row) -> list[str]:
     ]
     if row.unusable:
         lines.append(f"skipped {row.unusable} of {row.unusable + row.model.samples} records of {row.task}, which are unusable:")
-        lines += [f"  {reason}" for reason in report.skipped[:5]]
+        lines += [f"  {line}" for line in by_reason(report.skipped)[:5]]
     return lines
 
 

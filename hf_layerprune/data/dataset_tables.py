@@ -79,7 +79,15 @@ def open_parquet(path: Path, cache: Path | None, say: Say) -> DatasetTable:
 
 
 def open_hub_dataset(
-    spec: DataSpec, cache: Path | None, seed: int, share: Decimal | None, token: str | bool | None, local_files_only: bool, say: Say
+    spec: DataSpec,
+    cache: Path | None,
+    seed: int,
+    share: Decimal | None,
+    token: str | bool | None,
+    local_files_only: bool,
+    say: Say,
+    *,
+    allow_fewer: bool = False,
 ) -> RecordTable:
     """The records drawn from a dataset at one commit; drawn now, unless that was done before.
 
@@ -93,14 +101,22 @@ def open_hub_dataset(
     place, prefix = cache or kept_folder("data"), f"{_file_name(spec.name)}-"
     asked = {"format": FORMAT, "spec": str(replace(spec, weight=Decimal(1), revision=None)), "seed": seed, "share": share and str(share)}
     if local_files_only or constants.is_offline_mode():
-        return _drawn_before(place.glob(f"{prefix}*/{DRAW}"), spec, asked)
+        return _enough(_drawn_before(place.glob(f"{prefix}*/{DRAW}"), spec, asked), spec, allow_fewer)
     with hub_errors(Call(spec.name, spec.revision, token, dataset=True)):
         commit = HfApi().dataset_info(spec.name, revision=spec.revision, token=token).sha
     if commit is None:
         raise DataError(f"{spec.name}: the Hub names no commit for it. Try again later.")
     key = {**asked, "revision": spec.revision, "commit": commit}
     draw = _Draw(spec, commit, seed, share, token, say)
-    return _table(Entry.of(place, key, prefix=prefix).build(lambda folder: draw.fill(folder, key)), spec)
+    table = _table(Entry.of(place, key, prefix=prefix).build(lambda folder: draw.fill(folder, key)), spec)
+    return _enough(table, spec, allow_fewer)
+
+
+def _enough(table: RecordTable, spec: DataSpec, allow_fewer: bool) -> RecordTable:
+    """The table itself; DataError if it holds fewer records than the spec counts."""
+    if spec.count is not None and len(table) < spec.count and not allow_fewer:
+        raise DataError(f"{spec}: {len(table):,} records were found there. Leave count out to take them all.")
+    return table
 
 
 def _drawn_before(found: Iterable[Path], spec: DataSpec, asked: Mapping[str, Any]) -> RecordTable:
@@ -157,9 +173,8 @@ class _Draw:
                 break
             for number, extra in zip(more, _even(missing, len(more))):
                 quotas[number] = rows[number] + extra
-        if missing > 0 or not sum(rows):
-            remedy = "Leave count out to take them all." if sum(rows) else "Check split and subset."
-            raise DataError(f"{self.spec}: {sum(rows):,} records were found there. {remedy}")
+        if not sum(rows):
+            raise DataError(f"{self.spec}: no record was found there. Check split and subset.")
         parts = [{"subset": subset, "file": path.name, "records": count} for subset, path, count in zip(subsets, files, rows) if count]
         for unused in {path.name for path in folder.glob("*.arrow")} - {part["file"] for part in parts}:  # of rounds that fell short
             (folder / unused).unlink()

@@ -1,7 +1,8 @@
-"""Images from untrusted sources: find them in a folder or a JSONL file, and decode them or say why they cannot be used."""
+"""Images from untrusted sources: find them in a folder, and decode them or say why they cannot be used."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import heapq
 import io
@@ -12,12 +13,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from hf_layerprune.data.json_files import open_json
-from hf_layerprune.data.records import UnusableRecord, refuse_video_and_audio
+from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import DataError, first_line, shown
 
 IMAGE_SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm .avif .heic .heif .svg .jp2 .ico .tga".split())
@@ -25,74 +26,85 @@ MAX_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """An image of a probe set: what to call it, and its file, or why there is none."""
+class ImageRef:
+    """An image of an untrusted source, decoded when it is asked for; DataError for a URL, which a person must download first.
 
+    value: a path inside `folder`, also as a `file://` URL, the bytes of a file, also as a `data:` URL, `{"path": ..., "bytes": ...}` as
+    `datasets` has it (the bytes count, if there are any), a Pillow image, or as a Path a file wherever it lies
+    label: of its record, for messages
+    """
+
+    value: Any
+    folder: Path | None
     label: str
-    path: Path | None
-    problem: str = ""
 
+    def __post_init__(self) -> None:
+        if "://" in (self._text or "")[:100]:
+            raise DataError(f"{self.label}: {self._text[:80]!r} is a URL; download the images first and give paths.")  # type: ignore[index]
 
-def images_in_folder(folder: Path, limit: int) -> list[ImageFile]:
-    """The first `limit` image files below a folder by path; links to folders are not followed, memory does not grow with the rest."""
-    found = heapq.nsmallest(limit, _image_paths(folder))
-    if not found:
-        raise DataError(f"{folder}: no image in that folder (looked for {', '.join(sorted(IMAGE_SUFFIXES)[:6])} and the like).")
-    return [ImageFile(path, folder / path) for path in found]
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"{self.label} ({self._text[:80]})" if self._text else self.label
 
-
-def images_in_jsonl(path: Path, limit: int) -> list[ImageFile]:
-    """The first `limit` records of a file of lines {"image": path}, paths relative to the file's folder and inside it."""
-    table, found = open_json(path), []
-    for index in range(min(limit, len(table))):
-        label = table.label(index)
+    @property
+    def digest(self) -> str:
+        """sha256 of what would be decoded, or a word for why there is nothing to decode."""
         try:
-            record = table.record(index)
-            refuse_video_and_audio(record)
-            fields = record.fields
-            if "image" not in fields:
-                raise UnusableRecord(f'{label}: no field "image"')
-            place = _path_inside(fields["image"], path.parent, label)
-            found.append(ImageFile(f"{label} ({str(fields['image'])[:80]})", place))
-        except UnusableRecord as problem:
-            found.append(ImageFile(label, None, str(problem)))
-    return found
+            source = self._source()
+        except UnusableRecord:
+            return "missing"
+        if isinstance(source, Path):
+            return content_digest(source)
+        if isinstance(source, Image.Image):
+            return hashlib.sha256(f"{source.mode} {source.size} ".encode() + source.tobytes()).hexdigest()
+        return hashlib.sha256(source).hexdigest()
+
+    def load(self) -> Image.Image:
+        """The image as RGB: turned as its EXIF says, first frame, 16 bits and floats from 0 to 1 scaled to 8 bits, transparency on white.
+
+        Raises UnusableRecord naming it for what is not an image, is damaged, or has more than a hundred million pixels.
+        """
+        source = self._source()
+        if isinstance(source, Path) and not os.path.isfile(source):
+            raise UnusableRecord(f"{self.name}: no such file, or not a regular one")
+        return _decoded(source, self.name)
+
+    @property
+    def _plain(self) -> Any:
+        value = self.value
+        return value.get("bytes") or value.get("path") if isinstance(value, Mapping) else value
+
+    @property
+    def _text(self) -> str | None:
+        """The path as the record has it, if it names one."""
+        value = self._plain
+        if not isinstance(value, str) or value.startswith("data:"):
+            return None
+        return unquote(value.removeprefix("file://")) if value.startswith("file://") else value
+
+    def _source(self) -> Path | bytes | Image.Image:
+        """What to decode; UnusableRecord if there is nothing, or it may not be read."""
+        value = self._plain
+        if isinstance(value, (Path, Image.Image)):
+            return value
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return bytes(value)
+        if isinstance(value, str) and self._text is None:
+            return _from_data_url(value, self.label)
+        return _path_inside(self._text if isinstance(value, str) else value, self.folder, self.label)
 
 
-def decode_file(file: ImageFile) -> Image.Image:
-    """The image as RGB: turned as its EXIF says, first frame, 16 bits and floats from 0 to 1 scaled to 8 bits, transparency on white.
-
-    Raises UnusableRecord naming the file for what is not an image, is damaged, or has more than a hundred million pixels.
-    """
-    if file.path is None:
-        raise UnusableRecord(file.problem)
-    if not os.path.isfile(file.path):
-        raise UnusableRecord(f"{file.label}: no such file, or not a regular one")
-    return _decoded(file.path, file.label)
+def images_in_folder(folder: Path, limit: int) -> list[ImageRef]:
+    """The first `limit` image files below a folder by path, none if there are none; links to folders are not followed, memory does not
+    grow with the rest."""
+    return [ImageRef(folder / path, None, path) for path in heapq.nsmallest(limit, _image_paths(folder))]
 
 
-def decode_value(value: Any, folder: Path | None, label: str) -> Image.Image:
-    """The image that an untrusted record holds, as RGB, under the same rules as `decode_file`.
-
-    value: a path inside `folder`, the bytes of a file, `{"path": ..., "bytes": ...}` as `datasets` has it (the bytes count, if
-    there are any), or a Pillow image
-    label: of the record, for messages
-
-    Raises UnusableRecord naming the record for what is not an image; DataError for a URL, which a person must download first.
-    """
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return _decoded(io.BytesIO(value), label)
-    if isinstance(value, Image.Image):
-        return _decoded(value, label)
-    return decode_file(ImageFile(f"{label} ({str(value)[:80]})", _path_inside(value, folder, label)))
-
-
-def content_digest(path: Path | None) -> str:
+def content_digest(path: Path) -> str:
     """sha256 of a file that a record names, or a word for why there is none: what follows from the record follows from this."""
     try:
-        if path is None or not path.is_file():
+        if not path.is_file():
             return "missing"
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -100,16 +112,25 @@ def content_digest(path: Path | None) -> str:
         return "unreadable"
 
 
+def _from_data_url(value: str, label: str) -> bytes:
+    """The bytes that a URL such as data:image/png;base64,... holds."""
+    head, _, content = value.partition(",")
+    try:
+        if not head.endswith(";base64"):
+            raise ValueError
+        return base64.b64decode(content, validate=True)
+    except ValueError:
+        raise UnusableRecord(f"{label}: the image is {shown(value)}, expected the bytes of a file in base64 behind data:") from None
+
+
 def _path_inside(value: object, folder: Path | None, label: str) -> Path:
-    """The file that a record names; UnusableRecord if it may not, or names none, DataError for a URL."""
+    """The file that a record names; UnusableRecord if it may not, or names none."""
     try:
         if not isinstance(value, str) or not value or b"\0" in os.fsencode(value):
             raise ValueError
     except ValueError:  # UnicodeEncodeError too, for half of a surrogate pair
         raise UnusableRecord(f"{label}: the image is {shown(value)}, expected a path or the bytes of a file") from None
     name = repr(value[:80])
-    if "://" in value:
-        raise DataError(f"{label}: {name} is a URL; download the images first and give paths.")
     if folder is None:
         raise UnusableRecord(f"{label}: the image {name} is not part of the record, and there is no folder that it could lie in")
     if not Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder)):
@@ -118,11 +139,12 @@ def _path_inside(value: object, folder: Path | None, label: str) -> Path:
     return folder / value
 
 
-def _decoded(source: Path | io.BytesIO | Image.Image, label: str) -> Image.Image:
+def _decoded(source: Path | bytes | Image.Image, label: str) -> Image.Image:
+    file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
+            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(file) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnusableRecord(f"{label}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 return _to_rgb(ImageOps.exif_transpose(image), label)

@@ -23,6 +23,10 @@ class UnusableRecord(Exception):
     """A record that cannot be used; the text says which and why. Counted against a Tolerance, never raised to the user."""
 
 
+class LeftOut(UnusableRecord):
+    """A record for which a stage has no use, or that it was asked to leave out; not counted as unusable."""
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How many records may be unusable: `share` of all of them, rounded down."""
@@ -58,13 +62,6 @@ class Record:
     label: str  # what to call it in messages, "questions.jsonl, line 3"
     fields: Mapping[str, Any]  # its columns, unchecked
     folder: Path | None  # where its paths of images begin, and which they must not leave; None if it may name no files
-
-
-def refuse_video_and_audio(record: Record) -> None:
-    """UnusableRecord for a record with a video or a sound: without it, the rest of the record means something else."""
-    for name in ("video", "videos", "audio", "audios"):
-        if record.fields.get(name):
-            raise UnusableRecord(f"{record.label}: it has {name!r}; only images and text can be used")
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,16 @@ def drawn(table: RecordTable, count: int, seed: int) -> RecordTable:
     digest = hashlib.sha256(f"{table.digest} {count} {seed}".encode()).hexdigest()
     rows = sorted(Random(f"hf-layerprune/draw/{seed}").sample(range(len(table)), count))
     return PickedTable(table.origin, digest, table.revision, (table,), rows)
+
+
+def by_reason(reasons: Sequence[str]) -> list[str]:
+    """Reasons, each "record: what is wrong", in lines that name what is wrong once, with how many records have it and the first of them."""
+    labels: dict[str, list[str]] = {}
+    for label, _, what in (reason.partition(": ") for reason in reasons):
+        labels.setdefault(what, []).append(label)
+    return [
+        f"{found[0]}: {what}" if len(found) == 1 else f"{len(found)} records: {what}; first {found[0]}" for what, found in labels.items()
+    ]
 
 
 def part_of(share: Decimal, count: int) -> int:

@@ -93,6 +93,7 @@ def open_table(
     cache: Path | None = None,
     seed: int = 0,
     share: Decimal | None = None,
+    at_most: int | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     say: Say = lambda line: None,
@@ -102,6 +103,7 @@ def open_table(
     cache: where records from the Hub and rows of Parquet files are kept (huggingface_hub's cache of what libraries derive, if None)
     seed: of what is drawn
     share: take that share of each file or subset, uniformly, at least one record (INTERLACE's 1 %), instead of a count
+    at_most: draw no more than so many of a dataset on the Hub, or all if it has fewer; what lies on disk is given whole
     say: told what takes long
 
     Relative paths of images in a file's records begin in the file's own folder.
@@ -123,7 +125,9 @@ def open_table(
         return _files(tables, spec, seed, share)
     if not is_hub_id(spec.name):
         raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
-    return open_hub_dataset(spec, cache, seed, share, token, local_files_only, say)
+    few = at_most is not None and share is None and spec.count is None
+    wanted = replace(spec, count=at_most) if few else spec
+    return open_hub_dataset(wanted, cache, seed, share, token, local_files_only, say, allow_fewer=few)
 
 
 @dataclass(frozen=True)

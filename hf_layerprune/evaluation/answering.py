@@ -62,7 +62,7 @@ class Answering:
         unusable: dict[int, str] = {}
         for sample in samples:
             try:
-                questions[sample.index] = Question(sample.label, task.image(sample.index), sample.prompt)
+                questions[sample.index] = Question(sample.label, task.images(sample.index), sample.content, sample.system)
             except UnusableRecord as error:
                 unusable[sample.index] = str(error)
         generated, refused = self._generate(questions, samples[0].max_new_tokens) if questions else ({}, {})

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import EvaluationError
+from hf_layerprune.evaluation.samples import Content
 from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
 from hf_layerprune.models.batches import chat_prompt, encode_for_answers, image_tokens
 
@@ -40,11 +41,12 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image. label: what to call it in messages."""
+    """A question about images. label: what to call it in messages; content: as `models.batches.chat_prompt` takes it."""
 
     label: str
-    image: Image.Image
-    prompt: str
+    images: Sequence[Image.Image]
+    content: Content
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,14 @@ class _Ties(LogitsProcessor):
 def _generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -> tuple[list[Generated], list[int]]:
     """The answers, and the rows that a rounding error could have decided otherwise."""
     device = next(loaded.model.parameters()).device
-    images, prompts = [one.image for one in questions], [one.prompt for one in questions]
-    if marked := [one for one in questions if getattr(loaded.processor, image_tokens(loaded.processor).token) in one.prompt]:
-        raise UnusableRecord(f"{marked[0].label}: the question holds the token that stands for an image")
+    token, prompts = getattr(loaded.processor, image_tokens(loaded.processor).token), []
+    for one in questions:
+        texts = (one.system, one.content) if isinstance(one.content, str) else (one.system, *one.content)
+        if any(token in text for text in texts if text):
+            raise UnusableRecord(f"{one.label}: the question holds the token that stands for an image")
+        prompts.append(chat_prompt(loaded.processor, one.content, system=one.system, images=len(one.images)))
     try:
-        batch = encode_for_answers(loaded.processor, images, prompts, device)
+        batch = encode_for_answers(loaded.processor, [one.images for one in questions], prompts, device)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
         raise UnusableRecord(f"{questions[0].label}: the model's image processor refuses it ({error})") from error
     length = batch.real.shape[1]

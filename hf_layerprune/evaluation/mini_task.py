@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -30,6 +30,7 @@ class MiniTask:
     max_new_tokens: int = MINI_TOKENS
     scorer: str = "exact"
     unusable: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     @property
     def domain(self) -> Domain:
@@ -57,9 +58,9 @@ class MiniTask:
     def record(self) -> TaskRecord:
         return TaskRecord(self.name, self.digest, self.count, 0, self.name, "mini, held-out draws", None, self.seed, self.count)
 
-    def image(self, index: int) -> Image.Image:
+    def images(self, index: int) -> Sequence[Image.Image]:
         name, number = self._place(index)
-        return draw_example(name, "evaluate", number, seed=self.seed).image
+        return [draw_example(name, "evaluate", number, seed=self.seed).image]
 
     def _place(self, index: int) -> tuple[str, int]:
         names = subtasks(self.domain)

@@ -14,6 +14,7 @@ from hf_layerprune.artifacts.folder import ANSWERS, OTHER_ANSWERS
 from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.data.records import by_reason
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import AnswerStore, answer_lines
 from hf_layerprune.evaluation.comparison import check_finished, check_usable, rows, score, skipped
@@ -56,6 +57,8 @@ def evaluate(
     tasks = open_tasks(checkpoint, options, say)
     for task in tasks:
         check_usable(task, (), options.tolerance)
+        for line in by_reason(task.left_out):
+            say(f"note: {task.name}: left out {line}")
         if not task.samples:
             raise EvaluationError(f"{task.name}: no samples. Give records with question, image and answer.")
     job = _Job(tasks, [Subject(one, options) for one in (checkpoint, other) if one is not None], options, progress, say)

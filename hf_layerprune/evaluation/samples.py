@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Protocol
@@ -11,15 +11,17 @@ from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
 
+Content = str | tuple[str | None, ...]  # a text behind the images, or texts and None for each image, in their order
 LETTER_HINT = "Answer with the option's letter from the given choices directly."  # as lmms-eval asks
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A question about an image.
+    """A question about one or more images.
 
     index: its number in its task
     label: what to call it in messages
+    question: its text
     answers: the accepted ones
     choices: empty unless it is multiple choice
     scorer: a name of `scoring.SCORERS`
@@ -34,6 +36,13 @@ class Sample:
     choices: tuple[str, ...]
     scorer: str
     max_new_tokens: int
+    parts: tuple[str | None, ...] = ()  # the question with the places of its images, None each, where they do not all come first
+    system: str = ""  # what stands before it
+
+    @property
+    def content(self) -> Content:
+        """The user message, as `models.batches.chat_prompt` takes it."""
+        return self.parts + (self.prompt.removeprefix(self.question),) * bool(self.choices) if self.parts else self.prompt
 
     @property
     def prompt(self) -> str:
@@ -59,6 +68,11 @@ class Task(Protocol):
         ...
 
     @property
+    def left_out(self) -> Sequence[str]:
+        """Why records are no sample although nothing is wrong with them: they have no image."""
+        ...
+
+    @property
     def digest(self) -> str:
         """sha256 that changes when any question, image, answer or setting does."""
         ...
@@ -67,6 +81,6 @@ class Task(Protocol):
         """What the report says of it."""
         ...
 
-    def image(self, index: int) -> Image.Image:
-        """The image of a sample, RGB; UnusableRecord if it cannot be decoded."""
+    def images(self, index: int) -> Sequence[Image.Image]:
+        """The images of a sample, RGB; UnusableRecord if one cannot be decoded."""
         ...

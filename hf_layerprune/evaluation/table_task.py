@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
-from hf_layerprune.data.image_files import content_digest, decode_value
-from hf_layerprune.data.records import Record, RecordTable, UnusableRecord, refuse_video_and_audio
-from hf_layerprune.errors import DataError, shown
+from hf_layerprune.data.conversations import Turn, conversation, images_of, layout_of, turns_of
+from hf_layerprune.data.image_files import ImageRef
+from hf_layerprune.data.records import LeftOut, Record, RecordTable, UnusableRecord
+from hf_layerprune.errors import shown
 from hf_layerprune.evaluation.mentions import place_of
 from hf_layerprune.evaluation.samples import Sample
 from hf_layerprune.evaluation.scoring import SCORERS
@@ -48,28 +47,34 @@ class TableTask:
     def unusable(self) -> Mapping[int, tuple[str, str]]:
         return self._read[1]
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        return self._read[2]
+
     @cached_property
-    def _read(self) -> tuple[tuple[Sample, ...], dict[int, tuple[str, str]]]:
+    def _read(self) -> tuple[tuple[Sample, ...], dict[int, tuple[str, str]], list[str]]:
         samples: list[Sample] = []
         unusable: dict[int, tuple[str, str]] = {}
+        left_out: list[str] = []
         for index in range(len(self.table)):
             subtask = ""
             try:
                 record = self.table.record(index)
                 subtask = _subtask(record, self.name)
                 samples.append(_sample(index, record, subtask, self.scorer, self.max_new_tokens))
+            except LeftOut as reason:
+                left_out.append(str(reason))
             except UnusableRecord as error:
                 unusable[index] = (subtask, str(error))
-        return tuple(samples), unusable
+        return tuple(samples), unusable, left_out
 
     @cached_property
     def digest(self) -> str:
         """Over the records, the images that they name by path, and what the task adds to them."""
         whole = hashlib.sha256(repr([1, self.table.digest, self.scorer, self.max_new_tokens]).encode())
         for sample in self.samples:
-            record = self.table.record(sample.index)
-            if (path := _path(record)) is not None:
-                whole.update(f"{sample.index} {content_digest(path)}\0".encode())
+            for image in self._refs(sample.index):
+                whole.update(f"{sample.index} {image.digest}\0".encode())
         return whole.hexdigest()
 
     def record(self) -> TaskRecord:
@@ -77,31 +82,61 @@ class TableTask:
         table = self.table
         return TaskRecord(self.name, self.digest, *counts, self.spec, table.origin, table.revision, self.seed, len(table))
 
-    def image(self, index: int) -> Image.Image:
-        record = self.table.record(index)
-        return decode_value(record.fields["image"], record.folder, record.label)
+    def images(self, index: int) -> Sequence[Image.Image]:
+        return [image.load() for image in self._refs(index)]
+
+    def _refs(self, index: int) -> list[ImageRef]:
+        """The images of the first question."""
+        question = next(turn for turn in turns_of(self.table.record(index)) if turn.role == "user")
+        return [part for part in question.parts if isinstance(part, ImageRef)]
 
 
 def _sample(index: int, record: Record, subtask: str, scorer: str | None, tokens: int | None) -> Sample:
-    """UnusableRecord naming the record and the field that is missing or cannot be used; DataError for a URL."""
-    refuse_video_and_audio(record)
-    for name in FIELDS:
+    """UnusableRecord naming the record and the field that is missing or cannot be used, LeftOut if it has no image; DataError for a URL."""
+    if layout_of(record) not in (None, "question"):
+        return _of_conversation(index, record, subtask, scorer or "exact", tokens)
+    for name in ("question", "answer"):
         if record.fields.get(name) is None:
             there = ", ".join(map(str, list(record.fields)[:8])) or "none"
             raise UnusableRecord(f"{record.label}: no field {name!r}; a task needs {', '.join(FIELDS)}, and it has {there}")
-    if isinstance(place := record.fields["image"], str) and "://" in place:
-        raise DataError(f"{record.label}: {place[:80]!r} is a URL; download the images first and give paths.")
-    choices = _texts(record, "choices") if record.fields.get("choices") is not None else ()
-    name = record.fields.get("scorer") or scorer or ("choice" if choices else "exact")
-    if name not in SCORERS:
-        raise UnusableRecord(f"{record.label}: no scorer {shown(name)}; known are {', '.join(SCORERS)}")
-    answers = _answers(record, choices)
-    if name == "choice":
-        _check_choices(record, choices, answers)
     question = record.fields["question"]
     if not isinstance(question, str) or not question.strip():
         raise UnusableRecord(f"{record.label}: 'question' is {shown(question)}, expected a text")
-    return Sample(index, record.label, subtask, question, answers, choices, name, tokens or TABLE_TOKENS[name])
+    images_of(record)
+    choices = _texts(record, "choices") if record.fields.get("choices") is not None else ()
+    name = _scorer(record, scorer or ("choice" if choices else "exact"))
+    answers = _answers(record, choices)
+    if name == "choice":
+        _check_choices(record, choices, answers)
+    return _asked(
+        Sample(index, record.label, subtask, question, answers, choices, name, tokens or TABLE_TOKENS[name]), turns_of(record)[-1]
+    )
+
+
+def _of_conversation(index: int, record: Record, subtask: str, scorer: str, tokens: int | None) -> Sample:
+    """The first question of a conversation, and the answer to it; what is said afterwards is not asked."""
+    turns = conversation(record).turns
+    system = turns[0].text if turns[0].role == "system" else ""
+    question, answer = turns[bool(system) : bool(system) + 2]
+    if not any(isinstance(part, ImageRef) for part in question.parts):
+        raise LeftOut(f"{record.label}: its first question has no image")
+    name = _scorer(record, scorer)
+    found = Sample(index, record.label, subtask, question.text, (answer.text.strip(),), (), name, tokens or TABLE_TOKENS[name], (), system)
+    return _asked(found, question)
+
+
+def _asked(sample: Sample, question: Turn) -> Sample:
+    """The sample with the places of its images, unless they all come first."""
+    parts = tuple(None if isinstance(part, ImageRef) else part for part in question.parts)
+    before = tuple(part for part in parts if part is None)
+    return sample if parts == (*before, sample.question) else replace(sample, question=question.text, parts=parts)
+
+
+def _scorer(record: Record, otherwise: str) -> str:
+    name = record.fields.get("scorer") or otherwise
+    if name not in SCORERS:
+        raise UnusableRecord(f"{record.label}: no scorer {shown(name)}; known are {', '.join(SCORERS)}")
+    return str(name)
 
 
 def _subtask(record: Record, task: str) -> str:
@@ -136,14 +171,3 @@ def _texts(record: Record, name: str) -> tuple[str, ...]:
     if not items or any(isinstance(item, bool) or not isinstance(item, (str, int, float)) for item in items):
         raise UnusableRecord(f"{record.label}: {name!r} is {shown(value)}, expected a text or a list of texts")
     return tuple(str(item) for item in items)
-
-
-def _path(record: Record) -> Path | None:
-    """Where an image lies that the record names by its path; that it may be read is checked by `decode_value`."""
-    value = record.fields["image"]
-    if isinstance(value, Mapping):
-        value = None if value.get("bytes") else value.get("path")
-    if not isinstance(value, str) or record.folder is None or "\0" in value:
-        return None
-    path = Path(os.path.realpath(record.folder / value))
-    return path if path.is_relative_to(os.path.realpath(record.folder)) else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
@@ -67,11 +65,8 @@ def _open(name: str, options: EvaluateOptions, say: Callable[[str], None]) -> Ta
 
 def _table(spec: DataSpec, options: EvaluateOptions, say: Callable[[str], None]) -> RecordTable:
     """The table, of `samples` records: of a Hub dataset no more than those are fetched."""
-    open_it = partial(open_table, seed=options.seed, local_files_only=options.local_files_only, say=say)
     wanted = options.samples
-    if wanted and spec.count is None and not Path(spec.name).exists() and not options.allow_fewer:
-        return open_it(replace(spec, count=wanted))
-    table = open_it(spec)
+    table = open_table(spec, at_most=wanted, seed=options.seed, local_files_only=options.local_files_only, say=say)
     if wanted is None or wanted == len(table):
         return table
     if wanted < len(table):

@@ -23,14 +23,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from hf_layerprune.artifacts.healing_record import DataReport, SourceReport
 from hf_layerprune.artifacts.jsonfile import digest_of
-from hf_layerprune.data.records import LISTED, RecordTable, Tolerance, UnusableRecord
+from hf_layerprune.data.conversations import Conversation, conversation
+from hf_layerprune.data.records import LISTED, LeftOut, RecordTable, Tolerance, UnusableRecord
 from hf_layerprune.data.store import Entry
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError, LayerPruneError
-from hf_layerprune.healing.conversations import NO_FILTERS, Conversation, Filters, LeftOut, conversation
 from hf_layerprune.healing.encoding import ChatEncoder, EncodedSample, TooLong
 from hf_layerprune.healing.rendered_math import RenderedMath, evaluation_items
-from hf_layerprune.healing.request import DataRequest
+from hf_layerprune.healing.request import NO_FILTERS, DataRequest, Filters
 
 FORMAT = 1  # of what decides a scan; part of the key
 UNSEEN, BAD, TOO_LONG, LEFT_OUT = 0, -1, -2, -3  # marks in place of a length

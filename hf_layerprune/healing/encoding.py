@@ -18,14 +18,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from hf_layerprune.artifacts.jsonfile import digest_of
+from hf_layerprune.data.conversations import Conversation, Turn
+from hf_layerprune.data.image_files import ImageRef
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError, first_line
-from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
-from hf_layerprune.models.batches import image_token_id, image_tokens, reserved_tokens
+from hf_layerprune.models.batches import LIMITS, image_token_id, image_tokens, reserved_tokens, size_limits
 
 IGNORED = -100  # the label of a token that the loss leaves out
-LIMITS = ("shortest_edge", "longest_edge")  # of an image processor's size: numbers of pixels, whatever the names say
-
 Span = tuple[int, int]  # first character, and the one after the last
 Size = tuple[int, int]  # height, width in pixels
 EncodedSample = dict[str, Tensor]
@@ -93,13 +92,12 @@ class ImageSizes:
     """The token counts of an image processor that keeps an image's pixels between two limits, as those of Qwen-VL do."""
 
     def __init__(self, image_processor: Any) -> None:
-        size: Any = getattr(image_processor, "size", None) or {}
-        limits = [size.get(name) if hasattr(size, "get") else getattr(size, name, None) for name in LIMITS]
-        if not (all(limits) and hasattr(image_processor, "get_number_of_image_patches")):
+        limits = size_limits(image_processor)
+        if limits is None or not hasattr(image_processor, "get_number_of_image_patches"):
             kind = type(image_processor).__name__
             raise ModelError(f"{kind} does not say how many tokens an image takes; healing knows the image processors of Qwen-VL.")
         self._processor: Any = image_processor
-        self.least, self.most = int(limits[0] or 0), int(limits[1] or 0)
+        self.least, self.most = limits
 
     def count(self, sizes: Sequence[Size], most: int | None = None) -> list[int]:
         """Tokens of each image, where none gets more than `most` pixels. ValueError for one that the processor refuses."""

@@ -14,9 +14,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_layerprune.data.records import Record, RecordTable, UnusableRecord
+from hf_layerprune.data.records import LeftOut, Record, RecordTable, UnusableRecord
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import LeftOut
 
 WIDTH, MARGIN, LETTER = 672, 24, 22  # pixels; 672 is a multiple of the patches of Qwen2-VL to Qwen3-VL
 LEADING = 32

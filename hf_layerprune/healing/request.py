@@ -16,10 +16,10 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.output_place import check_output
 from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.checkpoint.staging import hidden_beside
-from hf_layerprune.data.records import Tolerance
+from hf_layerprune.data.conversations import Conversation
+from hf_layerprune.data.records import LeftOut, Tolerance
 from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
-from hf_layerprune.healing.conversations import INTERLACE_FILTERS, NO_FILTERS, Filters
 from hf_layerprune.healing.options import HealOptions
 from hf_layerprune.healing.recipes import changed, recipe_named
 from hf_layerprune.mini import comes_from_mini
@@ -35,6 +35,26 @@ class TrainedLayers:
 
     layers: tuple[int, ...]  # of the checkpoint that is healed, ascending; empty where adapters are trained
     chosen_by: str
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What to leave out on purpose, as against what cannot be used. None: no limit."""
+
+    max_images: int | None = None
+    max_turns: int | None = None  # answers of the assistant
+    share: Decimal | None = None  # of each file or subset that part is taken, drawn uniformly
+
+    def check(self, conversation: Conversation) -> None:
+        """LeftOut for a conversation beyond a limit."""
+        answers = sum(turn.role == "assistant" for turn in conversation.turns)
+        for count, what, most in ((len(conversation.images), "images", self.max_images), (answers, "turns", self.max_turns)):
+            if most is not None and count > most:
+                raise LeftOut(f"{conversation.label}: {count} {what}, more than {most}")
+
+
+NO_FILTERS = Filters()
+INTERLACE_FILTERS = Filters(max_images=3, max_turns=5, share=Decimal("0.01"))  # arXiv 2511.19676, section 3.4
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from hf_layerprune.families import image_tokens_of
 from hf_layerprune.families.family import ImageTokens
 
 _AUTO: Any = AutoProcessor  # untyped in transformers
+LIMITS = ("shortest_edge", "longest_edge")  # of an image processor's size: numbers of pixels, whatever the names say
 _NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
@@ -103,27 +104,53 @@ class ImageBatch:
     visual: Bool[Tensor, "batch token"]
 
 
-def encode_questions(processor: Any, image: Image.Image, questions: Sequence[str], device: torch.device) -> ImageBatch:
-    """Each question as one user message, the image first, then the text, with the generation prompt (paper, supplement 2)."""
-    return _encode(processor, [image] * len(questions), questions, "right", device)
+def encode_questions(
+    processor: Any, image: Image.Image, questions: Sequence[str], device: torch.device, max_pixels: int | None = None
+) -> ImageBatch:
+    """Each question as one user message, the image first, then the text, with the generation prompt (paper, supplement 2).
 
-
-def encode_for_answers(processor: Any, images: Sequence[Image.Image], questions: Sequence[str], device: torch.device) -> ImageBatch:
-    """Each question about an image of its own, padded on the left, so that every answer begins at the same place."""
-    return _encode(processor, images, questions, "left", device)
-
-
-def _encode(processor: Any, images: Sequence[Image.Image], questions: Sequence[str], side: str, device: torch.device) -> ImageBatch:
+    max_pixels: scale the image down to so many, in the image processor itself where it has a limit of its own.
+    """
+    options = {}
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        limits = size_limits(processor.image_processor)
+        if limits is None:
+            scale = (max_pixels / (image.width * image.height)) ** 0.5
+            image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), Image.Resampling.BICUBIC)
+        elif max_pixels < limits[1]:
+            options = {"images_kwargs": {"size": dict(zip(LIMITS, (min(limits[0], max_pixels), max_pixels)))}}
     texts = [chat_prompt(processor, question) for question in questions]
-    each = [[image] for image in images]
-    inputs = processor(text=texts, images=each, padding=True, padding_side=side, return_tensors="pt").to(device)
+    return _encode(processor, [[image]] * len(questions), texts, "right", device, **options)
+
+
+def encode_for_answers(processor: Any, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str], device: torch.device) -> ImageBatch:
+    """Each prompt with images of its own, padded on the left, so that every answer begins at the same place."""
+    return _encode(processor, images, prompts, "left", device)
+
+
+def _encode(
+    processor: Any, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str], side: str, device: torch.device, **options: Any
+) -> ImageBatch:
+    inputs = processor(text=prompts, images=images, padding=True, padding_side=side, return_tensors="pt", **options).to(device)
     return ImageBatch(dict(inputs), inputs["attention_mask"].bool(), inputs["input_ids"] == image_token_id(processor))
 
 
-def chat_prompt(processor: Any, question: str) -> str:
-    """The text of one user message with one image through the checkpoint's own template, in transformers' sandbox."""
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+def size_limits(image_processor: Any) -> tuple[int, int] | None:
+    """The least and the most pixels of an image that a processor has, as those of Qwen-VL do; None if it says neither."""
+    size: Any = getattr(image_processor, "size", None) or {}
+    limits = [size.get(name) if hasattr(size, "get") else getattr(size, name, None) for name in LIMITS]
+    return (int(limits[0]), int(limits[1])) if all(limits) else None  # type: ignore[arg-type]
+
+
+def chat_prompt(processor: Any, content: str | Sequence[str | None], *, system: str = "", images: int = 1) -> str:
+    """The text of one user message through the checkpoint's own template, in transformers' sandbox.
+
+    content: a text behind the `images`, or texts and None for each image in their order
+    """
+    parts = [*[None] * images, content] if isinstance(content, str) else content
+    said = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+    messages = [{"role": "system", "content": [{"type": "text", "text": system}]}] * bool(system) + [{"role": "user", "content": said}]
     try:
-        return str(processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
+        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # an untrusted template may raise anything
         raise ModelError(f"the checkpoint's chat template cannot be used: {first_line(error)}.") from error

@@ -11,23 +11,31 @@ from hf_layerprune.artifacts.option import option
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 
+LEAST_PIXELS = 32 * 32  # one merged patch of Qwen3-VL
+
 
 @dataclass(frozen=True)
 class ProbeOptions:
     """The options of a probe; UsageError for a value that cannot be honoured."""
 
-    math_images: Path | None = option(None, "Folder or JSONL of math images.", "PLACE", "synthetic ones")
-    general_images: Path | None = option(None, "Folder or JSONL of other images.", "PLACE", "synthetic ones")
+    math_images: str | Path | None = option(
+        None, "Math images: a folder of them, or records in a file, a folder or a dataset on the Hub.", "SPEC", "synthetic ones"
+    )
+    general_images: str | Path | None = option(None, "Other images, likewise.", "SPEC", "synthetic ones")
     samples: int | None = option(None, "Images a domain.", "N", "32 synthetic; all of your own, at most 1,000 as in the paper")
     allow_fewer: bool = option(False, "Continue with fewer images than --samples.")
     max_bad: str = option("1%", "Share of a domain's images that may be unusable.", "SHARE")
     no_cache: bool = option(False, "Neither reuse statistics of an earlier run nor keep these.")
     device: str = option("auto", "Where to run the model.", "auto|cuda|mps|cpu")
     dtype: str = option("auto", "Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's")
+    max_pixels: int = option(1 << 20, "Scale larger images down to so many pixels.", "N")
+    local_files_only: bool = option(False, "")
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples {self.samples}: at least 1 image a domain is needed.")
+        if self.max_pixels < LEAST_PIXELS:
+            raise UsageError(f"--max-pixels {self.max_pixels}: at least {LEAST_PIXELS} are needed.")
         self.tolerance  # noqa: B018  # refused before anything is opened
 
     @cached_property
@@ -36,7 +44,7 @@ class ProbeOptions:
         return Tolerance.parse(self.max_bad)
 
     @property
-    def places(self) -> Mapping[str, Path]:
-        """The folder or file of each domain that was given one."""
+    def places(self) -> Mapping[str, str | Path]:
+        """Where the images of each domain are that was given a place."""
         given = {"math": self.math_images, "nonmath": self.general_images}
         return {domain: place for domain, place in given.items() if place is not None}

@@ -243,3 +243,11 @@ def test_parts_of_a_count() -> None:
     assert _quotas(spec, None, [1000, 0, 1000]) == [5, 0, 5] and sum(filter(None, _quotas(spec, None, [3, 3, 3]))) == 10
     assert sorted(filter(None, _quotas(spec, None, [None, 5, 7]))) == [3, 3, 4]
     assert _even(2, 5) == [0, 0, 1, 0, 1] and sum(_even(7, 3)) == 7
+
+
+def test_at_most_so_many_records(ask: Ask) -> None:
+    """A probe draws no more than it can use, and takes a dataset that has fewer as it is; a count that is not reached stays refused."""
+    assert len(ask("me/set,subset=one", at_most=7)["rows"]) == 7
+    assert len(ask("me/set,subset=two", at_most=500)["rows"]) == 10
+    assert "10 records were found there. Leave count out" in ask("me/set,subset=two,count=500")["error"]
+    assert len(ask("me/set,subset=two", at_most=500, local_files_only=True)["rows"]) == 10

@@ -18,7 +18,7 @@ from hf_layerprune.evaluation import generation
 from hf_layerprune.evaluation.generation import LoadedModel, Question, generate, ready
 from hf_layerprune.mini import model_path
 from hf_layerprune.mini.generator import draw_example
-from hf_layerprune.models.batches import encode_for_answers, encode_questions
+from hf_layerprune.models.batches import chat_prompt, encode_for_answers, encode_questions
 
 CPU = torch.device("cpu")
 SUBTASKS = [name for domain in DOMAINS for name in subtasks(domain)]
@@ -28,15 +28,15 @@ def questions(each: int, size: int = 64) -> list[Question]:
     """Of all nine subtasks, in a drawn order, so that prompts and answers of all lengths meet in a batch."""
     drawn = [draw_example(name, "evaluate", 9000 + number, size=size) for name in SUBTASKS for number in range(each)]
     Random(0).shuffle(drawn)
-    return [Question(f"{one.subtask} {number}", one.image, one.question) for number, one in enumerate(drawn)]
+    return [Question(f"{one.subtask} {number}", [one.image], one.question) for number, one in enumerate(drawn)]
 
 
 def plain_answer(mini: LoadedModel, question: Question, budget: int) -> str:
     """transformers alone: one question, no padding, its own generation config."""
-    content = [{"type": "image"}, {"type": "text", "text": question.prompt}]
+    content = [{"type": "image"}, {"type": "text", "text": question.content}]
     processor: Any = mini.processor
     text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-    inputs = processor(text=[text], images=[[question.image]], return_tensors="pt")
+    inputs = processor(text=[text], images=[question.images], return_tensors="pt")
     model: Any = mini.model
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=budget, do_sample=False)
@@ -56,14 +56,14 @@ def test_batches_answer_as_single_questions(mini: LoadedModel) -> None:
 def test_pictures_of_different_sizes_in_a_batch(mini: LoadedModel) -> None:
     """Patches of all pictures come in one tensor; each answer must still be about its own. Left padding differs between rows."""
     pictures = [Image.new("RGB", size, color) for size, color in (((64, 64), "red"), ((128, 32), "blue"), ((40, 90), "white"))]
-    asked = [Question(str(number), image, f"Question: {'word ' * number}") for number, image in enumerate(pictures)]
+    asked = [Question(str(number), [image], f"Question: {'word ' * number}") for number, image in enumerate(pictures)]
     assert [one.text for one in generate(mini, asked, 12)] == [plain_answer(mini, question, 12) for question in asked]
 
 
 def test_padding_is_on_the_left(mini: LoadedModel) -> None:
     images = [Image.new("RGB", (64, 64), (80 * number, 10, 30)) for number in range(3)]
     texts = ["What?", "How many objects are there in it?", "Why is it so?"]
-    batch = encode_for_answers(mini.processor, images, texts, CPU)
+    batch = encode_for_answers(mini.processor, [[image] for image in images], [chat_prompt(mini.processor, text) for text in texts], CPU)
     longest = batch.real.shape[1]
     for row, (image, text) in enumerate(zip(images, texts)):
         one = encode_questions(mini.processor, image, [text], CPU)
@@ -75,7 +75,7 @@ def test_padding_is_on_the_left(mini: LoadedModel) -> None:
 
 
 def test_the_budget_truncates(mini: LoadedModel) -> None:
-    asked = [question for question in questions(1) if "step by step" in question.prompt]
+    asked = [question for question in questions(1) if "step by step" in question.content]
     whole, short = generate(mini, asked, 48)[0], generate(mini, asked, 5)[0]
     assert not whole.truncated and short.truncated and short.tokens == 5 and whole.text.startswith(short.text)
     exactly = generate(mini, asked, whole.tokens + 1)[0]  # the end token is the last one that fits
@@ -143,10 +143,10 @@ def test_what_is_a_tie() -> None:
 
 
 def test_what_the_model_cannot_take(mini: LoadedModel) -> None:
-    narrow = Question("q.jsonl, line 4", Image.new("RGB", (4000, 3)), "What?")
+    narrow = Question("q.jsonl, line 4", [Image.new("RGB", (4000, 3))], "What?")
     with pytest.raises(UnusableRecord, match=r"q\.jsonl, line 4: .*refuses"):
         generate(mini, [narrow], 4)
-    marked = Question("q.jsonl, line 5", Image.new("RGB", (64, 64)), "What is <|image_pad|>?")
+    marked = Question("q.jsonl, line 5", [Image.new("RGB", (64, 64))], "What is <|image_pad|>?")
     with pytest.raises(UnusableRecord, match=r"q\.jsonl, line 5: the question holds the token"):
         generate(mini, [questions(1)[0], marked], 4)
     with pytest.raises(EvaluationError, match=r"tokens, more than the 2,048 places.*--max-new-tokens"):

@@ -38,7 +38,7 @@ def test_minis_tasks_are_the_held_out_draws(mini_checkpoint: Checkpoint) -> None
     for sample in task.samples:
         example = draw_example(sample.subtask, "evaluate", sample.index // 5)
         assert (sample.prompt, sample.answers) == (example.question, (example.answer,))
-        assert task.image(sample.index).tobytes() == example.image.tobytes()
+        assert task.images(sample.index)[0].tobytes() == example.image.tobytes()
 
 
 def test_the_default_is_500_a_domain(mini_checkpoint: Checkpoint) -> None:
@@ -100,7 +100,7 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
     assert [sample.max_new_tokens for sample in task.samples] == [256, 256, 32, 256, 32]
     wanted = "How many?\nA. cat\nB. dog\nAnswer with the option's letter from the given choices directly."
     assert task.samples[2].prompt == wanted and task.samples[0].prompt == "How many?"
-    assert task.image(1).getpixel((0, 0)) == (60, 90, 200)
+    assert task.images(1)[0].getpixel((0, 0)) == (60, 90, 200)
     assert task.record().spec == "questions.jsonl" and str(write_task(lines)) not in json.dumps(asdict(task.record()))
     forced = opened(write_task(lines[:2]), mini_checkpoint, scorer="relaxed", max_new_tokens=7)
     assert [(sample.scorer, sample.max_new_tokens) for sample in forced.samples] == [("relaxed", 7)] * 2
@@ -112,7 +112,6 @@ def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> N
         ("{", "line 2: not valid JSON"),
         ("[1]", "line 2: a JSON list"),
         ({"image": "0.png", "answer": "3"}, "line 2: no field 'question'; a task needs question, image, answer, and it has image, answer"),
-        ({"question": "?", "answer": "3"}, "line 2: no field 'image'"),
         ({"question": "?", "image": "0.png"}, "line 2: no field 'answer'"),
         ({**GOOD, "videos": ["clip.mp4"]}, "line 2: it has 'videos'; only images and text can be used"),
         ({**GOOD, "answer": None}, "line 2: no field 'answer'"),
@@ -143,7 +142,7 @@ def test_pictures_that_are_none(mini_checkpoint: Checkpoint, write_task: Write, 
     task = opened(write_task([{**GOOD, "image": place} for place in places]), mini_checkpoint)
     for index in range(len(places)):
         with pytest.raises(UnusableRecord, match=f"line {index + 1}"):
-            task.image(index)
+            task.images(index)
 
 
 def test_urls_are_refused_before_the_model_loads(mini_checkpoint: Checkpoint, write_task: Write) -> None:

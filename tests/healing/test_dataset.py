@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from hf_layerprune.data.records import Tolerance
+from hf_layerprune.data.conversations import Conversation, conversation
+from hf_layerprune.data.records import LeftOut, Record, Tolerance
 from hf_layerprune.data.tables import DataSpec
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import Filters
 from hf_layerprune.healing.dataset import HealingData, Source, mixed, prepare_data
 from hf_layerprune.healing.encoding import Collator
-from hf_layerprune.healing.request import DataRequest
+from hf_layerprune.healing.request import INTERLACE_FILTERS, DataRequest, Filters
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.batches import load_processor
 from tests.healing.processors import mini_processor
@@ -284,3 +284,17 @@ def test_the_order_never_changes() -> None:
     order = mixed([np.arange(4), np.arange(3)], [Decimal(1), Decimal("1.5")], 7)
     assert order.tolist() == [[0, 0], [1, 2], [1, 0], [0, 3], [1, 1], [1, 1], [0, 1], [0, 2], [1, 2]]
     assert mixed([np.array([], np.int64), np.arange(2)], [Decimal(3), Decimal(1)], 0)[:, 0].tolist() == [1, 1]
+
+
+def test_filters() -> None:
+    """INTERLACE's: at most three images and five answers."""
+
+    def read(answers: int, images: int) -> Conversation:
+        fields = {"texts": [{"user": "a", "assistant": "b"}] * answers, "images": ["a.png"] * images}
+        return conversation(Record("q.jsonl, line 3", fields, None))
+
+    INTERLACE_FILTERS.check(read(5, 3))
+    Filters().check(read(50, 50))
+    for found, said in ((read(6, 0), "6 turns, more than 5"), (read(1, 4), "4 images, more than 3")):
+        with pytest.raises(LeftOut, match=f"q.jsonl, line 3: {said}"):
+            INTERLACE_FILTERS.check(found)

@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hf_layerprune.data.conversations import Conversation, Turn
+from hf_layerprune.data.image_files import ImageRef
 from hf_layerprune.data.records import UnusableRecord
 from hf_layerprune.errors import ModelError
-from hf_layerprune.healing.conversations import Conversation, ImageRef, Turn
 from hf_layerprune.healing.encoding import ChatEncoder, Collator, TooLong
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.batches import load_processor

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_layerprune.data.records import Record, UnusableRecord
+from hf_layerprune.data.conversations import conversation
+from hf_layerprune.data.records import LeftOut, Record, UnusableRecord
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import LeftOut, conversation
 from hf_layerprune.healing.rendered_math import LEADING, MARGIN, WIDTH, RenderedMath, evaluation_items, page, text_key, wrapped
 
 PROBLEM = "Let $x^2 + \\frac{1}{2} = 5$. Find all $x \\in \\mathbb{R}$.\n\nGive the sum of their squares."

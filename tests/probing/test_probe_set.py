@@ -67,15 +67,19 @@ def test_fewer_than_asked_for(place: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nowhere", "no such folder"),
-        ("one.png", "neither a folder nor a .jsonl"),
-        ("nowhere.jsonl", "no such folder"),
-        ("pipe.jsonl", "neither a folder nor"),
+        ("nowhere", "neither a file or folder, nor 'mini', nor a dataset's id"),
+        ("one.png", r"one.png: not a file of records; expected .jsonl, .ndjson, .json, .parquet, or a folder of such files"),
+        ("nowhere.jsonl", "neither a file or folder"),
+        ("pipe.jsonl", "not a regular file"),
+        ("empty", "no .jsonl, .ndjson, .json, .parquet file in that folder"),
+        ("text.jsonl", "no image in its records; 2 are text alone"),
     ],
 )
 def test_invalid_places(place: Path, name: str, said: str) -> None:
     plain(place / "one.png")
     os.mkfifo(place / "pipe.jsonl")
+    (place / "empty").mkdir()
+    (place / "text.jsonl").write_text('{"question": "q", "answer": "a"}\n' * 2)
     with pytest.raises(DataError, match=said):
         opened(math_images=place / name)
 

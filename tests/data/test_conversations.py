@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_layerprune.data.records import Record, UnusableRecord
+from hf_layerprune.data.conversations import Conversation, conversation, images_of
+from hf_layerprune.data.image_files import ImageRef
+from hf_layerprune.data.records import LeftOut, Record, UnusableRecord
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError
-from hf_layerprune.healing.conversations import INTERLACE_FILTERS, Conversation, Filters, ImageRef, LeftOut, conversation
 
 A, B = ({"bytes": f"not decoded {name}".encode(), "path": None} for name in "ab")
 
@@ -47,6 +48,8 @@ ONE = [("user", [A, "What is it?"]), ("assistant", ["A cat."])]
         {"conversations": [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}], "image": A},
         {"conversations": [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "A cat."}], "image": [A], "id": 7},
         {"conversations": [{"from": "user", "value": "<image>\r\nWhat is it?"}, {"from": "assistant", "value": "A cat."}], "images": [A]},
+        {"conversations": [{"role": "user", "content": "<image>What is it?"}, {"role": "assistant", "content": "A cat."}], "image": [A]},
+        {"messages": [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "A cat."}], "images": [A]},
         {"texts": [{"user": "What is it?", "assistant": "A cat."}], "images": [A], "source": "x"},
         {"question": "What is it?", "answer": "A cat.", "image": A},
         {"question": "What is it?", "answer": ["A cat."], "images": [A]},
@@ -122,7 +125,7 @@ def test_an_image_is_decoded_only_when_asked_for(tmp_path: Path) -> None:
         ({"messages": "hello"}, "'messages' is 'hello', expected a list of objects"),
         ({"messages": []}, r"'messages' is \[\]"),
         ({"messages": ["a", "b"]}, "expected a list of objects"),
-        ({"messages": messages("a", None)}, "'content' is None"),
+        ({"messages": messages("a", None)}, "None where a text was expected"),
         ({"messages": messages("a", "b", "c")}, "turns of user, assistant, user; expected user and assistant in turn"),
         ({"messages": messages("a")}, "turns of user;"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "turns of assistant;"),
@@ -147,11 +150,31 @@ def test_bad_ones(fields: dict[str, Any], said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_filters() -> None:
-    """INTERLACE's: at most three images and five answers."""
-    texts = [{"user": "a", "assistant": "b"}]
-    INTERLACE_FILTERS.check(read(texts=texts * 5, images=[A] * 3))
-    Filters().check(read(texts=texts * 50, images=[A] * 50))
-    for found, said in ((read(texts=texts * 6), "6 turns, more than 5"), (read(texts=texts, images=[A] * 4), "4 images, more than 3")):
-        with pytest.raises(LeftOut, match=f"q.jsonl, line 3: {said}"):
-            INTERLACE_FILTERS.check(found)
+def test_the_system_text_beside_the_turns() -> None:
+    """As ShareGPT has it."""
+    said = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    assert shape(read(system="Be brief.", conversations=said))[0] == ("system", ["Be brief."])
+    assert shape(read(system="", conversations=said))[0] == ("user", ["a"])
+
+
+def images(**fields: Any) -> list[Any]:
+    return [image.value for image in images_of(Record("q.jsonl, line 3", fields, Path("/data")))]
+
+
+def test_images_whatever_else_there_is() -> None:
+    """For a probe a record needs no answer, not even a question."""
+    assert images(image=A) == images(image=[A]) == images(images=[A], image=None) == images(image=A, question="q") == [A]
+    assert images(messages=messages([{"type": "image", "image": A}, {"type": "text", "text": "q"}])) == [A]
+    assert images(conversations=[{"from": "human", "value": "<image> and <image>"}], images=[A, B]) == [A, B]
+    for fields in ({"question": "q", "answer": "a"}, {"messages": messages("a", "b")}, {"texts": [{"user": "a", "assistant": "b"}]}):
+        with pytest.raises(LeftOut, match="line 3: it has no image"):
+            images(**fields)
+    for unreadable, said in (
+        ({"img": "a.png"}, r"no field \"image\" .* found \['img'\]"),
+        ({"image": "a.png", "video": "a.mp4"}, "it has 'video'; only images and text"),
+        ({"image": "a.png", "question": "<video>What?"}, "<video> in the text"),
+        ({"image": "a.png", "messages": 3}, "expected a list of objects"),
+    ):
+        with pytest.raises(UnusableRecord, match=said) as caught:
+            images(**unreadable)
+        assert not isinstance(caught.value, LeftOut)

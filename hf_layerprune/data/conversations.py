@@ -1,7 +1,8 @@
 """A record as a conversation, whichever way it is laid out.
 
-Layouts, tried in this order: `messages` (the Hub's usual one), `conversations` (LLaVA), `texts` (FineVision), and `question` with
-`answer`. Images come from an `images` or `image` column, or stand in the messages themselves.
+Layouts, tried in this order: `messages` (the Hub's usual one), `conversations` (LLaVA, ShareGPT), `texts` (FineVision), and `question`
+with `answer`. Images come from an `images` or `image` column, or stand in the messages themselves. Probing, healing and evaluation
+read every record here.
 """
 
 from __future__ import annotations
@@ -9,35 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from hf_layerprune.data.image_files import decode_value
-from hf_layerprune.data.records import Record, UnusableRecord, refuse_video_and_audio
+from hf_layerprune.data.image_files import ImageRef
+from hf_layerprune.data.records import LeftOut, Record, UnusableRecord
 from hf_layerprune.errors import shown
 
 Role = Literal["system", "user", "assistant"]
 LAYOUTS = ("messages", "conversations", "texts", "question")  # the field by which each is known
 ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 PLACEHOLDER = re.compile(r"(?:\r?\n)?<image>(?:\r?\n)?")  # LLaVA sets it on a line of its own
+OTHER_MEDIA = ("video", "videos", "audio", "audios")  # without them the rest of a record means something else
 # At the beginning or end of a line: elsewhere people write about the HTML elements of these names.
 OTHER_PLACEHOLDER = re.compile(r"^[ \t]*<(?:video|audio)>|<(?:video|audio)>[ \t]*$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class ImageRef:
-    """An image as the record holds it, decoded when it is asked for; the fields are what `data.image_files.decode_value` takes."""
-
-    value: Any
-    folder: Path | None
-    label: str
-
-    def load(self) -> Image.Image:
-        """The image as RGB; UnusableRecord if it cannot be decoded."""
-        return decode_value(self.value, self.folder, self.label)
 
 
 @dataclass(frozen=True)
@@ -66,74 +51,89 @@ class Conversation:
         return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageRef))
 
 
-class LeftOut(UnusableRecord):
-    """A record that was asked to be left out; not counted as unusable."""
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What to leave out on purpose, as against what cannot be used. None: no limit."""
-
-    max_images: int | None = None
-    max_turns: int | None = None  # answers of the assistant
-    share: Decimal | None = None  # of each file or subset that part is taken, drawn uniformly
-
-    def check(self, conversation: Conversation) -> None:
-        """LeftOut for a conversation beyond a limit."""
-        answers = sum(turn.role == "assistant" for turn in conversation.turns)
-        for count, what, most in ((len(conversation.images), "images", self.max_images), (answers, "turns", self.max_turns)):
-            if most is not None and count > most:
-                raise LeftOut(f"{conversation.label}: {count} {what}, more than {most}")
-
-
-NO_FILTERS = Filters()
-INTERLACE_FILTERS = Filters(max_images=3, max_turns=5, share=Decimal("0.01"))  # arXiv 2511.19676, section 3.4
-
 Part = str | ImageRef | None  # None: the next image of the record's column
 Said = tuple[Any, list[Part]]  # a role as the record spells it, and what it says
 
 
 def conversation(record: Record) -> Conversation:
-    """The conversation of a record; UnusableRecord saying what was found where it holds none that can be trained on."""
-    refuse_video_and_audio(record)
-    label, fields = record.label, {name: value for name, value in record.fields.items() if value is not None}
-    layout = next((name for name in LAYOUTS if name in fields), None)
-    if layout is None or (layout == "question" and "answer" not in fields):
+    """The conversation of a record; UnusableRecord saying what was found where it holds none that ends with an answer."""
+    turns, label, layout, answer = turns_of(record), record.label, layout_of(record), record.fields.get("answer")
+    if layout is None or (layout == "question" and answer is None):
         known = "messages, conversations, texts, or question and answer"
-        raise UnusableRecord(f"{label}: expected the field {known}; found {shown(sorted(map(str, fields)))}")
+        raise UnusableRecord(f"{label}: expected the field {known}; found {shown(_found(record))}")
+    if layout == "question":
+        turns += (Turn("assistant", (_one_answer(answer, label),)),)
+    _check_turns(label, turns)
+    return Conversation(label, turns)
+
+
+def images_of(record: Record) -> tuple[ImageRef, ...]:
+    """The images of a record, whatever else it holds; LeftOut if it is text alone, UnusableRecord if it cannot be read."""
+    images = tuple(part for turn in turns_of(record) for part in turn.parts if isinstance(part, ImageRef))
+    if not images and layout_of(record) is None:
+        raise UnusableRecord(f'{record.label}: no field "image" or "images", and no conversation; found {shown(_found(record))}')
+    if not images:
+        raise LeftOut(f"{record.label}: it has no image")
+    return images
+
+
+def turns_of(record: Record) -> tuple[Turn, ...]:
+    """What is said in a record, with its images at their places; of `question` and `answer` the question alone. Whether it makes a
+    conversation is not checked.
+
+    UnusableRecord for a layout that cannot be read, a video or a sound; DataError for an image that is a URL.
+    """
+    label, fields = record.label, {name: value for name, value in record.fields.items() if value is not None}
+    for name in OTHER_MEDIA:
+        if fields.get(name):
+            raise UnusableRecord(f"{label}: it has {name!r}; only images and text can be used")
     said: list[tuple[Role, list[Part]]] = []
-    for role, parts in _said(layout, fields, record):
+    for role, parts in _said(fields, record):
         if not isinstance(role, str) or role not in ROLES:
             raise UnusableRecord(f"{label}: a turn of {shown(role)}, expected one of {', '.join(ROLES)}")
         said.append((ROLES[role], parts))
     value = fields["images"] if fields.get("images") else fields.get("image", [])
     values = value if isinstance(value, (list, tuple)) else [value]
-    turns = _placed(said, [ImageRef(item, record.folder, label) for item in values if item is not None], label)
-    _check_turns(label, turns)
-    return Conversation(label, turns)
+    return _placed(said, [ImageRef(item, record.folder, label) for item in values if item is not None], label)
 
 
-def _said(layout: str, fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
-    """Each turn of a record in one of the layouts."""
-    label = record.label
-    if layout == "question":
-        answer = fields["answer"]
-        if isinstance(answer, (list, tuple)) and len(answer) == 1:
-            answer = answer[0]
-        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
-            raise UnusableRecord(f"{label}: the answer is {shown(answer)}, expected one text or number")
+def layout_of(record: Record) -> str | None:
+    """Which of LAYOUTS a record has, None for none of them."""
+    return next((name for name in LAYOUTS if record.fields.get(name) is not None), None)
+
+
+def _found(record: Record) -> list[str]:
+    return sorted(str(name) for name, value in record.fields.items() if value is not None)
+
+
+def _said(fields: Mapping[str, Any], record: Record) -> Iterator[Said]:
+    """Each turn of a record in the first layout that it has; of one that has none an empty one for its images."""
+    label, layout = record.label, layout_of(record)
+    if layout is None:
+        yield "user", []
+    elif layout == "question":
         yield "user", _split(fields["question"], label)
-        yield "assistant", _split(str(answer), label)
-        return
-    for item in _listed(fields[layout], layout, label):
-        if layout == "conversations":
-            yield item.get("from"), _split(item.get("value"), label)
-        elif layout == "texts":
+    elif layout == "texts":
+        for item in _listed(fields[layout], layout, label):
             yield from ((role, _split(item.get(role), label)) for role in ("user", "assistant"))
-        elif isinstance(content := item.get("content"), str):
-            yield item.get("role"), _split(content, label)
-        else:
-            yield item.get("role"), [_piece(part, record) for part in _listed(content, "content", label)]
+    else:
+        if isinstance(system := fields.get("system"), str) and system.strip():  # as ShareGPT has it, beside the turns
+            yield "system", _split(system, label)
+        for item in _listed(fields[layout], layout, label):
+            content = item.get("content", item.get("value"))
+            role = item.get("role", item.get("from"))
+            if isinstance(content, (list, tuple)):
+                yield role, [_piece(part, record) for part in _listed(content, "content", label)]
+            else:
+                yield role, _split(content, label)
+
+
+def _one_answer(answer: Any, label: str) -> str:
+    if isinstance(answer, (list, tuple)) and len(answer) == 1:
+        answer = answer[0]
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
+        raise UnusableRecord(f"{label}: the answer is {shown(answer)}, expected one text or number")
+    return str(answer)
 
 
 def _split(text: Any, label: str) -> list[Part]:
