@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hf_layerprune.artifacts.eval_report import EvalReport
 from hf_layerprune.artifacts.plan import PruningPlan
-from hf_layerprune.cli.score_table import note_lines, score_lines
+from hf_layerprune.artifacts.score_table import note_lines, score_lines
 from hf_layerprune.publishing.card import write_card
 
 ROOT = Path(__file__).parents[1]

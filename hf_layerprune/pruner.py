@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.artifacts.folder import STATISTICS
 from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.artifacts.model_facts import ModelFacts
@@ -21,7 +22,6 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import Place, resolve
-from hf_layerprune.data.records import by_reason
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import check_format, dump_json, from_json, read_json, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.artifacts.scores import SIGNIFICANT, Row, holm
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, shown
 
 EVAL_FORMAT = 1
 
@@ -78,8 +79,8 @@ class Environment:
     transformers: str
 
 
-@dataclass(frozen=True)
-class EvaluatedModel:
+@dataclass(frozen=True, repr=False)
+class EvaluatedModel(Readable):
     """A model that was evaluated."""
 
     source: SourceRef
@@ -100,8 +101,8 @@ class EvaluatedModel:
         return self.source.fingerprint
 
 
-@dataclass(frozen=True)
-class EvalReport:
+@dataclass(frozen=True, repr=False)
+class EvalReport(Readable):
     """An evaluation of `model`, compared with `against` if there is one."""
 
     key: str  # sha256 of everything that decides the scores
@@ -117,6 +118,23 @@ class EvalReport:
         names = [(row.task, row.subtask) for row in self.rows]
         if len(set(names)) != len(names) or any((row.other is None) != (self.against is None) for row in self.rows):
             raise ArtifactError("duplicate rows, or rows that compare with a model the report does not name.")
+
+    def __repr__(self) -> str:
+        against = () if self.against is None else (f"against {shown(self.against.id)}",)
+        wholes = {row.task: row.model for row in self.rows}.values()  # a task's last row is that of the whole task
+        scores = [f"{task.name} {whole.accuracy:.1f} % of {whole.samples}" for task, whole in zip(self.tasks, wholes, strict=False)]
+        return one_line(self, shown(self.model.id), *against, *scores)
+
+    def __str__(self) -> str:
+        """The scores as a table of 80 columns and how they came about, for `print(report)`."""
+        from hf_layerprune.artifacts.score_table import note_lines, score_lines
+
+        return "\n".join([*score_lines(self), "", *note_lines(self)])
+
+    def _repr_html_(self) -> str:
+        from hf_layerprune.artifacts.score_table import html_scores
+
+        return html_scores(self)
 
     @property
     def models(self) -> tuple[EvaluatedModel, ...]:

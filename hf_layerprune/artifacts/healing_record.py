@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import dump_json, read_record
 from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.errors import shown
 
 HEALING_FORMAT = 1
 CURVES = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "memory")  # one number a step each
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Recipe(Readable):
     """How to fine-tune a checkpoint; `healing.recipes.SETTINGS` explains each setting."""
 
     name: str
@@ -43,8 +45,8 @@ class Recipe:
     lora_dropout: float
 
 
-@dataclass(frozen=True)
-class Trained:
+@dataclass(frozen=True, repr=False)
+class Trained(Readable):
     """What was trained: all parameters of `layers`, or adapters on every layer."""
 
     method: str
@@ -54,8 +56,8 @@ class Trained:
     tensors: int
 
 
-@dataclass(frozen=True)
-class SourceReport:
+@dataclass(frozen=True, repr=False)
+class SourceReport(Readable):
     """What became of the records of one source: available = used + bad + too_long + left_out."""
 
     spec: str  # as DataSpec.parse takes it, pinned to the commit
@@ -74,8 +76,8 @@ class SourceReport:
     rendered_math: bool = False  # whether problems were rendered as images
 
 
-@dataclass(frozen=True)
-class DataReport:
+@dataclass(frozen=True, repr=False)
+class DataReport(Readable):
     """The dataset of a healing: what was read of each source, and how it was mixed."""
 
     sources: tuple[SourceReport, ...]
@@ -95,8 +97,8 @@ class Engine:
     zero_stage: int | None
 
 
-@dataclass(frozen=True)
-class HealingRecord:
+@dataclass(frozen=True, repr=False)
+class HealingRecord(Readable):
     """How one checkpoint was made of another by fine-tuning."""
 
     key: str  # sha256 of everything that decides the result
@@ -116,6 +118,30 @@ class HealingRecord:
             raise ValueError(f"the curve is not one list each of {', '.join(CURVES)}, all of one length")
         if unknown := sorted({*self.overridden} - {f.name for f in fields(Recipe)}):
             raise ValueError(f"the overridden setting {unknown[0]!r} is not one of the recipe")
+
+    def __repr__(self) -> str:
+        loss = "loss {:.4f} to {:.4f}".format(*self.mean_losses)
+        return one_line(self, shown(self.checkpoint.id), shown(self.recipe.name), f"{self.steps} steps", loss)
+
+    def __str__(self) -> str:
+        """What was trained, on what and how far the loss went, for `print(record)`."""
+        first, last = self.mean_losses
+        layers = f"layers {', '.join(map(str, self.trained.layers))}, by {self.trained.chosen_by}"
+        return "\n".join(
+            [
+                f"{self.checkpoint.id} healed by the recipe {self.recipe.name}: {self.steps} steps in {self.seconds:.0f} s",
+                f"trained {self.trained.parameters:,} parameters: {layers if self.trained.layers else 'adapters on every decoder layer'}",
+                *(f"data    {source.samples:,} samples of {source.origin}" for source in self.data.sources),
+                *(f"changed {key} = {getattr(self.recipe, key)}" for key in self.overridden),
+                f"loss    {first:.4f} -> {last:.4f} (means over the first and last tenth of the steps)",
+            ]
+        )
+
+    @property
+    def mean_losses(self) -> tuple[float, float]:
+        """The mean loss over the first and the last tenth of the steps, at least one step each, in nats an answer token."""
+        loss, tenth = self.curve["loss"], max(1, self.steps // 10)
+        return sum(loss[:tenth]) / tenth, sum(loss[-tenth:]) / tenth
 
     @property
     def steps(self) -> int:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import dump_json, read_record
 from hf_layerprune.artifacts.model_facts import SourceRef
+from hf_layerprune.errors import shown
 
 MANIFEST_FORMAT = 1
 
@@ -20,8 +22,8 @@ class FileRecord:
     sha256: str  # hexadecimal
 
 
-@dataclass(frozen=True)
-class Manifest:
+@dataclass(frozen=True, repr=False)
+class Manifest(Readable):
     """What a checkpoint folder holds, and of what it was made."""
 
     source: SourceRef
@@ -31,6 +33,11 @@ class Manifest:
     tensors: Mapping[str, str]  # of every tensor written the name in the source
     changed: tuple[str, ...] = ()  # tensors that fine-tunings gave new values, sorted; all others are the source's, bit for bit
     trained: tuple[str, ...] = ()  # those of them that the last fine-tuning changed, where an earlier one changed others
+
+    def __repr__(self) -> str:
+        files = f"{len(self.files)} files of {sum(file.bytes for file in self.files.values()):,} bytes"
+        changed = f"{len(self.changed)} of them fine-tuned" if self.changed else "all of them the source's, bit for bit"
+        return one_line(self, f"made from {shown(self.source.id)}", files, f"{len(self.tensors)} tensors, {changed}")
 
     def dump(self) -> bytes:
         value = {"format": MANIFEST_FORMAT, **asdict(self)}

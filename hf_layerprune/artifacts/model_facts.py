@@ -6,8 +6,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import record_of
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, shown
 
 HUB_ID = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 SOURCE: Final = "source"
@@ -56,8 +57,8 @@ def is_hub_id(text: object) -> bool:
     return HUB_ID.fullmatch(text) is not None and not text.endswith(".git") and not re.search(r"--|\.\.", text)
 
 
-@dataclass(frozen=True)
-class ModelFacts:
+@dataclass(frozen=True, repr=False)
+class ModelFacts(Readable):
     """The decoder of a checkpoint, as far as planning needs it; ValueError for numbers that no decoder has."""
 
     source: SourceRef
@@ -73,6 +74,11 @@ class ModelFacts:
             raise ValueError("a number of layers or a width is negative, or there is no layer")
         if original is not None and len(original) != self.layers:
             raise ValueError(f"{self.layers} layers, but {len(original)} original ones")
+
+    def __repr__(self) -> str:
+        pruned = () if self.original_layers is None else ("pruned before",)
+        size = f"{self.layers} decoder layers x {self.hidden_size}"
+        return one_line(self, shown(self.source.id), self.family, size, f"{self.deepstack_layers} with DeepStack", *pruned)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

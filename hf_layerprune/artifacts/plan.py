@@ -11,9 +11,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_layerprune.artifacts.display import Readable, html_map, one_line
 from hf_layerprune.artifacts.jsonfile import check_format, dump_json, read_json, record_of, write_atomic
 from hf_layerprune.artifacts.model_facts import SourceRef
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, shown
 
 PLAN_FORMAT = 1
 MANUAL = "manual"  # what a plan names as its strategy when the layers were given
@@ -33,8 +34,8 @@ class Budget:
     layers: int  # K, the number of layers to remove
 
 
-@dataclass(frozen=True)
-class PruningPlan:
+@dataclass(frozen=True, repr=False)
+class PruningPlan(Readable):
     """A decision to remove decoder layers from one exact checkpoint. Layer indices are the source's, ascending.
 
     Raises ArtifactError where it contradicts itself.
@@ -66,10 +67,23 @@ class PruningPlan:
         """The layer map and what goes, for `print(plan)`."""
         return "\n".join([*layer_map(self), "", *removal_lines(self)])
 
+    def __repr__(self) -> str:
+        goes = f"removes {len(self.drop)} of {self.layers} layers: {', '.join(map(str, self.drop))}"
+        return one_line(self, shown(self.source.id), shown(self.strategy), goes)
+
+    def _repr_html_(self) -> str:
+        """The layer map, drawn."""
+        lines = removal_lines(self)
+        return html_map([self.fate(layer) for layer in range(self.layers)], self.scores, _heights(self.scores, self), lines)
+
     @property
     def layers(self) -> int:
         """L, the number of layers of the source."""
         return len(self.drop) + len(self.keep)
+
+    def fate(self, layer: int) -> Literal["removed", "protected", "kept"]:
+        """What becomes of a layer."""
+        return "removed" if layer in self.drop else "protected" if layer in self.protected else "kept"
 
     def kept_original_layers(self) -> tuple[int, ...]:
         """For each layer of the pruned model its index in the first ancestor."""
@@ -117,11 +131,10 @@ def layer_map(plan: PruningPlan, rows: Mapping[str, Scores] | None = None, *, as
     """Lines of the map. rows: per label one number a layer, drawn as bars over the free layers; by default the plan's own scores."""
     if rows is None:
         rows = {"score": plan.scores} if any(score is not None for score in plan.scores) else {}
-    fates = ["removed" if i in plan.drop else "protected" if i in plan.protected else "kept" for i in range(plan.layers)]
     cells = {
         "layer": [str(layer) for layer in range(plan.layers)],
         **{label: _bars(scores, plan, ascii_only) for label, scores in rows.items()},
-        "": [mark(fate, ascii_only) for fate in fates],
+        "": [mark(plan.fate(layer), ascii_only) for layer in range(plan.layers)],
     }
     lines = []
     for start in range(0, plan.layers, LAYERS_A_ROW):
@@ -165,11 +178,15 @@ def _next(plan: PruningPlan) -> int | None:
 
 
 def _bars(scores: Scores, plan: PruningPlan, ascii_only: bool) -> list[str]:
-    """A bar for every free layer with a score, by its rank among them: by value one far-off layer would level all others."""
+    glyphs = ASCII_BARS if ascii_only else BARS
+    return [mark("none", ascii_only) if height is None else glyphs[height] for height in _heights(scores, plan)]
+
+
+def _heights(scores: Scores, plan: PruningPlan) -> list[int | None]:
+    """Of every free layer with a score its height, 0 to 7, by its rank among them: by value one far-off layer would level all others."""
     known = {layer: score for layer, score in enumerate(scores) if score is not None and layer not in plan.protected}
-    ranked, glyphs = sorted(known.values()), ASCII_BARS if ascii_only else BARS
-    height = {layer: round(ranked.index(score) / max(len(ranked) - 1, 1) * 7) for layer, score in known.items()}
-    return [glyphs[height[layer]] if layer in known else mark("none", ascii_only) for layer in range(plan.layers)]
+    ranked = sorted(known.values())
+    return [round(ranked.index(known[i]) / max(len(ranked) - 1, 1) * 7) if i in known else None for i in range(plan.layers)]
 
 
 def _check(plan: PruningPlan) -> None:

@@ -19,10 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import check_format, parse_json, read_bounded, record_of, write_atomic
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain, subtasks
-from hf_layerprune.errors import ArtifactError
+from hf_layerprune.errors import ArtifactError, shown
 
 STATISTICS_FORMAT = 1
 TOKEN_KINDS = ("all", "visual", "text")  # the axis K of the arrays below
@@ -48,8 +49,8 @@ def array_shapes(tasks: int, layers: int, width: int) -> dict[str, tuple[int, ..
     }
 
 
-@dataclass(frozen=True)
-class ProbeRecord:
+@dataclass(frozen=True, repr=False)
+class ProbeRecord(Readable):
     """How the statistics came about: the probe set and the settings, as far as they decide the numbers."""
 
     probe_set: Mapping[str, Any]  # its name, content fingerprint and images per domain
@@ -71,8 +72,8 @@ class _Provenance:
     skipped_count: Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class LayerStatistics:
+@dataclass(frozen=True, repr=False)
+class LayerStatistics(Readable):
     """Sums per subtask (T of them), token kind (K: all, visual, text), layer (L) and width (d)."""
 
     model: ModelFacts
@@ -104,6 +105,19 @@ class LayerStatistics:
                 raise ArtifactError(f"the statistics' {name!r} holds NaN or infinity.")
         if (self.samples < 0).any() or (self.tokens < 0).any() or (self.tokens[:, 0] < self.samples).any():
             raise ArtifactError("the statistics count fewer tokens than samples, or fewer than none.")
+
+    def __repr__(self) -> str:
+        passes = [f"{self.samples[self._rows(domain)].sum():,} passes over {domain} images" for domain in self.domains]
+        return one_line(self, shown(self.model.source.id), f"{self.model.layers} decoder layers", *passes)
+
+    def __str__(self) -> str:
+        """What was measured, and which layers change each domain least, for `print(statistics)`."""
+        lines = [f"{self.model.source.id}: {self.model.layers} decoder layers, {self.samples.sum():,} passes"]
+        for domain in self.domains:
+            cosine = self.cosine(domain)
+            least = ", ".join(map(str, np.argsort(-cosine, kind="stable")[:5]))
+            lines.append(f" {domain:<8} cosine of input and output {cosine.min():.3f} to {cosine.max():.3f}, highest at layers {least}")
+        return "\n".join(lines)
 
     @property
     def domains(self) -> tuple[Domain, ...]:

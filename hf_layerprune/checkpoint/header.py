@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.display import Readable
 from hf_layerprune.artifacts.jsonfile import parse_json
 from hf_layerprune.checkpoint.files import NOT_FETCHED, POINTER
 from hf_layerprune.checkpoint.remedies import MEMORY, to_read
@@ -42,8 +43,8 @@ class TensorSpan:
         return self.end - self.begin
 
 
-@dataclass(frozen=True)
-class Header:
+@dataclass(frozen=True, repr=False)
+class Header(Readable):
     """A safetensors header."""
 
     tensors: Mapping[str, TensorSpan]  # by name, in the order of their bytes

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.folder import CONFIG, RECORDS
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
 from hf_layerprune.checkpoint.completeness import FLOATS, check_tensors
@@ -18,15 +19,15 @@ from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerprint, read_shards, some, tensor_digest, tensors_of
 from hf_layerprune.checkpoint.side_files import list_side_files
-from hf_layerprune.errors import FamilyError, LayerPruneError
+from hf_layerprune.errors import FamilyError, LayerPruneError, shown
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.families.facts import is_depth, model_facts
 from hf_layerprune.families.family import find
 from hf_layerprune.hub.listing import RemoteRepo
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, repr=False)
+class Checkpoint(Readable):
     """What is known of a checkpoint without reading its tensors."""
 
     path: Path
@@ -65,6 +66,10 @@ class Checkpoint:
         if left := set(weights) - shards.keys() - {INDEX}:
             notes += (f"weight files that are no part of the checkpoint are left out, {some(left)}",)
         return cls(path, config, family, facts, shards, tensors, side_files, notes)
+
+    def __repr__(self) -> str:
+        size = f"{self.parameters:,} parameters in {len(self.tensors)} tensors"
+        return one_line(self, shown(self.id), self.facts.family, f"{self.facts.layers} decoder layers", size, shown(str(self.path)))
 
     @property
     def source(self) -> SourceRef:

@@ -31,7 +31,7 @@ def evaluate(
     console: Console, source: str, against: str | None, evaluating: EvaluateOptions, output: Path | None, lookup: options.Lookup
 ) -> None:
     """Generate greedy answers to held-out questions with SOURCE and score them; every answer is kept, to read what went wrong."""
-    from hf_layerprune.cli.score_table import note_lines, score_lines
+    from hf_layerprune.artifacts.score_table import note_lines, score_lines
     from hf_layerprune.cli.source import at_revision, open_source
     from hf_layerprune.evaluation.run import evaluate as run
     from hf_layerprune.evaluation.tasks import check_names

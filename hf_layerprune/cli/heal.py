@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
 from hf_layerprune.cli.report import count, model_line
-from hf_layerprune.data.records import by_reason
 from hf_layerprune.healing.options import HealOptions
 
 if TYPE_CHECKING:
@@ -89,13 +89,12 @@ def _lines(healing: Healing, record: HealingRecord, reused: bool) -> list[str]:
         return [f"{output} was healed from the same checkpoint with the same data and settings already; nothing was changed"]
     trained = record.trained
     what = f"layers {', '.join(map(str, trained.layers))}, by {trained.chosen_by}" if trained.layers else "adapters on every decoder layer"
-    loss, tenth = record.curve["loss"], max(1, record.steps // 10)
+    first, last = record.mean_losses
     kept = "adapter alone" if healing.options.keep_adapter else "verified: every other tensor identical to its source"
     return [
         *_data_lines(record),
         f"trained {count(trained.parameters)} parameters in {trained.tensors} tensors: {what}",
-        f"healed  {record.steps} steps in {record.seconds:.0f} s: loss {sum(loss[:tenth]) / tenth:.4f} -> {sum(loss[-tenth:]) / tenth:.4f}"
-        f" (first and last tenth of the steps)",
+        f"healed  {record.steps} steps in {record.seconds:.0f} s: loss {first:.4f} -> {last:.4f} (first and last tenth of the steps)",
         f"wrote   {output}   {kept}",
     ]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
-from hf_layerprune.data.records import by_reason
 from hf_layerprune.errors import ArtifactError, DataError, UsageError
 from hf_layerprune.probing.options import ProbeOptions
 

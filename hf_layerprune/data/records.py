@@ -116,16 +116,6 @@ def drawn(table: RecordTable, count: int, seed: int) -> RecordTable:
     return PickedTable(table.origin, digest, table.revision, (table,), rows)
 
 
-def by_reason(reasons: Sequence[str]) -> list[str]:
-    """Reasons, each "record: what is wrong", in lines that name what is wrong once, with how many records have it and the first of them."""
-    labels: dict[str, list[str]] = {}
-    for label, _, what in (reason.partition(": ") for reason in reasons):
-        labels.setdefault(what, []).append(label)
-    return [
-        f"{found[0]}: {what}" if len(found) == 1 else f"{len(found)} records: {what}; first {found[0]}" for what, found in labels.items()
-    ]
-
-
 def part_of(share: Decimal, count: int) -> int:
     """That share of a count, rounded half up, at least one."""
     return max(1, int(share * count + Decimal("0.5")))

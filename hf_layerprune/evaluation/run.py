@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport, EvaluatedModel, TaskSettings
 from hf_layerprune.artifacts.folder import ANSWERS, OTHER_ANSWERS
 from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
-from hf_layerprune.data.records import by_reason
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import AnswerStore, answer_lines
 from hf_layerprune.evaluation.comparison import check_finished, check_usable, rows, score, skipped

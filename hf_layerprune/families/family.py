@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_layerprune.artifacts.display import Readable
+
 AUTO_CLASS = "AutoModelForImageTextToText"  # of transformers, for all families that do not say otherwise
 
 
@@ -42,8 +44,8 @@ class ImageTokens:
     inputs: tuple[str, ...] = ("mm_token_type_ids", "token_type_ids")  # what it makes with one entry a token, besides ids and mask
 
 
-@dataclass(frozen=True)
-class Family:
+@dataclass(frozen=True, repr=False)
+class Family(Readable):
     """One architecture. A path is keys of the config joined by dots; a key stands in the text section."""
 
     model_type: str

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES
 from hf_layerprune.artifacts.manifest import FileRecord
 from hf_layerprune.artifacts.model_facts import is_hub_id
@@ -35,8 +36,8 @@ LOADED = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", 
 FOREIGN = ("adapter_config.json", "model_index.json")
 
 
-@dataclass(frozen=True)
-class Pushed:
+@dataclass(frozen=True, repr=False)
+class Pushed(Readable):
     """What a push did."""
 
     url: str  # of the page
@@ -47,6 +48,11 @@ class Pushed:
     deleted: tuple[str, ...]
     left: tuple[str, ...]  # records that were not published
     created: bool  # whether the repository is new
+
+    def __repr__(self) -> str:
+        counts = {"sent": self.uploaded, "unchanged": self.unchanged, "deleted": self.deleted, "not published": self.left}
+        files = [f"{len(names)} {what}" for what, names in counts.items() if names]
+        return one_line(self, self.url, f"commit {self.commit[:7]}", *filter(None, [self.pull_request]), f"files: {', '.join(files)}")
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _values(facts: CardFacts) -> dict[str, Any]:
         "address": lambda figure: _address(facts.repo, figure),
         "deepstack_warning": _dropped_deepstack(facts),
         "probed": list(_probed_domains(facts)),
-        "loss": _loss_means(facts.healing.curve["loss"]) if facts.healing else None,
+        "loss": facts.healing.mean_losses if facts.healing else None,
         "whole": [report.row(task.name) for task in report.tasks] if report else [],
         "bounded": any(tally.spread[0] != "±" for tally in _tallies(report)) if report else False,
         "fewest": _fewest_samples(report) if report else 0,
@@ -132,12 +132,6 @@ def _probed_domains(facts: CardFacts) -> Iterator[dict[str, Any]]:
             "passes": int(facts.statistics.samples[rows].sum()),
             "skipped": record.skipped_count.get(domain, 0),
         }
-
-
-def _loss_means(loss: tuple[float, ...]) -> tuple[float, float]:
-    """The mean loss over the first and the last tenth of the steps, at least one step each, in nats an answer token."""
-    tenth = max(1, len(loss) // 10)
-    return sum(loss[:tenth]) / tenth, sum(loss[-tenth:]) / tenth
 
 
 def _served(facts: CardFacts) -> Markdown:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from hf_layerprune.artifacts.display import Readable
 from hf_layerprune.artifacts.prompts import DOMAINS, Domain
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.errors import StrategyError
@@ -20,8 +21,8 @@ Weights = Mapping[str, Float[np.ndarray, "..."]]
 Given = TypeVar("Given")
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Readable):
     """What a strategy decided. Layers are indices of the source, in any order."""
 
     scores: Mapping[int, float]  # a finite number per layer, in the paper's own orientation; a layer may have none

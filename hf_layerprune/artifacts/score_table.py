@@ -6,7 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from hf_layerprune.data.records import by_reason
+from hf_layerprune.artifacts.display import by_reason, html_table
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.eval_report import EvalReport
@@ -44,6 +44,17 @@ def note_lines(report: EvalReport) -> list[str]:
     return lines
 
 
+def html_scores(report: EvalReport) -> str:
+    """The same table and notes for a notebook."""
+    models = ["", *([report.against.id] if report.against else []), report.model.id]
+    rows = []
+    for row in report.rows:
+        name = row.name if row.subtask is None else f"\N{EM SPACE}{row.name}"
+        paired = [_score(row.other), _score(row.model), _change(row), report.verdict(row)] if row.other else [_score(row.model)]
+        rows.append([name, *paired])
+    return html_table([*models, *(["difference, in points and in %", "paired"] if report.against else [])], rows, note_lines(report))
+
+
 def _head(report: EvalReport) -> str:
     model = report.model.id.rpartition("/")[2]
     if report.against is None:
@@ -56,9 +67,12 @@ def _line(report: EvalReport, row: Row) -> str:
     name = f" {_fit(row.name, NAME - 1):<{NAME}}"
     if row.other is None:
         return name + _score(row.model)
+    return f"{name}{_score(row.other) + ' ':<{SCORE}}{_score(row.model) + ' ':<{SCORE}}{_change(row):<{CHANGE}}{report.verdict(row)}"
+
+
+def _change(row: Row) -> str:
     relative = "n/a" if math.isnan(row.relative) else f"{row.relative:+.1f} %"
-    change = f"({row.difference:+.1f}, {relative})" if row.model.samples else ""
-    return f"{name}{_score(row.other) + ' ':<{SCORE}}{_score(row.model) + ' ':<{SCORE}}{change:<{CHANGE}}{report.verdict(row)}"
+    return f"({row.difference:+.1f}, {relative})" if row.model.samples else ""
 
 
 def _score(tally: Tally) -> str:
