@@ -51,6 +51,17 @@ def of_94_layers() -> list[Any]:
     ]
 
 
+class Tags(HTMLParser):
+    """Collects the names of the tags it meets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+
+
 def within(value: object) -> Iterator[object]:
     """A value and every dataclass that it holds."""
     if is_dataclass(value):
@@ -101,7 +112,7 @@ def test_notebooks_show_them() -> None:
 def test_the_map_draws_every_layer_once() -> None:
     plan = PruningPlan.load(PRUNED / "plan.json")
     drawing = plan._repr_html_().partition("<pre>")[0].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    layers = [group for group in ElementTree.fromstring(drawing).iter(f"{SVG}g")]
+    layers = list(ElementTree.fromstring(drawing).iter(f"{SVG}g"))
     assert [int(layer.findall(f"{SVG}text")[-1].text or "") for layer in layers] == list(range(16))
     assert [i for i, layer in enumerate(layers) if any(text.text == "✕" for text in layer.iter(f"{SVG}text"))] == [5, 10, 13]
     assert [layer[0].text for layer in layers][:6:5] == ["layer 0: protected", f"layer 5: removed, score {plan.scores[5]:.6g}"]
@@ -123,11 +134,9 @@ def test_nothing_untrusted_becomes_markup() -> None:
         replace(facts_of(), source=source),
     ]
     for value in values:
-        tags: set[str] = set()
-        parser = HTMLParser()
-        parser.handle_starttag = lambda tag, attributes: tags.add(tag)  # type: ignore[method-assign]
+        parser = Tags()
         parser.feed(value._repr_html_())
-        assert tags and "script" not in tags
+        assert parser.seen and "script" not in parser.seen
 
 
 def test_a_name_of_many_lines_stays_one_line() -> None:
