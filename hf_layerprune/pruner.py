@@ -20,6 +20,7 @@ from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.options import WriteOptions
+from hf_layerprune.checkpoint.processor_files import assembled, borrowing
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import Place, resolve
 from hf_layerprune.errors import LayerPruneError
@@ -77,6 +78,7 @@ class LayerPruner:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         subfolder: str | None = None,
+        processor: str | Path | None = None,
         dtype: str | torch.dtype = "auto",
         device_map: Any = None,
         attn_implementation: str | None = None,
@@ -84,6 +86,7 @@ class LayerPruner:
     ) -> LayerPruner:
         """Find a source (a folder, `mini`, or a Hub id) and index it; the model itself is loaded when something needs it.
 
+        processor: another model, from which to take what the source lacks of tokenizer, image processor and chat template.
         statistics_folder: where statistics are kept between runs: huggingface_hub's assets cache by default, None for nowhere.
         Raises SourceError, CheckpointError or FamilyError if the source is not to be had, damaged, or of no known family.
         """
@@ -91,6 +94,8 @@ class LayerPruner:
         found = resolve(str(model_id_or_path), place)
         folder = kept_folder("statistics") if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
         checkpoint = Checkpoint.open(found.path, found.id, found.commit)
+        if processor is not None:
+            checkpoint = borrowing(checkpoint, str(processor), replace(place, revision=None, subfolder=None))
         name = str(dtype).removeprefix("torch.")
         return cls(checkpoint, dtype=name, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None)
 
@@ -141,8 +146,12 @@ class LayerPruner:
         from hf_layerprune.probing.probe import ProbedModel, probe
 
         def load() -> ProbedModel:
-            model = self._source_model.for_probing(self._dtype, options.device)
-            return ProbedModel.of(model, self.processor, self.checkpoint.family, settings)
+            processor = self.processor  # what it lacks is said before the weights are read
+            mapped = options.device_map is not None
+            source = self._source(device_map=options.device_map) if mapped else self._source_model
+            return ProbedModel.of(
+                source.for_probing(options.dtype, options.device), processor, self.checkpoint.family, settings, options.max_pixels
+            )
 
         self.statistics = probe(self.facts, probe_set, load, options.tolerance, store=store, progress=progress, say=say)
         return self.statistics
@@ -204,7 +213,8 @@ class LayerPruner:
         """The source's processor for images and text; with torchvision absent, without its video part."""
         from hf_layerprune.models.batches import load_processor
 
-        return load_processor(self.checkpoint.path)
+        with assembled(self.checkpoint) as folder:
+            return load_processor(folder, self.checkpoint.config.get("image_token_id"))
 
     def save_pretrained(
         self, directory: str | Path, *, max_shard_size: int | str | None = None, overwrite: bool = False, verify: bool = True
@@ -280,15 +290,19 @@ class LayerPruner:
     def probe_settings(self, options: ProbeOptions) -> dict[str, Any]:
         """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""
         weights = self.checkpoint.tensor_digest
-        loading = {key: value and str(value) for key, value in self._loading.items()}
-        asked = {"device": options.device, "dtype": self._dtype, **loading, "max_pixels": options.max_pixels}
+        loading = self._loading | ({} if options.device_map is None else {"device_map": options.device_map})
+        asked = {"device": options.device, "dtype": options.dtype, **{key: value and str(value) for key, value in loading.items()}}
+        asked |= {"max_pixels": options.max_pixels, **({"processor": self.checkpoint.lender} if self.checkpoint.borrowed else {})}
         return {"weights": weights, "asked": asked, "torch": version("torch"), "transformers": version("transformers")}
 
     @cached_property
     def _source_model(self) -> SourceModel:
+        return self._source()
+
+    def _source(self, **changes: Any) -> SourceModel:
         from hf_layerprune.models.loading import SourceModel
 
-        return SourceModel(self.checkpoint.path, **self._loading)
+        return SourceModel(self.checkpoint.path, **{**self._loading, **changes})
 
     def _subject(self, source: bool) -> Checkpoint:
         """What is fine-tuned or evaluated: the pruned checkpoint saved last, the source if it is asked for or nothing was pruned."""

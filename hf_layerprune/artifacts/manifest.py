@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hf_layerprune.artifacts.display import Readable, one_line
@@ -33,6 +33,7 @@ class Manifest(Readable):
     tensors: Mapping[str, str]  # of every tensor written the name in the source
     changed: tuple[str, ...] = ()  # tensors that fine-tunings gave new values, sorted; all others are the source's, bit for bit
     trained: tuple[str, ...] = ()  # those of them that the last fine-tuning changed, where an earlier one changed others
+    borrowed: Mapping[str, str] = field(default_factory=dict)  # side files that the source lacked, and the model they were taken from
 
     def __repr__(self) -> str:
         files = f"{len(self.files)} files of {sum(file.bytes for file in self.files.values()):,} bytes"
@@ -41,7 +42,7 @@ class Manifest(Readable):
 
     def dump(self) -> bytes:
         value = {"format": MANIFEST_FORMAT, **asdict(self)}
-        return dump_json({key: item for key, item in value.items() if item or key not in ("changed", "trained")})
+        return dump_json({key: item for key, item in value.items() if item or key not in ("changed", "trained", "borrowed")})
 
     @classmethod
     def load(cls, path: Path) -> Manifest:

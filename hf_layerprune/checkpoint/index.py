@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class Checkpoint(Readable):
     side_files: tuple[Path, ...]  # paths within the folder of what else belongs to the model
     notes: tuple[str, ...]  # what a person should know and need not act on, one sentence each
     repo: RemoteRepo | None = None  # where the weights are streamed from, None where they are on this disk
+    borrowed: Mapping[Path, Path] = field(default_factory=dict)  # side files that lie elsewhere, and where: those of another model
+    lender: str = ""  # which model that is
 
     @classmethod
     def open(cls, path: Path, id: str, commit: str | None = None, reader: Shards | None = None) -> Checkpoint:
@@ -70,6 +72,10 @@ class Checkpoint(Readable):
     def __repr__(self) -> str:
         size = f"{self.parameters:,} parameters in {len(self.tensors)} tensors"
         return one_line(self, shown(self.id), self.facts.family, f"{self.facts.layers} decoder layers", size, shown(str(self.path)))
+
+    def file(self, side_file: Path) -> Path:
+        """Where a side file lies."""
+        return self.borrowed.get(side_file, self.path / side_file)
 
     @property
     def source(self) -> SourceRef:

@@ -38,6 +38,12 @@ def healed_record(folder: Path, source: SourceRef) -> bytes:
     return dump_json(record | _lineage(folder, source))
 
 
+def base_model(folder: Path) -> str | None:
+    """The model, or the first of the models, that a folder's card says it was made from."""
+    found = (_card(folder) or _inherited(folder)).get("base_model")
+    return found[0] if isinstance(found, list) else found
+
+
 def lineage_of(folder: Path, source: SourceRef) -> tuple[Step, ...]:
     """How the checkpoint in a folder came about, oldest first and itself, named `source`, last, as far as its records say."""
     records = folder / RECORDS

@@ -143,7 +143,7 @@ class _Contents:
 
     def bytes_needed(self, checkpoint: Checkpoint) -> int:
         """Bytes on disk, with a reserve for the index and the file system's own tables."""
-        sides = sum((checkpoint.path / path).stat().st_size for path in checkpoint.side_files)
+        sides = sum(checkpoint.file(path).stat().st_size for path in checkpoint.side_files)
         texts = len(self.config) + sum(map(len, self.records.values()))
         return sum(shard.nbytes for shard in self.shards) + sides + texts + (4 << 20)
 
@@ -158,10 +158,11 @@ def _complete(staging: Path, checkpoint: Checkpoint, contents: _Contents, files:
     files[CONFIG] = write_file(staging / CONFIG, contents.config)
     for path in checkpoint.side_files:
         (staging / path).parent.mkdir(parents=True, exist_ok=True)
-        files[path.as_posix()] = copy_file(checkpoint.path / path, staging / path)
+        files[path.as_posix()] = copy_file(checkpoint.file(path), staging / path)
     tensors = dict(sorted(contents.tensors.items()))
     policy, changed, trained = contents.shard_policy, contents.changed, contents.trained
-    manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), tensors, changed, trained)
+    borrowed = {path.as_posix(): checkpoint.lender for path in checkpoint.borrowed}
+    manifest = Manifest(checkpoint.source, WRITER, policy, dict(sorted(files.items())), tensors, changed, trained, borrowed)
     (staging / RECORDS).mkdir()
     for name, content in {**contents.records, MANIFEST: manifest.dump()}.items():
         write_file(staging / RECORDS / name, content)

@@ -70,7 +70,7 @@ def verify(folder: Path, source: Checkpoint | None = None) -> Verification:
     found += tensor_names(written.tensors.keys(), manifest.tensors.keys(), "the manifest")
     changed = manifest.trained if source and plan is None and manifest.trained else manifest.changed  # since the source, or its source
     if source:
-        found += compare(written, source, plan, changed=frozenset(changed))
+        found += compare(written, source, plan, changed=frozenset(changed), borrowed=manifest.borrowed.keys())
     return Verification(tuple(found), len(manifest.files), len(written.tensors), len(changed))
 
 
@@ -99,12 +99,18 @@ def verify_remote(id: str, *, revision: str | None = None, token: str | bool | N
 
 
 def compare(
-    written: Checkpoint, source: Checkpoint, plan: PruningPlan | None, *, weights: bool = True, changed: Set[str] = frozenset()
+    written: Checkpoint,
+    source: Checkpoint,
+    plan: PruningPlan | None,
+    *,
+    weights: bool = True,
+    changed: Set[str] = frozenset(),
+    borrowed: Set[str] = frozenset(),
 ) -> list[str]:
     """The differences between a checkpoint and what `plan` makes of `source`: config, side files, headers, and each tensor's bytes.
 
     plan: None where nothing is dropped; weights: compare the bytes; without, only names, as when a stream has compared them and
-    the source's are gone; changed: tensors of which only type and shape are compared.
+    the source's are gone; changed: tensors of which only type and shape are compared; borrowed: files that the source did not have.
     """
     found = []
     if canonical_json(written.config) != canonical_json(shorten_config(source.config, plan, source.family) if plan else source.config):
@@ -121,7 +127,7 @@ def compare(
     for name in sorted(set(list_side_files(written.path)[1]) - written.shards.keys() - {INDEX}):
         found.append(f"{shown(name)} is a weight file that is no part of the checkpoint")
     for path in sorted({*written.side_files, *source.side_files}):
-        if not _same_file(written.path / path, source.path / path):
+        if path.as_posix() not in borrowed and not _same_file(written.path / path, source.file(path)):
             found.append(f"{shown(str(path))} is not the source's file")
     return found
 

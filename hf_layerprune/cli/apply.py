@@ -36,10 +36,18 @@ PLAN_ALONE = "Do not use it; to build from its plan without a proof, pass its la
 @click.option("--statistics", type=options.PATH, metavar="FILE", help="Copy the statistics the plan was made from into the output.")
 @options.output("the pruned model", "DIR")
 @options.from_fields(WriteOptions, "writing")
+@options.processor
 @options.lookup
 @reporting
 def apply(
-    console: Console, source: str, plan: str, statistics: Path | None, output: Path, writing: WriteOptions, lookup: options.Lookup
+    console: Console,
+    source: str,
+    plan: str,
+    statistics: Path | None,
+    output: Path,
+    writing: WriteOptions,
+    processor: str | None,
+    lookup: options.Lookup,
 ) -> None:
     """Write SOURCE without the layers that PLAN drops. SOURCE must be the checkpoint the plan was made for.
 
@@ -57,7 +65,7 @@ def apply(
     if given.manifest and given.manifest.shard_policy != "source":
         writing = replace(writing, max_shard_size=given.manifest.shard_policy)
     records = _statistics_record(given.plan, statistics) if statistics else given.records
-    checkpoint = open_source(console, source, lookup, stream=writing.stream)
+    checkpoint = open_source(console, source, lookup, stream=writing.stream, processor=processor)
     console.say(model_line(checkpoint))
     made = given.plan.for_source(checkpoint.source)
     check_output(output, overwrite=writing.overwrite, source=checkpoint.path)
@@ -82,6 +90,7 @@ def write_pruned(
 
     expected: the manifest whose weight files must come out.
     """
+    from hf_layerprune.checkpoint.processor_files import lacking
     from hf_layerprune.checkpoint.rewrite import rewrite
     from hf_layerprune.cli.report import size
 
@@ -90,6 +99,8 @@ def write_pruned(
         manifest = rewrite(checkpoint, plan, target, writing, records=records, progress=bar.update, expected=expected)
     proof = f"verified: {len(manifest.tensors)} tensors identical to their source" if writing.verify else "not verified"
     console.say(f"wrote   {options.quoted(target)}   {size(checkpoint.total_bytes)} -> {size(written)}, {proof}")
+    if sentence := lacking(checkpoint):
+        console.note(f"note: the output has no more than its source: {sentence}")
     return {
         "output": str(target),
         "bytes": written,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @options.output("the pruned model", "DIR", default="./<name>-<method>-<layers left>L")
 @options.from_fields(WriteOptions, "writing")
 @click.option("--dry-run", is_flag=True, help="End after the plan; write nothing.")
+@options.processor
 @options.lookup
 @reporting
 def convert(
@@ -45,6 +46,7 @@ def convert(
     output: Path | None,
     writing: WriteOptions,
     dry_run: bool,
+    processor: str | None,
     lookup: options.Lookup,
 ) -> None:
     """Write a copy of SOURCE with fewer decoder layers: those that change least what passes through them go.
@@ -60,7 +62,7 @@ def convert(
     from hf_layerprune.pruner import LayerPruner
     from hf_layerprune.strategies.planning import deepstack_warning
 
-    checkpoint, request = _open(console, source, lookup, planning, stream=writing.stream, weights=not dry_run)
+    checkpoint, request = _open(console, source, lookup, planning, stream=writing.stream, weights=not dry_run, processor=processor)
     console.say(model_line(checkpoint))
     pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=None if probing.no_cache else kept_folder("statistics"))
     left = checkpoint.facts.layers - request.budget.layers
@@ -83,7 +85,14 @@ def convert(
 
 
 def _open(
-    console: Console, source: str, lookup: options.Lookup, planning: PlanOptions, *, stream: bool, weights: bool
+    console: Console,
+    source: str,
+    lookup: options.Lookup,
+    planning: PlanOptions,
+    *,
+    stream: bool,
+    weights: bool,
+    processor: str | None,
 ) -> tuple[Checkpoint, Request]:
     """The source and what is asked of it; what cannot be honoured is refused before weights are downloaded.
 
@@ -104,7 +113,7 @@ def _open(
         requests.append(resolve(facts, planning))
 
     if stream or weights or (strategy and needed_domains(strategy)):
-        checkpoint = open_source(console, source, lookup, check, stream)
+        checkpoint = open_source(console, source, lookup, check, stream, processor)
     else:
         checkpoint, _ = open_description(console, source, lookup, check)
     return checkpoint, requests[-1] if requests else resolve(checkpoint.facts, planning)

@@ -25,10 +25,17 @@ RESUME = "what was answered is kept; run the same command again and it goes on f
 @click.option("--against", metavar="SOURCE", help="Compare with another model on the same samples: a folder, mini, ID or ID@REVISION.")
 @options.from_fields(EvaluateOptions, "evaluating")
 @options.output("eval.json and the answers", "DIR", default="layerprune/ in a folder that we made, else ./<name>-eval")
+@options.processor
 @options.lookup
 @reporting
 def evaluate(
-    console: Console, source: str, against: str | None, evaluating: EvaluateOptions, output: Path | None, lookup: options.Lookup
+    console: Console,
+    source: str,
+    against: str | None,
+    evaluating: EvaluateOptions,
+    output: Path | None,
+    processor: str | None,
+    lookup: options.Lookup,
 ) -> None:
     """Generate greedy answers to held-out questions with SOURCE and score them; every answer is kept, to read what went wrong."""
     from hf_layerprune.artifacts.score_table import note_lines, score_lines
@@ -38,7 +45,7 @@ def evaluate(
 
     model, place = at_revision(source, lookup)
     other = None if against is None else at_revision(against, replace(lookup, revision=None))
-    checkpoint = open_source(console, model, place, check=lambda facts: check_names(evaluating.names, facts))
+    checkpoint = open_source(console, model, place, check=lambda facts: check_names(evaluating.names, facts), processor=processor)
     compared = open_source(console, *other) if other else None
     asked = replace(evaluating, local_files_only=lookup.local_files_only)
     with console.progress("evaluating", unit="sample", resume=RESUME) as (progress, _):

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 @click.argument("source")
 @options.from_fields(HealOptions, "asked")
 @options.output("the healed model", "DIR", default="./<name>-<recipe>")
+@options.processor
 @options.lookup
 @reporting
-def heal(console: Console, source: str, asked: HealOptions, output: Path | None, lookup: options.Lookup) -> None:
+def heal(console: Console, source: str, asked: HealOptions, output: Path | None, processor: str | None, lookup: options.Lookup) -> None:
     """Fine-tune SOURCE, pruned or dense, and write the healed checkpoint beside it, in the same layout.
 
     Runs on one CPU or GPU as it is, and on many with `accelerate launch --config_file examples/zero3.yaml -m hf_layerprune heal
@@ -45,7 +46,7 @@ def heal(console: Console, source: str, asked: HealOptions, output: Path | None,
     from hf_layerprune.healing.request import resolve
 
     console = console.of_rank()
-    checkpoint = open_source(console, source, lookup)
+    checkpoint = open_source(console, source, lookup, processor=processor)
     console.say(model_line(checkpoint))
     target = output or Path(f"{source_name(checkpoint.id)}-{asked.recipe}")
     resolved = resolve(checkpoint, target, replace(asked, local_files_only=lookup.local_files_only), kept_folder("data"))

@@ -82,6 +82,9 @@ def _assignments(ctx: click.Context, parameter: click.Parameter, values: tuple[s
 
 
 lookup = from_fields(Lookup, "lookup")
+processor = click.option(
+    "--processor", metavar="SOURCE", help="Take what the model lacks of tokenizer, image processor and chat template from this one."
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace an output that hf-layerprune made.")
 
 

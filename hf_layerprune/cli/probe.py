@@ -36,9 +36,18 @@ RESUME = "what was probed is kept; run the same command again and it goes on fro
 @options.output("the statistics", "FILE")
 @options.overwrite
 @options.from_fields(ProbeOptions, "probing")
+@options.processor
 @options.lookup
 @reporting
-def probe(console: Console, source: str, output: Path, overwrite: bool, probing: ProbeOptions, lookup: options.Lookup) -> None:
+def probe(
+    console: Console,
+    source: str,
+    output: Path,
+    overwrite: bool,
+    probing: ProbeOptions,
+    processor: str | None,
+    lookup: options.Lookup,
+) -> None:
     """Run images and the nine prompts through SOURCE and write what each decoder layer does to them.
 
     The file serves every method at every budget: `hf-layerprune plan statistics.safetensors` needs neither model nor GPU.
@@ -50,7 +59,7 @@ def probe(console: Console, source: str, output: Path, overwrite: bool, probing:
     from hf_layerprune.cli.source import open_source
     from hf_layerprune.pruner import LayerPruner
 
-    checkpoint = open_source(console, source, lookup)
+    checkpoint = open_source(console, source, lookup, processor=processor)
     console.say(model_line(checkpoint))
     folder = None if probing.no_cache else kept_folder("statistics")
     pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=folder)

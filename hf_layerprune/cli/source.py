@@ -25,8 +25,13 @@ Found = TypeVar("Found")
 Check = Callable[["ModelFacts"], object]
 
 
-def open_source(console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None, stream: bool = False) -> Checkpoint:
-    """The indexed checkpoint of a folder, `mini` or a Hub id. check: as in `checkpoint.source.resolve`; stream: leave the weights there."""
+def open_source(
+    console: Console, source: str, lookup: Lookup, check: Check = lambda facts: None, stream: bool = False, processor: str | None = None
+) -> Checkpoint:
+    """The indexed checkpoint of a folder, `mini` or a Hub id.
+
+    check: as in `checkpoint.source.resolve`; stream: leave the weights there; processor: the model to take what it lacks from.
+    """
     from hf_layerprune.checkpoint.source import Place, open_to_stream, resolve
 
     place = Place(lookup.revision, local_files_only=lookup.local_files_only)
@@ -41,6 +46,11 @@ def open_source(console: Console, source: str, lookup: Lookup, check: Check = la
         click.get_current_context().obj.resume = "finished shards are kept; run the same command again and it goes on from there."
     elif stream:
         console.note(f"note: the weights of {checkpoint.id} are in the cache: they are read there")
+    if processor is not None:
+        from hf_layerprune.checkpoint.processor_files import borrowing
+
+        checkpoint = borrowing(checkpoint, processor, Place(local_files_only=lookup.local_files_only))
+        console.note(f"note: {', '.join(map(str, checkpoint.borrowed))} from {checkpoint.lender}")
     return checkpoint
 
 

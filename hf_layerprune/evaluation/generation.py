@@ -17,6 +17,7 @@ from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.samples import Content
 from hf_layerprune.evaluation.scoring import THOUGHT_TAG, final_answer
 from hf_layerprune.models.batches import chat_prompt, encode_for_answers, image_tokens
+from hf_layerprune.models.loading import input_device
 
 # A batch adds its sums up in another order than a single sample does. In fp32 that moved logits of mini by 1.5e-5 at most, 5 epsilons
 # of the largest; two tokens closer than 256 are a tie that the batch must not decide.
@@ -117,7 +118,7 @@ class _Ties(LogitsProcessor):
 
 def _generate(loaded: LoadedModel, questions: Sequence[Question], budget: int) -> tuple[list[Generated], list[int]]:
     """The answers, and the rows that a rounding error could have decided otherwise."""
-    device = next(loaded.model.parameters()).device
+    device = input_device(loaded.model)
     token, prompts = getattr(loaded.processor, image_tokens(loaded.processor).token), []
     for one in questions:
         texts = (one.system, one.content) if isinstance(one.content, str) else (one.system, *one.content)

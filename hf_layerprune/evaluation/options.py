@@ -46,7 +46,9 @@ class EvaluateOptions:
     dtype: str = option("auto", "Precision.", "TYPE", "float32 on a CPU, else the checkpoint's")
     overwrite: bool = option(False, "Replace an output that hf-layerprune made.")
     local_files_only: bool = option(False, "")
-    device_map: Any = option(None, "")
+    device_map: str | Any = option(
+        None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device"
+    )
     attn_implementation: str | None = option(None, "")
     answers_folder: Path | str | None = option(None, "")  # where answers are kept between runs, None for one in the cache
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.artifacts.eval_report import Environment, ModelSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.processor_files import assembled, lacking
 from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.errors import ModelError
 from hf_layerprune.evaluation.options import EvaluateOptions
@@ -36,6 +37,8 @@ class Subject:
 
     def __post_init__(self) -> None:
         refuse_remote_code(self.checkpoint.path)
+        if sentence := lacking(self.checkpoint):
+            raise ModelError(sentence)
 
     @property
     def source(self) -> SourceRef:
@@ -47,7 +50,7 @@ class Subject:
         side = hashlib.sha256()
         for path in self.checkpoint.side_files:
             if path.suffix in TEXT_SUFFIXES:
-                side.update(f"{path.as_posix()}\0{_digest(self.checkpoint.path / path)}\0".encode())
+                side.update(f"{path.as_posix()}\0{_digest(self.checkpoint.file(path))}\0".encode())
         placed, attention = self.options.device_map, self.options.attn_implementation
         return ModelSettings(
             weights=tensor_digest(self.checkpoint.tensors),
@@ -75,7 +78,8 @@ class Subject:
         from hf_layerprune.models.batches import load_processor
         from hf_layerprune.models.loading import SourceModel
 
-        processor = load_processor(self.checkpoint.path)
+        with assembled(self.checkpoint) as folder:
+            processor = load_processor(folder, self.checkpoint.config.get("image_token_id"))
         model = SourceModel(self.checkpoint.path, **self.options.loading).for_probing(self.options.dtype, self.options.device)
         return ready(model, processor)
 
@@ -84,7 +88,9 @@ def environment(loaded: LoadedModel, batch: int) -> Environment:
     """Where and with what answers are generated."""
     import torch
 
-    device = next(loaded.model.parameters()).device
+    from hf_layerprune.models.loading import input_device
+
+    device = input_device(loaded.model)
     config: Any = loaded.model.config
     return Environment(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -63,6 +63,7 @@ class Family(Readable):
     tied: str = "tie_word_embeddings"  # path of the switch that ties the head to the embedding
     vision_depth: str | None = None  # path of the number of the vision tower's layers
     deepstack: str | None = None  # path of the vision taps, one for each first decoder layer whose output they are added to
+    tower: str | None = None  # path of the vision tower in memory, where it takes images along its first axis, and each by itself
     auto_class: str = AUTO_CLASS
     causal_prefix: bool = True  # a prompt's first tokens, images too, do not depend on what follows: they can be shared
     projections: tuple[str, str] = ("self_attn.o_proj", "mlp.down_proj")  # the modules by which a layer adds to its input

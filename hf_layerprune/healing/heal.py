@@ -14,6 +14,8 @@ from hf_layerprune.artifacts.healing_record import CURVES, Engine, HealingRecord
 from hf_layerprune.artifacts.jsonfile import write_atomic
 from hf_layerprune.checkpoint.lock import hold
 from hf_layerprune.checkpoint.output_place import check_output
+from hf_layerprune.checkpoint.processor_files import assembled
+from hf_layerprune.errors import UsageError
 from hf_layerprune.figures.loss import draw_loss
 from hf_layerprune.figures.theme import LIGHT, can_draw
 from hf_layerprune.healing.dataset import HealingData, prepare_data
@@ -46,7 +48,8 @@ def heal(
     """
     accelerator = start_engine(healing.recipe, healing.curves, healing.options.report_to, healing.options.device)
     with failures_named(accelerator, "Run the same command again: it goes on from the last save."):
-        processor = load_processor(healing.checkpoint.path)
+        with assembled(healing.checkpoint) as folder:
+            processor = load_processor(folder, healing.checkpoint.config.get("image_token_id"))
         with accelerator.local_main_process_first():
             data = prepare_data(healing.data, processor, progress=preparing, say=say)
         key = healing.key(data.report.digest)
@@ -55,6 +58,8 @@ def heal(
                 with hold(healing.lock, str(healing.output)):
                     shutil.rmtree(healing.work, ignore_errors=True)
             return found, True
+        if healing.options.device_map is not None and accelerator.num_processes > 1:
+            raise UsageError("--device-map is for one process. Several share a model with examples/zero3.yaml: leave it out.")
         steps_in(len(data), healing.recipe)
         rounds_per_step(healing.recipe, accelerator.num_processes)
         with _work_folder(healing, key, accelerator, say):

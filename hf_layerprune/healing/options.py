@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from hf_layerprune.artifacts.option import option
 
@@ -21,6 +21,9 @@ class HealOptions:
     save_steps: int = option(50, "Steps between two saves; a killed run goes on from one.", "steps")
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = option("none", "Where to send the curve as well.")
     device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "Where to train.")
+    device_map: str | Any = option(
+        None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device"
+    )
     data: str | Sequence[str] = option(
         (),
         "NAME_OR_PATH,subset=..,split=..,count=..,weight=..; repeatable.",

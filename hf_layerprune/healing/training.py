@@ -217,7 +217,13 @@ def answer_loss(model: Any, batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     if not len(places):  # every process must make the same passes
         places = torch.zeros(1, dtype=torch.long, device=labels.device)
-    logits = model(**inputs, use_cache=False, logits_to_keep=places).logits
+    if getattr(model, "hf_device_map", None):  # a tensor of places would have to be on the last layer's device
+        first = int(places[0])
+        logits = model(**inputs, use_cache=False, logits_to_keep=batch["labels"].shape[1] - first).logits.to(labels.device)[
+            :, places - first
+        ]
+    else:
+        logits = model(**inputs, use_cache=False, logits_to_keep=places).logits
     return torch.nn.functional.cross_entropy(
         logits.float().flatten(0, 1), labels[:, places].flatten(), ignore_index=IGNORED, reduction="sum"
     )

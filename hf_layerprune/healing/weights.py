@@ -47,7 +47,12 @@ def trained_model(healing: Healing, *, sharded: bool) -> Any:
     checkpoint, recipe, layers = healing.checkpoint, healing.recipe, healing.trained.layers
     family = checkpoint.family
     torch.manual_seed(healing.options.seed)
-    model: Any = load_model(checkpoint.path, dtype=torch.float32 if recipe.precision == "fp32" else "auto")
+    dtype = torch.float32 if recipe.precision == "fp32" else "auto"
+    model: Any = load_model(checkpoint.path, dtype=dtype, device_map=healing.options.device_map)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise HealingError(
+            "weights that the device map puts on disk or into CPU memory cannot be trained. Use examples/zero3_offload.yaml."
+        )
     base = model
     model.requires_grad_(False)
     if recipe.method == "lora":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -18,17 +18,30 @@ from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.families import image_tokens_of
 from hf_layerprune.families.family import ImageTokens
+from hf_layerprune.models.remote_code import refuse_remote_code
 
 _AUTO: Any = AutoProcessor  # untyped in transformers
 LIMITS = ("shortest_edge", "longest_edge")  # of an image processor's size: numbers of pixels, whatever the names say
 _NAMING_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
-def load_processor(path: Path) -> ProcessorMixin:
+def load_processor(path: Path, reads: int | None = None) -> ProcessorMixin:
     """The processor of a folder. Without torchvision its video part, which needs it, is left out; images work without it.
 
-    Raises ModelError if the folder has no processor, or one that needs code of its own.
+    reads: the id of the token that the model takes for an image
+
+    Raises ModelError if the folder has no processor, one that needs code of its own, or one that writes another image token.
     """
+    refuse_remote_code(path)
+    found = _loaded(path)
+    if found.chat_template is None:
+        found.chat_template = getattr(found.tokenizer, "chat_template", None)
+    if reads is not None and (writes := image_token_id(found)) != reads:
+        raise ModelError(f"{path}: the processor writes the image token {writes}, and the model reads {reads}. Take the model's own.")
+    return cast(ProcessorMixin, found)
+
+
+def _loaded(path: Path) -> Any:
     try:
         found = _AUTO.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except ImportError:

@@ -18,6 +18,7 @@ from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.models.remote_code import refuse_remote_code
 
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")  # of accelerate, for spreading a model over devices
 LISTED = 5  # keys that do not fit and are named; the others are only counted
 
 
@@ -43,6 +44,27 @@ def choose_dtype(dtype: str, device: torch.device | None = None) -> torch.dtype 
     return chosen
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where a model takes its inputs; with a device map parts of it lie elsewhere, on other devices or on disk."""
+    placed = getattr(model, "hf_device_map", None)
+    if not placed:
+        return next(model.parameters()).device
+    return torch.device(next((device for device in placed.values() if device not in ("cpu", "disk")), "cpu"))
+
+
+def parse_device_map(value: Any) -> Any:
+    """A device map as transformers takes it, from a strategy's name, a device, a mapping, or a JSON file of one; ModelError otherwise."""
+    if value is None or isinstance(value, Mapping) or value in STRATEGIES:
+        return value
+    if isinstance(value, str) and value.endswith(".json"):
+        return read_json(Path(value), "device map")
+    try:
+        return {"": choose_device(str(value))}
+    except ModelError as error:
+        known = f'{", ".join(STRATEGIES)}, a device such as cuda:1, or a JSON file such as {{"model.visual": 0, ...}}'
+        raise ModelError(f"device map {value!r}: expected {known}.") from error
+
+
 def load_model(
     path: Path,
     *,
@@ -55,7 +77,7 @@ def load_model(
 
     ModelError naming the keys if one is missing, unexpected or of another shape, or if the model does not load at all.
     """
-    options = {"attn_implementation": attn_implementation, "device_map": device_map}
+    options = {"attn_implementation": attn_implementation, "device_map": parse_device_map(device_map)}
     with _quiet():
         try:
             family = family_for(read_json(path / CONFIG, "model config"), str(path / CONFIG))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hf_layerprune.artifacts.option import option
 from hf_layerprune.data.records import Tolerance
@@ -29,6 +30,9 @@ class ProbeOptions:
     device: str = option("auto", "Where to run the model.", "auto|cuda|mps|cpu")
     dtype: str = option("auto", "Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's")
     max_pixels: int = option(1 << 20, "Scale larger images down to so many pixels.", "N")
+    device_map: str | Any = option(
+        None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device"
+    )
     local_files_only: bool = option(False, "")
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ from hf_layerprune.errors import ProbeError
 from hf_layerprune.families import Family
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.models.decoder import decoder_layers
-from hf_layerprune.probing.capture import SampleSums, recording
+from hf_layerprune.models.loading import input_device
+from hf_layerprune.probing.capture import SampleSums, recording, seen_once
 from hf_layerprune.probing.probe_set import ProbeSet, read_statistics
 
 SAVING_SHARE = 0.05  # of the time, at most, goes into keeping what was measured
@@ -37,16 +38,21 @@ class ProbedModel:
     processor: ProcessorMixin
     layers: nn.ModuleList
     settings: Mapping[str, Any]
+    tower: nn.Module | None = None  # the vision tower, to see each image once
+    max_pixels: int | None = None  # of an image; larger ones are scaled down
 
     @classmethod
-    def of(cls, model: PreTrainedModel, processor: ProcessorMixin, family: Family, settings: Mapping[str, Any]) -> ProbedModel:
+    def of(
+        cls, model: PreTrainedModel, processor: ProcessorMixin, family: Family, settings: Mapping[str, Any], max_pixels: int | None = None
+    ) -> ProbedModel:
         """With the settings as asked for, and what they came to."""
         found = {
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
         }
-        return cls(model, processor, decoder_layers(model, family), {**settings, **found})
+        tower = dict(model.named_modules()).get(family.tower) if family.tower else None
+        return cls(model, processor, decoder_layers(model, family), {**settings, **found}, tower, max_pixels)
 
 
 def probe(
@@ -104,6 +110,7 @@ class _Run:
         self._arrays: dict[str, Any] = {
             name: getattr(begun, name).copy() if begun else np.zeros(shape, kinds.get(name, np.float64)) for name, shape in shapes.items()
         }
+        self._scaled = False  # whether it was said that images are scaled down
         self._parts = 1  # forward passes that the questions of an image are split into
         self.done: int = begun.record.probe_set["done"] if begun else 0
         self._skipped: list[str] = list(begun.record.skipped) if begun else []
@@ -114,7 +121,11 @@ class _Run:
         """Ask all the questions of an image's domain; all of its samples count, or none."""
         source = self._probe_set.sources[domain]
         try:
-            for names, sums in list(self._measured(loaded, domain, source.image(number), source.labels[number])):
+            image, most = source.image(number), loaded.max_pixels
+            if most and not self._scaled and image.width * image.height > most:
+                self._say(f"note: images of more than {most:,} pixels are scaled down to that; --max-pixels changes it")
+                self._scaled = True
+            for names, sums in list(self._measured(loaded, domain, image, source.labels[number])):
                 self._add(names, sums)
         except UnusableRecord as problem:
             self._counts[domain] += 1
@@ -160,12 +171,12 @@ class _Run:
 
 def _forward(loaded: ProbedModel, domain: Domain, names: Sequence[str], image: Image.Image, label: str) -> SampleSums:
     """One forward pass of an image with some of its domain's questions. UnusableRecord if its activations are not finite."""
-    device = next(loaded.model.parameters()).device
     try:
-        batch = encode_questions(loaded.processor, image, [prompts()[domain][name] for name in names], device)
+        asked = [prompts()[domain][name] for name in names]
+        batch = encode_questions(loaded.processor, image, asked, input_device(loaded.model), loaded.max_pixels)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
         raise UnusableRecord(f"{label}: the model's image processor refuses it ({error})") from error
-    with torch.inference_mode(), recording(loaded.layers, batch) as recorder:
+    with torch.inference_mode(), seen_once(loaded.tower, len(names)), recording(loaded.layers, batch) as recorder:
         loaded.model(**batch.inputs, use_cache=False, logits_to_keep=1)
     sums = recorder.sums()
     if problem := sums.problem():

@@ -20,7 +20,7 @@ from hf_layerprune.data.dataset_tables import Say
 from hf_layerprune.data.image_files import images_in_folder
 from hf_layerprune.data.records import LeftOut, RecordTable, Tolerance, UnusableRecord
 from hf_layerprune.data.store import Entry
-from hf_layerprune.data.tables import DataSpec, open_table
+from hf_layerprune.data.tables import SUFFIXES, DataSpec, open_table
 from hf_layerprune.errors import ArtifactError, DataError, UsageError
 from hf_layerprune.mini.canvas import CELLS
 from hf_layerprune.mini.generator import GENERATOR_VERSION, draw_image
@@ -125,6 +125,8 @@ def _images_of(place: str | Path, options: ProbeOptions, say: Say) -> DomainImag
     if path.is_dir() and (files := images_in_folder(path, limit)):
         found = [_Found(file.label, file.digest, file.load) for file in files]
         images = _domain_images(path.name or path.resolve().name, found)
+    elif path.is_dir() and not any(file.suffix.lower() in SUFFIXES for file in path.rglob("*")):
+        raise DataError(f"{place}: no image in that folder, and no file of records ({', '.join(SUFFIXES)}).")
     else:
         images = _images_in_records(place, limit, options, say)
     if options.samples and len(images) < options.samples and not options.allow_fewer:

@@ -117,7 +117,7 @@ def test_relaxed_is_said_and_recorded(run: Run, here: Path, statistics: Path) ->
         ("convert mini --math-images {one}", 2, "nonmath domain too: add --general-images"),
         ("convert mini --general-images {empty}", 1, "no image in that folder"),
         ("convert mini --method math --math-images {one} --samples 5", 1, "1 images, fewer than --samples 5.*--allow-fewer"),
-        ("convert mini --method math --math-images {one}/a.png", 1, "neither a folder nor a .jsonl"),
+        ("convert mini --method math --math-images {one}/a.png", 1, "not a file of records; expected .jsonl"),
         ("convert mini --revision main --layers 5", 1, "only an id on the Hub has revisions"),
         ("convert nowhere --layers 5", 1, "neither an existing folder, nor 'mini', nor a Hub id"),
         ("plan mini --method mixed -o plan.json", 1, "needs statistics.*probe first"),

@@ -23,6 +23,7 @@ from transformers import AutoModelForImageTextToText
 
 from hf_layerprune.artifacts.healing_record import Engine, HealingRecord
 from hf_layerprune.checkpoint.index import Checkpoint
+from hf_layerprune.checkpoint.processor_files import with_processor
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.checkpoint.verify import verify
 from hf_layerprune.data.tables import DataSpec
@@ -174,7 +175,7 @@ def test_invalid_options(pruned_mini: Path, tmp_path: Path, output: str, options
 
 
 def test_another_model_than_mini_needs_data(tmp_path: Path) -> None:
-    checkpoint = Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny")
+    checkpoint = with_processor(Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny"), model_path(), "mini")
     with pytest.raises(UsageError, match=r"--data is missing\. Recipe 'domain-aware' was published with .* --data samples\.jsonl,count="):
         resolve(checkpoint, tmp_path / "out", HealOptions(), None)
     assert resolve(checkpoint, tmp_path / "out", HealOptions(data="a.jsonl"), None).data.sources == (DataSpec("a.jsonl"),)

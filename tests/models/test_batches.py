@@ -16,7 +16,7 @@ from transformers import ProcessorMixin
 import hf_layerprune
 from hf_layerprune.errors import ModelError
 from hf_layerprune.mini import model_path
-from hf_layerprune.models.batches import chat_prompt, encode_questions, load_processor
+from hf_layerprune.models.batches import chat_prompt, encode_questions, load_processor, size_limits
 
 TABLE = json.loads((Path(hf_layerprune.__file__).parent / "artifacts" / "prompts.json").read_bytes())
 PROMPTS = [text for domain in ("math", "nonmath") for text in TABLE[domain].values()]
@@ -120,3 +120,35 @@ def test_a_processor_that_is_none(tmp_path: Path, name: object) -> None:
         (tmp_path / file.name).write_text(json.dumps(value | ({"processor_class": name} if "processor_class" in value else {})))
     with pytest.raises(ModelError, match="processor"):
         load_processor(tmp_path)
+
+
+def test_a_limit_of_pixels(processor: ProcessorMixin) -> None:
+    """In the processor itself, or before it where it has no limit of its own; images below it stay as they are."""
+    whole = encode_questions(processor, image(), PROMPTS[:2], CPU)
+    same = encode_questions(processor, image(), PROMPTS[:2], CPU, max_pixels=64 * 64)
+    assert torch.equal(whole.inputs["pixel_values"], same.inputs["pixel_values"])
+    half = encode_questions(processor, image(64, 32), PROMPTS[:2], CPU, max_pixels=64 * 32 // 4)
+    assert half.inputs["image_grid_thw"].tolist() == [[1, 2, 4]] * 2 and half.visual.sum() == 2 * 2
+    assert size_limits(processor.image_processor) == (4096, 4096)
+
+
+def test_the_tokenizers_template_where_there_is_no_other(tmp_path: Path, processor: ProcessorMixin) -> None:
+    for file in model_path().glob("*.json"):
+        shutil.copy(file, tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_bytes())
+    settings["chat_template"] = (model_path() / "chat_template.jinja").read_text()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert chat_prompt(load_processor(tmp_path), "What?") == chat_prompt(processor, "What?")
+
+
+def test_another_models_processor(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the processor writes the image token \d+, and the model reads 3\. Take the model's own"):
+        load_processor(model_path(), 3)
+
+
+def test_a_conversation_with_a_system_text_and_images_among_the_words(processor: ProcessorMixin) -> None:
+    found = chat_prompt(processor, ("Is ", None, " like ", None, "?"), system="Be brief.")
+    one = "<|vision_start|><|image_pad|><|vision_end|>"
+    asked = f"<|im_start|>user\nIs {one} like {one}?<|im_end|>\n<|im_start|>assistant\n"
+    assert found == f"<|im_start|>system\nBe brief.<|im_end|>\n{asked}"
+    assert chat_prompt(processor, "What?", images=2) == chat_prompt(processor, (None, None, "What?"))

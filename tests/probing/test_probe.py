@@ -35,7 +35,7 @@ def facts() -> ModelFacts:
 
 @pytest.fixture
 def loaded(mini_model: PreTrainedModel, mini_processor: ProcessorMixin) -> ProbedModel:
-    return ProbedModel(mini_model, mini_processor, mini_model.model.language_model.layers, {"test": True})
+    return ProbedModel(mini_model, mini_processor, mini_model.model.language_model.layers, {"test": True}, mini_model.model.visual)
 
 
 def run(facts: ModelFacts, loaded: ProbedModel, images: ProbeSet, max_bad: str = "1%", **options: Any) -> LayerStatistics:
@@ -171,3 +171,26 @@ def test_a_damaged_store_counts_as_empty(facts: ModelFacts, loaded: ProbedModel,
     assert read_statistics(store.path) is None and read_statistics(store.partial) is None
     assert run(facts, loaded, images, store=store).samples.tolist() == [1] * 9
     assert read_statistics(store.path) is not None
+
+
+def test_the_vision_tower_sees_an_image_once(facts: ModelFacts, loaded: ProbedModel) -> None:
+    """Whatever the number of questions; what the decoder gets is what it gets of as many copies, up to rounding."""
+    patches: list[int] = []
+    handle = loaded.tower.register_forward_hook(lambda module, args, output: patches.append(len(args[0])))  # type: ignore[union-attr]
+    once = run(facts, loaded, synthetic_probe_set(64, 1))
+    handle.remove()
+    assert patches == [64, 64]  # an image a domain, of 8 by 8 patches
+    copies = run(facts, replace(loaded, tower=None), synthetic_probe_set(64, 1))
+    for name in ("token_cosine_sum", "triplet_cosine_sum", "last_token_cosine_sum", "input_pool_sum", "output_pool_sum"):
+        np.testing.assert_allclose(getattr(once, name), getattr(copies, name), rtol=1e-5, atol=1e-5)
+    assert not loaded.tower._forward_hooks and not loaded.tower._forward_pre_hooks  # type: ignore[union-attr]
+
+
+def test_large_images_are_scaled_down_and_said_once(facts: ModelFacts, loaded: ProbedModel) -> None:
+    said: list[str] = []
+    whole, small = (
+        run(facts, replace(loaded, max_pixels=most), synthetic_probe_set(64, 2), say=said.append) for most in (64 * 64, 32 * 32)
+    )
+    assert said == ["note: images of more than 1,024 pixels are scaled down to that; --max-pixels changes it"]
+    visual = small.tokens[:, 1] / small.samples, whole.tokens[:, 1] / whole.samples
+    assert set(visual[0]) == {4} and set(visual[1]) == {16}

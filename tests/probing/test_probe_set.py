@@ -71,7 +71,7 @@ def test_fewer_than_asked_for(place: Path) -> None:
         ("one.png", r"one.png: not a file of records; expected .jsonl, .ndjson, .json, .parquet, or a folder of such files"),
         ("nowhere.jsonl", "neither a file or folder"),
         ("pipe.jsonl", "not a regular file"),
-        ("empty", "no .jsonl, .ndjson, .json, .parquet file in that folder"),
+        ("empty", r"no image in that folder, and no file of records \(.jsonl, "),
         ("text.jsonl", "no image in its records; 2 are text alone"),
     ],
 )
