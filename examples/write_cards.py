@@ -48,7 +48,7 @@ def evaluation(name: str) -> str:
     """What `hf-layerprune evaluate` prints for a model of cards/, from its record, as README shows it."""
     report = EvalReport.load(CARDS / name / "layerprune" / "eval.json")
     against = f" --against {report.against.id}" if report.against else ""
-    lines = [*score_lines(report), "", *note_lines(report), f"answers {name}/layerprune/answers.jsonl"]
+    lines = [*score_lines(report), "", *note_lines(report, "--max-new-tokens"), f"answers {name}/layerprune/answers.jsonl"]
     return "\n".join([f"$ hf-layerprune evaluate ./{name}{against}", *map(str.rstrip, lines)])
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from hf_layerprune.arguments import (
+    EvaluateArguments,
+    HealArguments,
+    PlanArguments,
+    ProbeArguments,
+    PushArguments,
+    named_as_in_python,
+    takes,
+)
 from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.artifacts.folder import STATISTICS
 from hf_layerprune.artifacts.jsonfile import kept_folder
@@ -27,7 +35,6 @@ from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
 from hf_layerprune.strategies import planning
-from hf_layerprune.strategies.options import BudgetOf, PlanOptions
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +45,12 @@ if TYPE_CHECKING:
     from hf_layerprune.artifacts.manifest import Manifest
     from hf_layerprune.models.loading import SourceModel
     from hf_layerprune.publishing.push import Pushed
+
+Asked = TypeVar("Asked", ProbeArguments, EvaluateArguments)
+
+
+def ignore(*numbers: object) -> None:
+    """Stand in for a `progress` that was not given."""
 
 
 class LayerPruner:
@@ -69,6 +82,7 @@ class LayerPruner:
         self._saved: tuple[PruningPlan, Path] | None = None
 
     @classmethod
+    @named_as_in_python()
     def from_pretrained(
         cls,
         model_id_or_path: str | Path,
@@ -108,22 +122,15 @@ class LayerPruner:
         """Depth, width and lineage of the source."""
         return self.checkpoint.facts
 
-    def probe(
-        self,
-        *,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
-        **options: Any,
-    ) -> LayerStatistics:
+    @takes(ProbeArguments)
+    def probe(self, asked: ProbeArguments) -> LayerStatistics:
         """Measure how much each layer changes its input, over images of both domains; later plans are made from it.
 
-        options: the fields of `probing.options.ProbeOptions`, such as math_images and general_images, each a folder of images, or
-        a file, folder or dataset of records as `data.tables.DataSpec` names it. progress: told of images done and in all; say: given lines
-        for people. What was measured before, with the same model, images and settings, is not measured again. Raises UsageError,
-        DataError, ProbeError or ModelError.
+        What was measured before, with the same model, images and settings, is not measured again. Raises UsageError, DataError,
+        ProbeError or ModelError.
         """
-        asked = ProbeOptions(**{"dtype": self._dtype, **options})
-        return self.probe_over(self.probe_set(asked, say), asked, progress=progress, say=say)
+        asked = self._with_defaults(asked, dtype=self._dtype)
+        return self.probe_over(self.probe_set(asked, asked.told), asked, progress=asked.progress or ignore, say=asked.told)
 
     def probe_over(
         self,
@@ -137,8 +144,8 @@ class LayerPruner:
         for domain, images in probe_set.sources.items():
             for line in by_reason(images.left_out):
                 say(f"note: {domain} images: left out {line}")
-        folder, model, settings = self._statistics_folder, self.facts.source.fingerprint, self.probe_settings(options)
-        store = probe_set.entry(folder, model, settings) if folder else None
+        folder, settings = None if options.no_cache else self._statistics_folder, self.probe_settings(options)
+        store = probe_set.entry(folder, self.facts.source.fingerprint, settings) if folder else None
         if store and (kept := read_statistics(store.path)):
             probe_set.check_unusable(kept.record.skipped_count, kept.record.skipped, options.tolerance)
             self.statistics = replace(kept, model=self.facts)
@@ -160,33 +167,18 @@ class LayerPruner:
         """The images that a probe takes for these options; their fingerprint reads every file, so make it once."""
         return open_probe_set(options, self.checkpoint.path, say)
 
-    def prune(
-        self,
-        method: str | None = None,
-        budget: float | str | None = None,
-        *,
-        budget_of: BudgetOf = "middle",
-        num_layers: int | None = None,
-        layers: str | Sequence[int] | None = None,
-        protect: str | Sequence[str | int] = "default",
-        strict: bool = False,
-        force: bool = False,
-        statistics: LayerStatistics | None = None,
-        parameters: Mapping[str, object] = {},
-    ) -> PruningPlan:
+    @takes(PlanArguments)
+    def prune(self, asked: PlanArguments) -> PruningPlan:
         """Decide which layers go; the plan replaces an earlier one. Probes with the defaults, once, if the method needs it.
 
-        method: "mixed" unless the layers are named. budget: the share of the middle layers to remove, 0.25 unless `num_layers` or
-        `layers` says otherwise. The arguments are the fields of `strategies.options.PlanOptions`. Raises UsageError or StrategyError.
+        Raises UsageError or StrategyError.
         """
-        protected = protect if isinstance(protect, str) else ",".join(map(str, protect)) or "none"
-        options = PlanOptions(method, parameters, budget, budget_of, num_layers, layers, protected, strict, force)
-        request = planning.resolve(self.facts, options)
+        request, statistics = planning.resolve(self.facts, asked), asked.statistics
         if statistics is None and request.domains:
             statistics = self.statistics or self.probe()
         plan = self.prune_as(request, statistics)
         if warning := planning.deepstack_warning(plan, self.facts):
-            warnings.warn(warning, stacklevel=2)
+            warnings.warn(warning, stacklevel=3)
         return plan
 
     def prune_as(self, request: planning.Request, statistics: LayerStatistics | None = None) -> PruningPlan:
@@ -196,6 +188,7 @@ class LayerPruner:
         return self.plan
 
     @property
+    @named_as_in_python()
     def model(self) -> PreTrainedModel:
         """The pruned model in memory, ready for `generate`; built on access, sharing the source model's weights."""
         from hf_layerprune.models.decoder import without_layers
@@ -216,6 +209,7 @@ class LayerPruner:
         with assembled(self.checkpoint) as folder:
             return load_processor(folder, self.checkpoint.config.get("image_token_id"))
 
+    @named_as_in_python()
     def save_pretrained(
         self, directory: str | Path, *, max_shard_size: int | str | None = None, overwrite: bool = False, verify: bool = True
     ) -> Manifest:
@@ -232,60 +226,39 @@ class LayerPruner:
         """What lies beside the plan in a pruned folder: the statistics it was made from, if it was made from any."""
         return {STATISTICS: used.content} if (used := self.statistics) and used.fingerprint == self._planned().statistics else {}
 
-    def heal(
-        self,
-        output: str | Path,
-        recipe: str = "domain-aware",
-        *,
-        source: bool = False,
-        progress: Callable[[Mapping[str, float], int, int], None] = lambda step, done, total: None,
-        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
-        **options: Any,
-    ) -> HealingRecord:
+    @takes(HealArguments)
+    def heal(self, asked: HealArguments) -> HealingRecord:
         """Fine-tune the pruned model that was saved last into the folder `output`, or, if nothing was pruned, the source.
 
-        source: fine-tune the source even so, as the dense control. options: the fields of `healing.options.HealOptions`.
-        progress: told of each step's numbers, the steps done and in all; say: given lines for people.
         Raises LayerPruneError if the last plan was not saved, and as `healing.heal.heal`.
         """
         from hf_layerprune.healing.heal import heal
-        from hf_layerprune.healing.options import HealOptions
         from hf_layerprune.healing.request import resolve
 
-        request = resolve(self._subject(source), Path(output), HealOptions(recipe, **options), kept_folder("data"))
-        return heal(request, progress=progress, say=say)[0]
+        request = resolve(self._subject(asked.source), Path(asked.output), asked, kept_folder("data"))
+        return heal(request, progress=asked.progress or ignore, say=asked.told)[0]
 
-    def evaluate(
-        self,
-        tasks: str | Sequence[str] = (),
-        *,
-        source: bool = False,
-        against: str | Path | None = None,
-        output: str | Path | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
-        **options: Any,
-    ) -> EvalReport:
+    @takes(EvaluateArguments)
+    def evaluate(self, asked: EvaluateArguments) -> EvalReport:
         """Evaluate the pruned model that was saved last, or, if nothing was pruned, the source, on held-out samples.
 
-        source: evaluate the source even so. against: a model to compare with on the same samples. options: the fields of
-        `evaluation.options.EvaluateOptions`. Raises LayerPruneError if the last plan was not saved; the rest as `evaluation.run.evaluate`.
+        Raises LayerPruneError if the last plan was not saved; the rest as `evaluation.run.evaluate`.
         """
-        from hf_layerprune.evaluation.options import EvaluateOptions
         from hf_layerprune.evaluation.run import evaluate
 
-        asked = EvaluateOptions(tasks, **{"dtype": self._dtype, **self._loading, **options})
-        return evaluate(self._subject(source), asked, against=against, output=output, progress=progress, say=say).report
+        subject, progress = self._subject(asked.source), asked.progress or ignore
+        options = self._with_defaults(asked, dtype=self._dtype, **self._loading)
+        return evaluate(subject, options, against=asked.against, output=asked.output, progress=progress, say=asked.told).report
 
-    def push_to_hub(self, repo_id: str, folder: str | Path, *, token: str | bool | None = None, **options: Any) -> Pushed:
-        """Publish `folder`, which `save_pretrained` or `heal` wrote, not what is in memory.
+    @takes(PushArguments)
+    def push_to_hub(self, asked: PushArguments) -> Pushed:
+        """Publish as `repo_id`, OWNER/NAME, a `folder` that `save_pretrained` or `heal` wrote, not what is in memory.
 
-        options: the fields of `publishing.options.PushOptions`. Raises as `publishing.push.push`.
+        Raises as `publishing.push.push`.
         """
-        from hf_layerprune.publishing.options import PushOptions
         from hf_layerprune.publishing.push import push
 
-        return push(Path(folder), repo_id, PushOptions(**options), token=token)
+        return push(Path(asked.folder), asked.repo_id, asked, token=asked.token, say=asked.told)
 
     def probe_settings(self, options: ProbeOptions) -> dict[str, Any]:
         """What decides the numbers of a probe besides images, as asked for: nothing here loads torch."""
@@ -303,6 +276,11 @@ class LayerPruner:
         from hf_layerprune.models.loading import SourceModel
 
         return SourceModel(self.checkpoint.path, **{**self._loading, **changes})
+
+    def _with_defaults(self, asked: Asked, **own: Any) -> Asked:
+        """The arguments, with the pruner's own value where they leave one open."""
+        left = {field.name for field in fields(asked) if getattr(asked, field.name) == field.default}
+        return replace(asked, **{name: value for name, value in own.items() if name in left})
 
     def _subject(self, source: bool) -> Checkpoint:
         """What is fine-tuned or evaluated: the pruned checkpoint saved last, the source if it is asked for or nothing was pruned."""

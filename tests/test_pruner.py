@@ -150,7 +150,7 @@ def test_nothing_to_save_without_a_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["0", "-1", "5 apples", "", 0, "1.5GB", "GB"])
 def test_a_shard_size_that_is_none(mini: LayerPruner, tmp_path: Path, size: str | int) -> None:
     mini.prune(layers="7")
-    with pytest.raises(UsageError, match="shard size"):
+    with pytest.raises(UsageError, match=r"^max_shard_size="):
         mini.save_pretrained(tmp_path / "out", max_shard_size=size)
     assert not list(tmp_path.iterdir())
 

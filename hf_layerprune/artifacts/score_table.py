@@ -26,8 +26,11 @@ def score_lines(report: EvalReport) -> list[str]:
     return lines
 
 
-def note_lines(report: EvalReport) -> list[str]:
-    """How many samples, how the answers were generated, what was skipped or truncated, and what the p values are."""
+def note_lines(report: EvalReport, longer: str = "max_new_tokens") -> list[str]:
+    """How many samples, how the answers were generated, what was skipped or truncated, and what the p values are.
+
+    longer: what to call the option that allows longer answers.
+    """
     whole = [report.row(task.name) for task in report.tasks]
     counts = " + ".join(f"{row.model.samples} of {row.task}" for row in whole)
     place = report.model.environment
@@ -40,7 +43,7 @@ def note_lines(report: EvalReport) -> list[str]:
         lines.append(f"p       {test} on the same samples; a difference is one below 0.05 after")
         lines.append(f"        Holm's correction over {_family(report)}")
     for row in whole:
-        lines += _warnings(report, row)
+        lines += _warnings(report, row, longer)
     return lines
 
 
@@ -91,10 +94,10 @@ def _family(report: EvalReport) -> str:
     return f"{parts} subtasks" + (f", {tasks} tasks" if tasks > 1 else "")
 
 
-def _warnings(report: EvalReport, row: Row) -> list[str]:
+def _warnings(report: EvalReport, row: Row, longer: str) -> list[str]:
     models = [(report.model.id, row.model)] + ([(report.against.id, row.other)] if report.against and row.other else [])
     lines = [
-        f"note    {tally.truncated} of {tally.samples} answers of {name} to {row.task} are truncated: raise --max-new-tokens"
+        f"note    {tally.truncated} of {tally.samples} answers of {name} to {row.task} are truncated: raise {longer}"
         for name, tally in models
         if tally.truncated
     ]

@@ -34,6 +34,6 @@ class WriteOptions:
         number = text.removesuffix(unit).strip()
         if isinstance(self.max_shard_size, bool) or not (number.isascii() and number.isdecimal() and int(number)):
             raise UsageError(
-                f"shard size {shown(self.max_shard_size)}: expected a whole number of bytes, or of a unit, such as 5GB or 500MiB."
+                f"--max-shard-size {shown(self.max_shard_size)}: expected a whole number of bytes, or of a unit, such as 5GB or 500MiB."
             )
         return int(number) * UNITS[unit]

@@ -50,7 +50,7 @@ def evaluate(
     asked = replace(evaluating, local_files_only=lookup.local_files_only)
     with console.progress("evaluating", unit="sample", resume=RESUME) as (progress, _):
         done = run(checkpoint, asked, against=compared, output=output, progress=progress, say=console.note)
-    for line in (*score_lines(done.report), "", *note_lines(done.report)):
+    for line in (*score_lines(done.report), "", *note_lines(done.report, "--max-new-tokens")):
         console.say(line)
     console.say(f"answers {options.quoted(done.folder / 'answers.jsonl')}")
     if done.reused:

@@ -34,8 +34,9 @@ class Tolerance:
     share: Decimal = Decimal("0.01")
 
     @classmethod
-    def parse(cls, text: str) -> Tolerance:
+    def parse(cls, text: str | float) -> Tolerance:
         """Read `1%` or `0.01`, from 0 to below 1; UsageError otherwise."""
+        text = str(text)
         try:
             share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except InvalidOperation:

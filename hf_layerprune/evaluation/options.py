@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class EvaluateOptions:
         "SPEC",
         "both of mini, for a model that comes from it",
     )
+    _: KW_ONLY
     samples: int | None = option(None, "Samples a task.", "N", "500 of a mini domain, all of any other task")
     allow_fewer: bool = option(False, "Go on with fewer samples than --samples.")
     scorer: str | None = option(
@@ -41,7 +42,7 @@ class EvaluateOptions:
     )
     seed: int = option(0, "Seed of the samples that are drawn.", "N")
     batch_size: int | None = option(None, "Questions at once.", "N", "up to 64, fewer for wide models")
-    max_bad: str = option("1%", "Share of a task's records that may be unusable.", "SHARE")
+    max_bad: str | float = option("1%", "Share of a task's records that may be unusable.", "SHARE")
     device: str = option("auto", "Where to run the model.", "auto|cuda|mps|cpu")
     dtype: str = option("auto", "Precision.", "TYPE", "float32 on a CPU, else the checkpoint's")
     overwrite: bool = option(False, "Replace an output that hf-layerprune made.")

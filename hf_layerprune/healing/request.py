@@ -184,14 +184,14 @@ def _trained(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions) -> Tr
     return layers_to_train(plan, layers, options.tune_last)
 
 
-def layers_to_train(plan: PruningPlan | None, depth: int, tune_last: str | None) -> TrainedLayers:
+def layers_to_train(plan: PruningPlan | None, depth: int, tune_last: int | str | None) -> TrainedLayers:
     """The layers of a checkpoint of `depth` layers that a recipe with method "layers" trains.
 
     plan: what it was pruned by, None for a dense one; tune_last: a count or a share of the layers, taken from the end.
     UsageError if neither says.
     """
     if tune_last is not None:
-        count = parse_tune_last(tune_last, depth)
+        count = parse_tune_last(str(tune_last), depth)
         return TrainedLayers(tuple(range(depth - count, depth)), f"the last {tune_last} (INTERLACE's dense control)")
     if plan is None:
         raise UsageError("the checkpoint was not pruned, so no plan says which layers to tune: add --tune-last, such as --tune-last 25%.")

@@ -15,7 +15,7 @@ from hf_layerprune.errors import UsageError
 LEAST_PIXELS = 32 * 32  # one merged patch of Qwen3-VL
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
     """The options of a probe; UsageError for a value that cannot be honoured."""
 
@@ -25,7 +25,7 @@ class ProbeOptions:
     general_images: str | Path | None = option(None, "Other images, likewise.", "SPEC", "synthetic ones")
     samples: int | None = option(None, "Images a domain.", "N", "32 synthetic; all of your own, at most 1,000 as in the paper")
     allow_fewer: bool = option(False, "Continue with fewer images than --samples.")
-    max_bad: str = option("1%", "Share of a domain's images that may be unusable.", "SHARE")
+    max_bad: str | float = option("1%", "Share of a domain's images that may be unusable.", "SHARE")
     no_cache: bool = option(False, "Neither reuse statistics of an earlier run nor keep these.")
     device: str = option("auto", "Where to run the model.", "auto|cuda|mps|cpu")
     dtype: str = option("auto", "Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's")

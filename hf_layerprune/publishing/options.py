@@ -11,7 +11,7 @@ from hf_layerprune.errors import UsageError, shown
 from hf_layerprune.hub.errors import AGAIN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CardOptions:
     """What a card says that the records of the folder do not."""
 
@@ -20,7 +20,7 @@ class CardOptions:
     pruned: Path | None = option(None, "Of a healed model: the pruned one before that, evaluated, to stand beside it.", "DIR")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PushOptions(CardOptions):
     """Where a push goes, and what its card says. Raises UsageError where the options cannot be honoured."""
 

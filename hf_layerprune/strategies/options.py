@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from hf_layerprune.artifacts.model_facts import ModelFacts
@@ -21,14 +21,15 @@ class PlanOptions:
     """The options of a plan; UsageError for some that exclude each other. At most one of budget, num_layers and layers is given."""
 
     method: str | None = option(None, "How to rank layers; `hf-layerprune strategies` lists them.", "NAME", DEFAULT_METHOD)
-    parameters: Mapping[str, object] = option({}, "A parameter of the method.", "NAME=VALUE")
     budget: str | float | None = option(None, "Share of the layers to remove, 0.25 or 25%.", "SHARE", "0.25, the paper's middle budget")
+    _: KW_ONLY
+    parameters: Mapping[str, object] = option({}, "A parameter of the method.", "NAME=VALUE")
     budget_of: BudgetOf = option(
         "middle", "Share of the layers but first and last, or of all (INTERLACE).", "middle|all", "middle, as in the domain-aware paper"
     )
     num_layers: int | None = option(None, "Remove this many layers instead.", "K")
     layers: str | Sequence[int] | None = option(None, "Remove these layers instead, such as 11,17-20.", "LIST")
-    protect: str = option(
+    protect: str | Sequence[str | int] = option(
         "default",
         "`first,last` is the domain-aware paper's protocol, `none` INTERLACE's; numbers can be added.",
         "WHICH",
@@ -71,12 +72,13 @@ def parse_layers(asked: str | Sequence[int], layers: int) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-def protected_layers(facts: ModelFacts, protect: str) -> tuple[int, ...]:
+def protected_layers(facts: ModelFacts, protect: str | Sequence[str | int]) -> tuple[int, ...]:
     """The layers that `protect` names, ascending.
 
-    protect: "default" (first, last and the layers that DeepStack features are added after), "none", or a list by comma of
+    protect: "default" (first, last and the layers that DeepStack features are added after), "none", or a list, in one text by comma, of
     first, last, deepstack, layer numbers and ranges ("first,last,7,9-11"). UsageError for anything else.
     """
+    protect = protect if isinstance(protect, str) else ",".join(map(str, protect)) or "none"
     if protect == "none":
         return ()
     depth = facts.layers

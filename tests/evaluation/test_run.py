@@ -112,7 +112,7 @@ def test_in_a_folder_that_we_made(short: Path, tmp_path: Path, options: dict[str
     times = {path: path.stat().st_mtime_ns for path in ours.rglob("*")}
     again = LayerPruner.from_pretrained(ours, statistics_folder=None).evaluate(samples=9, answers_folder=tmp_path / "other")
     assert again == report and not asked and times == {path: path.stat().st_mtime_ns for path in ours.rglob("*")}
-    with pytest.raises(EvaluationError, match=r"eval\.json exists, of other models, samples or settings.*--overwrite"):
+    with pytest.raises(EvaluationError, match=r"eval\.json exists, of other models, samples or settings.*overwrite=True"):
         LayerPruner.from_pretrained(ours, statistics_folder=None).evaluate(samples=18, **options)
     assert contents(ours) == after and not asked
     more = LayerPruner.from_pretrained(ours, statistics_folder=None).evaluate(samples=18, overwrite=True, **options)

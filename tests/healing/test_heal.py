@@ -48,7 +48,7 @@ TUNED = tuple(f"model.language_model.layers.{layer}." for layer in (5, 7, 10))  
 def run(
     source: Path, output: Path, recipe: str, samples: int = 24, *, changed: dict[str, Any] = {}, told: dict[str, Any] = {}, **options: Any
 ) -> tuple[HealingRecord, bool]:
-    asked = HealOptions(recipe, QUICK | changed, data=f"mini,count={samples}", device="cpu", **options)
+    asked = HealOptions(recipe, settings=QUICK | changed, data=f"mini,count={samples}", device="cpu", **options)
     return heal(resolve(Checkpoint.open(source, source.name), output, asked, None), **told)
 
 

@@ -129,7 +129,7 @@ def test_a_probe_over_images_that_are_unusable(place: Path) -> None:
     assert statistics.record.skipped_count == {"nonmath": 2}
     assert [line.split(":")[0] for line in statistics.record.skipped] == ["bomb.png", "strip.png"]
     assert np.isfinite(statistics.cosine("nonmath")).all() and (np.abs(statistics.cosine("nonmath")) <= 1).all()
-    with pytest.raises(DataError, match=r"That makes 2 unusable of 5 nonmath images, more than the 1 that --max-bad 39% allows"):
+    with pytest.raises(DataError, match=r"That makes 2 unusable of 5 nonmath images, more than the 1 that max_bad 39% allows"):
         pruner.probe(general_images=place, max_bad="39%")
 
 
@@ -139,5 +139,5 @@ def test_statistics_with_more_unusable_images_than_allowed_are_not_reused(place:
     (place / "text.png").write_bytes(b"not an image")
     pruner = LayerPruner.from_pretrained("mini", statistics_folder=tmp_path / "kept")
     assert pruner.probe(math_images=place, max_bad="25%").samples[0] == 3
-    with pytest.raises(DataError, match=r"text.png.*--max-bad 1% allows"):
+    with pytest.raises(DataError, match=r"text.png.*max_bad 1% allows"):
         pruner.probe(math_images=place)

@@ -73,6 +73,17 @@ def test_from_python(hub: LoopbackHub, folder: Path) -> None:
     assert hub.repos[REPO].private and same_model(hub, folder)
 
 
+def test_the_cell_of_the_notebook_that_pushes(hub: LoopbackHub, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Its run pushes nothing, as it names no repository; here it does."""
+    cells = json.loads((Path(__file__).parents[2] / "examples" / "prune_mini.ipynb").read_text())["cells"]
+    [source] = ["".join(cell["source"]) for cell in cells if cell["source"][0].startswith("REPO = ")]
+    shutil.copytree(folder, folder.with_name("mini-healed"))
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    exec(source.replace('REPO = ""', f'REPO = "{REPO}"'), {"pruner": LayerPruner.from_pretrained("mini", statistics_folder=None)})
+    assert capsys.readouterr().out == f"{hub.url}/{REPO}\n" and hub.repos[REPO].private and same_model(hub, folder)
+
+
 def test_the_commit(hub: LoopbackHub, pushed: Push) -> None:
     pushed(commit_message="Shorter")
     assert hub.repos[REPO].summaries == ["Shorter"]

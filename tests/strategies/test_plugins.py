@@ -233,11 +233,11 @@ from hf_layerprune.strategies.planning import resolve
 
 assert "deepest" in known_strategies() and "layerprune_deepest" not in sys.modules
 facts = ModelFacts(SourceRef("mini", None, "0" * 64), "qwen3_vl", 16, 128, 3)
-plan = make_plan(facts, resolve(facts, PlanOptions("deepest", {"spare": "2"}, "25%")))
+plan = make_plan(facts, resolve(facts, PlanOptions("deepest", "25%", parameters={"spare": "2"})))
 print(json.dumps([find_strategy("deepest").name, package_of("deepest"), plan.strategy, plan.drop,
                   dict(plan.parameters), plan.scores[12], plan.scores[13], "torch" in sys.modules, "transformers" in sys.modules]))
 try:
-    make_plan(facts, resolve(facts, PlanOptions("deepest", {"spare": 9}, num_layers=5)))
+    make_plan(facts, resolve(facts, PlanOptions("deepest", parameters={"spare": 9}, num_layers=5)))
 except StrategyError as error:
     print(error)
 """
