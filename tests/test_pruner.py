@@ -29,11 +29,11 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def passes() -> Iterator[list[str]]:
-    """Grows by one with every forward pass of a whole Qwen3-VL in this process."""
+    """Grows by one with every forward pass of a Qwen3-VL from images on in this process."""
     seen: list[str] = []
 
     def count(module: nn.Module, args: object) -> None:
-        if type(module).__name__ == "Qwen3VLForConditionalGeneration":
+        if type(module).__name__ == "Qwen3VLModel":
             seen.append("pass")
 
     handle = nn.modules.module.register_module_forward_pre_hook(count)

@@ -133,7 +133,23 @@ def encode_questions(
         elif max_pixels < limits[1]:
             options = {"images_kwargs": {"size": dict(zip(LIMITS, (min(limits[0], max_pixels), max_pixels)))}}
     texts = [chat_prompt(processor, question) for question in questions]
-    return _encode(processor, [[image]] * len(questions), texts, "right", device, **options)
+    first = _encode(processor, [[image]], texts[:1], "right", device, **options)
+    places = first.visual[0].nonzero().flatten()
+    if len(places) != int(places[-1] - places[0]) + 1:  # rows of an image have tokens between them, which the processor alone knows
+        return _encode(processor, [[image]] * len(questions), texts, "right", device, **options)
+    return _with_questions(processor, first, len(places), texts)
+
+
+def _with_questions(processor: Any, first: ImageBatch, count: int, prompts: Sequence[str]) -> ImageBatch:
+    """The batch of a first prompt made one of several about the same image, which becomes numbers once: it takes `count` tokens."""
+    mark, tokenizer = image_token_id(processor), processor.tokenizer
+    rows = [[token for one in tokenizer(prompt)["input_ids"] for token in [one] * (count if one == mark else 1)] for prompt in prompts]
+    made = tokenizer.pad({"input_ids": rows}, padding_side="right", return_tensors="pt").to(first.real.device)
+    real, visual = made["attention_mask"].bool(), made["input_ids"] == mark
+    kinds = {name: visual.long() for name in image_tokens(processor).inputs if name in first.inputs}
+    images = {name: value for name, value in first.inputs.items() if name not in (*made, *kinds)}
+    repeated = {name: torch.cat([value] * len(rows)) for name, value in images.items()}
+    return ImageBatch({**made, **kinds, **repeated}, real, visual)
 
 
 def encode_for_answers(processor: Any, images: Sequence[Sequence[Image.Image]], prompts: Sequence[str], device: torch.device) -> ImageBatch:

@@ -1,4 +1,4 @@
-"""Record what goes into and comes out of every decoder layer during one forward pass, reduced at once to what is summed.
+"""Record what goes into and comes out of every decoder layer during forward passes, reduced at once to what is summed.
 
 Both sides are recorded: with DeepStack visual features are added between the first layers, so that the output of one is
 not the input of the next.
@@ -18,9 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from hf_layerprune.models.batches import ImageBatch
-
 Array = Float[np.ndarray, "..."]
+SUMMED = ("tokens", "cosine", "triplet", "input_sum", "output_sum")  # what is added up over the passes of a sample
 
 
 @dataclass(frozen=True)
@@ -48,52 +47,88 @@ class SampleSums:
 
 
 class LayerRecorder:
-    """Collects while hooks feed it; layers come in order. Cosines and pools are fp32 on the layer's own device."""
+    """Collects while hooks feed it; layers come in order. Cosines and pools are fp32 on the layer's own device.
 
-    def __init__(self, batch: ImageBatch) -> None:
-        self._batch = batch
-        self._recent: list[Tensor] = []  # inputs of the last three layers, for the triplets
-        self._found: dict[str, list[Tensor]] = defaultdict(list)  # by name, what was recorded layer by layer
+    What is summed over the tokens of a sample may be seen in several passes: first the tokens that samples share, then each one's own.
+    """
+
+    def __init__(self) -> None:
+        self._passes: list[_Pass] = []
+
+    def begin(self, real: Bool[Tensor, "batch token"], visual: Bool[Tensor, "batch token"]) -> None:
+        """Say what the next pass is over: which of its tokens are no padding, and which are an image's.
+
+        A pass has as many rows as there are samples, or fewer, each for as many samples one after the other.
+        """
+        self._passes.append(_Pass(real, visual))
 
     def record(self, entering: Float[Tensor, "batch token hidden"], leaving: Float[Tensor, "batch token hidden"]) -> None:
         """Take the input and the output of the next layer."""
-        entering, leaving = entering.to(leaving.device).float(), leaving.float()
-        real = self._batch.real.to(leaving.device)[..., None]
-        counts, samples = real.sum(1), torch.arange(len(leaving), device=leaving.device)
-        self._found["cosine"].append(_cosine(entering, leaving))
-        self._found["constant"].append(((leaving == leaving[:, :1]) | ~real).all(2).all(1))
-        self._recent = [*self._recent[-2:], entering]
-        if len(self._recent) == 3:
-            self._found["triplet"].append(_cosine(self._recent[0].to(leaving.device), leaving))
-        for side, hidden in (("input", entering), ("output", leaving)):
-            self._found[f"{side}_pool"].append(hidden.where(real, 0).sum(1) / counts)
-            self._found[f"{side}_end"].append(hidden[samples, counts[:, 0] - 1])
+        self._passes[-1].record(entering, leaving)
 
     def sums(self) -> SampleSums:
         """Reduce over tokens, in fp64; only now is an accelerator waited for."""
-        layers = {name: torch.stack([part.cpu() for part in parts], 1).double() for name, parts in self._found.items()}  # [B, L, ...]
-        real, visual = (mask.cpu().numpy() for mask in (self._batch.real, self._batch.visual))
-        kinds = np.stack([real, real & visual, real & ~visual], 1)  # [B, K, T]
-        tokens = kinds.sum(2).astype(np.float64)
-        token_cosine = _masked_sums(kinds, layers["cosine"])
-        ends = [layers[f"{side}_end"] for side in ("input", "output")]
-        unit = [(end / end.norm(dim=-1, keepdim=True)).numpy() for end in ends]
+        samples = len(self._passes[-1].real)
+        passes = [found.reduced(samples) for found in self._passes]
+        last, total = passes[-1], {name: np.add.reduce([found[name] for found in passes]) for name in SUMMED}
+        tokens, token_cosine = total["tokens"], total["cosine"]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a token of norm zero: `problem` finds it
+            unit = [end / np.linalg.norm(end, axis=-1, keepdims=True) for end in (last["input_end"], last["output_end"])]
+        constant = np.logical_and.reduce(
+            [found["constant"] & (found["output_start"] == passes[0]["output_start"]).all(-1) for found in passes]
+        )
+        count = tokens[:, :1, None]
         return SampleSums(
             tokens=tokens,
             cosine=token_cosine / tokens[:, :, None],
             token_cosine=token_cosine,
-            triplet_cosine=_masked_sums(kinds[:, :1], layers["triplet"])[:, 0],
+            triplet_cosine=total["triplet"],
             last_token_cosine=np.triu(np.einsum("bld,bmd->blm", *unit)),
-            input_pool=layers["input_pool"].numpy(),
-            output_pool=layers["output_pool"].numpy(),
-            constant=layers["constant"].bool().numpy(),
+            input_pool=total["input_sum"] / count,
+            output_pool=total["output_sum"] / count,
+            constant=constant,
         )
 
 
+class _Pass:
+    """What was recorded of one forward pass, layer by layer."""
+
+    def __init__(self, real: Bool[Tensor, "batch token"], visual: Bool[Tensor, "batch token"]) -> None:
+        self.real, self._visual = real, visual
+        self._recent: list[Tensor] = []  # inputs of the last three layers, for the triplets
+        self._found: dict[str, list[Tensor]] = defaultdict(list)
+
+    def record(self, entering: Tensor, leaving: Tensor) -> None:
+        entering, leaving = entering.to(leaving.device).float(), leaving.float()
+        real = self.real.to(leaving.device)[..., None]
+        ends, rows = real.sum(1)[:, 0] - 1, torch.arange(len(leaving), device=leaving.device)
+        self._found["cosine"].append(_cosine(entering, leaving))
+        self._found["constant"].append(((leaving == leaving[:, :1]) | ~real).all(2).all(1))
+        self._found["output_start"].append(leaving[:, 0])
+        self._recent = [*self._recent[-2:], entering]
+        if len(self._recent) == 3:
+            self._found["triplet"].append(_cosine(self._recent[0].to(leaving.device), leaving))
+        for side, hidden in (("input", entering), ("output", leaving)):
+            self._found[f"{side}_sum"].append(hidden.where(real, 0).sum(1))
+            self._found[f"{side}_end"].append(hidden[rows, ends])
+
+    def reduced(self, samples: int) -> dict[str, Array]:
+        """Sums over the tokens of each mask, and what the ends are, for each of the samples that a row stands for."""
+        layers = {name: torch.stack([part.cpu() for part in parts], 1).double() for name, parts in self._found.items()}  # [B, L, ...]
+        real, visual = (mask.cpu().numpy() for mask in (self.real, self._visual))
+        kinds = np.stack([real, real & visual, real & ~visual], 1)  # [B, K, T]
+        found = {name: values.numpy() for name, values in layers.items() if name not in ("cosine", "triplet")}
+        found["tokens"] = kinds.sum(2).astype(np.float64)
+        found["cosine"] = _masked_sums(kinds, layers["cosine"])
+        found["triplet"] = _masked_sums(kinds[:, :1], layers["triplet"])[:, 0]
+        found["constant"] = found["constant"].astype(bool)
+        return {name: np.repeat(values, samples // len(real), 0) for name, values in found.items()}
+
+
 @contextmanager
-def recording(layers: nn.ModuleList, batch: ImageBatch) -> Iterator[LayerRecorder]:
-    """Record every layer of one forward pass of `batch`; the hooks are gone afterwards, whatever happens."""
-    recorder = LayerRecorder(batch)
+def recording(layers: nn.ModuleList) -> Iterator[LayerRecorder]:
+    """Record every layer of the passes that are begun within it; the hooks are gone afterwards, whatever happens."""
+    recorder = LayerRecorder()
 
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         entering = args[0] if args else kwargs["hidden_states"]

@@ -23,7 +23,8 @@ from hf_layerprune.families import Family
 from hf_layerprune.models.batches import encode_questions
 from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.models.loading import input_device
-from hf_layerprune.probing.capture import SampleSums, recording, seen_once
+from hf_layerprune.probing.capture import SampleSums, recording
+from hf_layerprune.probing.passes import run_shared, run_whole, shared_length
 from hf_layerprune.probing.probe_set import ProbeSet, read_statistics
 
 SAVING_SHARE = 0.05  # of the time, at most, goes into keeping what was measured
@@ -39,6 +40,7 @@ class ProbedModel:
     layers: nn.ModuleList
     settings: Mapping[str, Any]
     tower: nn.Module | None = None  # the vision tower, to see each image once
+    causal_prefix: bool = True  # whether the tokens that questions share can be computed once
     max_pixels: int | None = None  # of an image; larger ones are scaled down
 
     @classmethod
@@ -52,7 +54,7 @@ class ProbedModel:
             "attention": model.config._attn_implementation,
         }
         tower = dict(model.named_modules()).get(family.tower) if family.tower else None
-        return cls(model, processor, decoder_layers(model, family), {**settings, **found}, tower, max_pixels)
+        return cls(model, processor, decoder_layers(model, family), {**settings, **found}, tower, family.causal_prefix, max_pixels)
 
 
 def probe(
@@ -176,8 +178,12 @@ def _forward(loaded: ProbedModel, domain: Domain, names: Sequence[str], image: I
         batch = encode_questions(loaded.processor, image, asked, input_device(loaded.model), loaded.max_pixels)
     except ValueError as error:  # the image processor's own limits, such as on the aspect ratio
         raise UnusableRecord(f"{label}: the model's image processor refuses it ({error})") from error
-    with torch.inference_mode(), seen_once(loaded.tower, len(names)), recording(loaded.layers, batch) as recorder:
-        loaded.model(**batch.inputs, use_cache=False, logits_to_keep=1)
+    length = shared_length(batch) if loaded.causal_prefix else 0
+    with torch.inference_mode(), recording(loaded.layers) as recorder:
+        if length:
+            run_shared(loaded.model, batch, recorder, length)
+        else:
+            run_whole(loaded.model, batch, recorder, loaded.tower)
     sums = recorder.sums()
     if problem := sums.problem():
         sample, layer, kind = problem

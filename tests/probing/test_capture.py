@@ -22,7 +22,8 @@ SAMPLES = [(4, 4, 3), (4, 8, 11), (2, 2, 6), (6, 4, 1)]  # 8 to 23 tokens; the b
 
 
 def capture(model: PreTrainedModel, batch: ImageBatch) -> SampleSums:
-    with torch.inference_mode(), recording(model.model.language_model.layers, batch) as recorder:
+    with torch.inference_mode(), recording(model.model.language_model.layers) as recorder:
+        recorder.begin(batch.real, batch.visual)
         model(**batch.inputs, use_cache=False, logits_to_keep=1)
     return recorder.sums()
 
@@ -84,11 +85,11 @@ def test_hooks_are_gone_after_success_and_after_failure(tiny_model: PreTrainedMo
     batch = tiny_batch()
     capture(tiny_model, batch)
     assert hooks_left(tiny_model) == 0
-    with pytest.raises(Exception, match=r"(?i)image"), recording(tiny_model.model.language_model.layers, batch):
+    with pytest.raises(Exception, match=r"(?i)image"), recording(tiny_model.model.language_model.layers):
         assert hooks_left(tiny_model) == 6
         tiny_model(**batch.inputs | {"pixel_values": batch.inputs["pixel_values"][:4], "image_grid_thw": torch.tensor([[1, 2, 2]])})
     assert hooks_left(tiny_model) == 0
-    with pytest.raises(KeyboardInterrupt), recording(tiny_model.model.language_model.layers, batch):
+    with pytest.raises(KeyboardInterrupt), recording(tiny_model.model.language_model.layers):
         raise KeyboardInterrupt
     assert hooks_left(tiny_model) == 0
 

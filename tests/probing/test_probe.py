@@ -21,7 +21,7 @@ from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import DataError, ProbeError
 from hf_layerprune.mini.generator import draw_image
 from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.probing.probe import ProbedModel, probe
+from hf_layerprune.probing.probe import ProbedModel, _forward, probe
 from hf_layerprune.probing.probe_set import ProbeSet, read_statistics, synthetic_probe_set
 from tests.layer_traces import expected, trace
 
@@ -109,7 +109,7 @@ def test_out_of_memory_with_a_single_question(facts: ModelFacts, loaded: ProbedM
 )
 def test_nan_counts_against_the_limit(facts: ModelFacts, loaded: ProbedModel, count: int, share: str, unusable: int, stops: bool) -> None:
     """floor(share x images of the domain) may be unusable: one of a hundred, and of 32 none."""
-    left = [unusable]
+    left = [2 * unusable]  # a pass over what the questions share, and one over the rest
 
     def hook(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if left[0] == 0:
@@ -152,7 +152,7 @@ def test_a_stored_probe_goes_on_where_it_ended(facts: ModelFacts, loaded: Probed
     done = part.record.probe_set["done"]
     assert 1 <= done <= 3 and part.samples[0] == done
     calls: list[int] = []
-    handle = loaded.model.register_forward_pre_hook(lambda module, args: calls.append(1))
+    handle = loaded.model.base_model.register_forward_pre_hook(lambda module, args: calls.append(1))
     try:
         resumed = run(facts, loaded, images, store=store)
     finally:
@@ -194,3 +194,21 @@ def test_large_images_are_scaled_down_and_said_once(facts: ModelFacts, loaded: P
     assert said == ["note: images of more than 1,024 pixels are scaled down to that; --max-pixels changes it"]
     visual = small.tokens[:, 1] / small.samples, whole.tokens[:, 1] / whole.samples
     assert set(visual[0]) == {4} and set(visual[1]) == {16}
+
+
+@pytest.mark.parametrize("domain", ["math", "nonmath"])
+def test_what_questions_share_is_computed_once(loaded: ProbedModel, domain: str) -> None:
+    """Cache and positions of a shared prefix give what whole passes give, and the head is never computed."""
+    image, names = draw_image(domain, "probe", 5), list(prompts()[domain])
+    seen: list[tuple[int, ...]] = []
+    model: Any = loaded.model
+    handles = [model.model.language_model.layers[0].register_forward_hook(lambda layer, args, output: seen.append(tuple(output.shape[:2])))]
+    handles.append(model.lm_head.register_forward_hook(lambda head, args, output: seen.append(())))
+    shared, whole = (_forward(replace(loaded, causal_prefix=causal), domain, names, image, "x") for causal in (True, False))
+    for handle in handles:
+        handle.remove()
+    lengths = encode_questions(loaded.processor, image, [prompts()[domain][name] for name in names], CPU).real.sum(1)
+    (one, first), (count, rest), (all_of_them, longest) = seen
+    assert one == 1 and count == all_of_them == len(names) and first + rest == longest == lengths.max() and first >= 16 + 3
+    for name in ("tokens", "cosine", "token_cosine", "triplet_cosine", "last_token_cosine", "input_pool", "output_pool"):
+        np.testing.assert_allclose(getattr(shared, name), getattr(whole, name), rtol=1e-5, atol=1e-5, err_msg=name)
