@@ -130,13 +130,8 @@ def takes(kind: Callable[P, Asked]) -> Callable[[Callable[[Pruner, Asked], Resul
     def decorate(method: Callable[[Pruner, Asked], Result]) -> Callable[Concatenate[Pruner, P], Result]:
         @wraps(method)
         def call(self: Pruner, *args: P.args, **given: P.kwargs) -> Result:
-            if unknown := [name for name in given if name not in parameters]:
-                raise TypeError(f"{method.__name__}() has no argument {unknown[0]!r}. {did_you_mean(unknown[0], parameters)}".rstrip())
-            try:
-                values = signature.bind(*args, **given).arguments
-            except TypeError as error:
-                raise TypeError(f"{method.__name__}(): {error}") from None
-            with named_as_in_python():
+            values = _bound(method.__name__, signature, args, given)
+            with _named_as_in_python():
                 return method(self, asked(**{name: accepted(value, hints[name], name) for name, value in values.items()}))
 
         itself, result = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), method.__annotations__["return"]
@@ -145,6 +140,33 @@ def takes(kind: Callable[P, Asked]) -> Callable[[Callable[[Pruner, Asked], Resul
         return cast("Callable[Concatenate[Pruner, P], Result]", call)
 
     return decorate
+
+
+def in_terms_of_python(method: Callable[P, Result]) -> Callable[P, Result]:
+    """Let a method's errors name its arguments as Python does, and suggest one for a name that it does not know."""
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def call(*args: P.args, **given: P.kwargs) -> Result:
+        _bound(method.__name__, signature, args, given)
+        with _named_as_in_python():
+            return method(*args, **given)
+
+    return call
+
+
+def _bound(called: str, signature: inspect.Signature, args: tuple[Any, ...], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arguments of a call by name; TypeError where they do not fit."""
+    if unknown := [name for name in given if name not in signature.parameters]:
+        raise TypeError(f"{called}() has no argument {unknown[0]!r}. {did_you_mean(unknown[0], signature.parameters)}".rstrip())
+    try:
+        return signature.bind(*args, **given).arguments
+    except TypeError as error:
+        raise TypeError(f"{called}(): {error}") from None
+
+
+def ignore(*numbers: object) -> None:
+    """Stand in for a `progress` that was not given."""
 
 
 def described(kind: Any) -> str:
@@ -158,7 +180,7 @@ def described(kind: Any) -> str:
 
 
 @contextmanager
-def named_as_in_python() -> Iterator[None]:
+def _named_as_in_python() -> Iterator[None]:
     """Errors that end a call name its arguments instead of the options of the command line."""
     try:
         yield

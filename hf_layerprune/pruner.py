@@ -16,7 +16,8 @@ from hf_layerprune.arguments import (
     PlanArguments,
     ProbeArguments,
     PushArguments,
-    named_as_in_python,
+    ignore,
+    in_terms_of_python,
     takes,
 )
 from hf_layerprune.artifacts.display import by_reason
@@ -49,10 +50,6 @@ if TYPE_CHECKING:
 Asked = TypeVar("Asked", ProbeArguments, EvaluateArguments)
 
 
-def ignore(*numbers: object) -> None:
-    """Stand in for a `progress` that was not given."""
-
-
 class LayerPruner:
     """Prunes one source checkpoint, as often as wanted: every plan is made for the source, never for an earlier result.
 
@@ -82,7 +79,7 @@ class LayerPruner:
         self._saved: tuple[PruningPlan, Path] | None = None
 
     @classmethod
-    @named_as_in_python()
+    @in_terms_of_python
     def from_pretrained(
         cls,
         model_id_or_path: str | Path,
@@ -153,7 +150,7 @@ class LayerPruner:
         from hf_layerprune.probing.probe import ProbedModel, probe
 
         def load() -> ProbedModel:
-            processor = self.processor  # what it lacks is said before the weights are read
+            processor = self._processor  # what it lacks is said before the weights are read
             mapped = options.device_map is not None
             source = self._source(device_map=options.device_map) if mapped else self._source_model
             return ProbedModel.of(
@@ -188,7 +185,7 @@ class LayerPruner:
         return self.plan
 
     @property
-    @named_as_in_python()
+    @in_terms_of_python
     def model(self) -> PreTrainedModel:
         """The pruned model in memory, ready for `generate`; built on access, sharing the source model's weights."""
         from hf_layerprune.models.decoder import without_layers
@@ -201,15 +198,20 @@ class LayerPruner:
             self._pruned = (plan, without_layers(self._source_model.get(dtype), self.checkpoint.family, plan.keep, config))
         return self._pruned[1]
 
-    @cached_property
+    @property
+    @in_terms_of_python
     def processor(self) -> ProcessorMixin:
         """The source's processor for images and text; with torchvision absent, without its video part."""
+        return self._processor
+
+    @cached_property
+    def _processor(self) -> ProcessorMixin:
         from hf_layerprune.models.batches import load_processor
 
         with assembled(self.checkpoint) as folder:
             return load_processor(folder, self.checkpoint.config.get("image_token_id"))
 
-    @named_as_in_python()
+    @in_terms_of_python
     def save_pretrained(
         self, directory: str | Path, *, max_shard_size: int | str | None = None, overwrite: bool = False, verify: bool = True
     ) -> Manifest:

@@ -229,6 +229,23 @@ def test_every_way_in_names_arguments(pruner: LayerPruner, tmp_path: Path) -> No
     assert "such as tasks='questions.jsonl', or" in refusal(tiny.evaluate)
 
 
+def test_every_way_in_suggests_arguments(pruner: LayerPruner) -> None:
+    with pytest.raises(TypeError, match=r"^from_pretrained\(\) has no argument 'revison'\. Did you mean 'revision'\?$"):
+        LayerPruner.from_pretrained("mini", revison="main")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^save_pretrained\(\) has no argument 'overwite'\. Did you mean 'overwrite'\?$"):
+        pruner.save_pretrained("out", overwite=True)  # type: ignore[call-arg]
+    assert inspect.signature(LayerPruner.from_pretrained).parameters["subfolder"].default is None
+
+
+def test_what_is_built_on_access_names_arguments(tmp_path: Path) -> None:
+    """A checkpoint without an image processor names the remedy of Python; the command line, which probes by the same code, its own."""
+    folder = make_checkpoint(tmp_path / "tiny")
+    pruner = LayerPruner.from_pretrained(folder, statistics_folder=None)
+    said = refusal(lambda: pruner.processor)
+    assert " add processor=" in said and "--" not in said
+    assert " add --processor " in of_command("probe", folder, "-o", "out", "--samples", 1, "--no-cache")
+
+
 def test_a_token_is_shown_nowhere(pruner: LayerPruner) -> None:
     assert "secret" not in repr(PushArguments(repo_id="me/x", folder="out", token="secret"))
     assert "secret" not in refusal(pruner.push_to_hub, "me/x", "out", token=b"secret")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +42,24 @@ def test_prune_heal_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         source.evaluate(samples=2)
     report = LayerPruner.from_pretrained(tmp_path / "healed", statistics_folder=None).evaluate(samples=10, against=tmp_path / "pruned")
     assert report.model.id == "healed" and report.against is not None and report.against.id == "pruned"
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On mini: floor(14 p) of its 16 layers go, the last time 5; two samples and two images a domain are enough to run every line."""
+    text = (Path(__file__).parents[1] / "README.md").read_text().partition("## From Python")[2]
+    code = text.partition("```python\n")[2].partition("```")[0]
+    for theirs, ours in (
+        ("Qwen/Qwen3-VL-4B-Instruct", "mini"),
+        ("qwen3-vl-33-layers", "qwen3-vl-11-layers"),
+        ('"mini")  #', '"mini", samples=2)  #'),
+    ):
+        assert code.count(theirs), theirs
+        code = code.replace(theirs, ours)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_layerprune.pruner.kept_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr("hf_layerprune.probing.probe_set.SYNTHETIC_IMAGES", 2)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["model"].config.text_config.num_hidden_layers == 11
+    assert {*tmp_path.glob("qwen3-vl-*")} == {tmp_path / f"qwen3-vl-{layers}-layers" for layers in (15, 13, 11)}
+    assert (tmp_path / "qwen3-vl-11-layers" / "layerprune" / "eval.json").is_file()
