@@ -24,6 +24,7 @@ from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.artifacts.folder import STATISTICS
 from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.artifacts.model_facts import ModelFacts
+from hf_layerprune.artifacts.option import parse_dtype
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.artifacts.statistics import LayerStatistics
 from hf_layerprune.checkpoint.config import shorten_config
@@ -64,7 +65,7 @@ class LayerPruner:
         self,
         checkpoint: Checkpoint,
         *,
-        dtype: str = "auto",
+        dtype: str | torch.dtype = "auto",
         device_map: Any = None,
         attn_implementation: str | None = None,
         statistics_folder: Path | None = None,
@@ -72,7 +73,7 @@ class LayerPruner:
         self.checkpoint = checkpoint
         self.plan: PruningPlan | None = None
         self.statistics: LayerStatistics | None = None
-        self._dtype = dtype
+        self._dtype = parse_dtype(dtype)
         self._loading = {"device_map": device_map, "attn_implementation": attn_implementation}
         self._statistics_folder = statistics_folder
         self._pruned: tuple[PruningPlan, PreTrainedModel] | None = None
@@ -107,8 +108,9 @@ class LayerPruner:
         checkpoint = Checkpoint.open(found.path, found.id, found.commit)
         if processor is not None:
             checkpoint = borrowing(checkpoint, str(processor), replace(place, revision=None, subfolder=None))
-        name = str(dtype).removeprefix("torch.")
-        return cls(checkpoint, dtype=name, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None)
+        return cls(
+            checkpoint, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None
+        )
 
     def __repr__(self) -> str:
         plan = "no layers chosen yet" if self.plan is None else f"{len(self.plan.keep)} layers kept by the last plan"

@@ -9,6 +9,13 @@ from typing import Any, Literal, get_args, get_origin
 from hf_layerprune.errors import UsageError, shown
 
 VALUE_TYPES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+DTYPES = {
+    "auto": ("auto",),
+    "float32": ("float32", "float", "fp32"),
+    "bfloat16": ("bfloat16", "bf16"),
+    "float16": ("float16", "half", "fp16"),
+    "float64": ("float64", "double", "fp64"),
+}  # by torch's name, how each is spelt
 BOOLEANS = {"true": True, "false": False, True: True, False: False}
 
 
@@ -19,6 +26,19 @@ def option(default: Any, help: str, unit: str = "", shown: str = "") -> Any:
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def dtype_named(dtype: object) -> str | None:
+    """torch's name of a floating-point type, or auto, from any of its spellings or a `torch.dtype`; None for anything else."""
+    spelt = str(dtype).strip().lower().removeprefix("torch.")
+    return next((name for name, spellings in DTYPES.items() if spelt in spellings), None)
+
+
+def parse_dtype(dtype: object) -> str:
+    """As `dtype_named`; UsageError for anything else."""
+    if (found := dtype_named(dtype)) is None:
+        raise UsageError(f"dtype {shown(dtype)}: expected auto, float32 (fp32), bfloat16 (bf16), float16 (fp16, half) or float64.")
+    return found
 
 
 def read_value(value: object, kind: Any, what: str) -> Any:

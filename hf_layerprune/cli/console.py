@@ -20,7 +20,13 @@ class Invocation:
     """What `main` must know of a running command when it fails."""
 
     debug: bool = False
+    json: bool = False
     resume: str = "nothing was written; run the same command again."
+
+
+def is_first_process() -> bool:
+    """Whether this is the first, or the only one, of the processes that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Console:
 
     def of_rank(self) -> Console:
         """Itself for the first of the processes that a launcher started, and a silent one for the others."""
-        return Console(json=False, quiet=True) if os.environ.get("RANK", "0") != "0" else self
+        return self if is_first_process() else Console(json=False, quiet=True)
 
     def say(self, line: str = "") -> None:
         """A line of the report, for people."""
@@ -78,7 +84,7 @@ def reporting(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(as_json: bool, quiet: bool, debug: bool, **arguments: Any) -> None:
         ctx = click.get_current_context()
-        ctx.obj.debug = debug
+        ctx.obj.debug, ctx.obj.json = debug, as_json and is_first_process()
         try:
             command(Console(as_json, quiet), **arguments)
         except UsageError as error:

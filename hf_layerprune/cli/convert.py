@@ -18,6 +18,7 @@ from hf_layerprune.strategies.options import PlanOptions
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.probing.probe_set import ProbeSet
     from hf_layerprune.pruner import LayerPruner
     from hf_layerprune.strategies.planning import Request
 
@@ -65,11 +66,13 @@ def convert(
     checkpoint, request = _open(console, source, lookup, planning, stream=writing.stream, weights=not dry_run, processor=processor)
     console.say(model_line(checkpoint))
     pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=None if probing.no_cache else kept_folder("statistics"))
+    probing = replace(probing, local_files_only=lookup.local_files_only)
+    probe_set = _probe_set(console, pruner, request, probing)
     left = checkpoint.facts.layers - request.budget.layers
     target = output or Path(f"{source_name(checkpoint.id)}-{request.method}-{left}L")
     if not dry_run:
         check_output(target, overwrite=writing.overwrite, source=checkpoint.path)
-    plan = _plan(console, pruner, request, replace(probing, local_files_only=lookup.local_files_only))
+    plan = _plan(console, pruner, request, probing, probe_set)
     report: dict[str, Any] = {}
     if dry_run:
         console.say("dry run: nothing was written")
@@ -119,16 +122,26 @@ def _open(
     return checkpoint, requests[-1] if requests else resolve(checkpoint.facts, planning)
 
 
-def _plan(console: Console, pruner: LayerPruner, request: Request, probing: ProbeOptions) -> PruningPlan:
+def _probe_set(console: Console, pruner: LayerPruner, request: Request, probing: ProbeOptions) -> ProbeSet | None:
+    """The images that the method needs, None for one that runs no model; UsageError for a domain that is missing, or images in vain."""
+    given = [name for name in ("math_images", "general_images", "samples", "allow_fewer") if getattr(probing, name)]
+    if not request.domains and given:
+        raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {request.method!r} needs none: leave it out.")
+    if not request.domains:
+        return None
+    probe_set = pruner.probe_set(probing, console.note)
+    if missing := [domain for domain in request.domains if domain not in probe_set.domains]:
+        option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
+        raise UsageError(f"the method needs images of the {missing[0]} domain too: add {option}, or choose another --method.")
+    return probe_set
+
+
+def _plan(console: Console, pruner: LayerPruner, request: Request, probing: ProbeOptions, probe_set: ProbeSet | None) -> PruningPlan:
     """Decide, probing first if the method needs it, and show the layer map."""
     from hf_layerprune.cli.plan import show_plan
     from hf_layerprune.cli.probe import measure
 
-    statistics = None
-    if request.domains:
-        statistics = measure(console, pruner, pruner.probe_set(probing, console.note), probing, request.domains)
-    elif given := [name for name in ("math_images", "general_images", "samples", "allow_fewer") if getattr(probing, name)]:
-        raise UsageError(f"--{given[0].replace('_', '-')} is for a probe, and method {request.method!r} needs none: leave it out.")
+    statistics = measure(console, pruner, probe_set, probing) if probe_set else None
     plan = pruner.prune_as(request, statistics)
     show_plan(console, plan, statistics, pruner.facts)
     return plan

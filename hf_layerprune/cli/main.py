@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
 import traceback
 from importlib import import_module
 from types import FrameType
+from typing import NoReturn
 
 import click
 
 from hf_layerprune import __version__
-from hf_layerprune.cli.console import Invocation
+from hf_layerprune.cli.console import Invocation, is_first_process
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.registry import did_you_mean
 
@@ -66,7 +68,8 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a known error, 2 wrong usage, 130 interrupted, 143 terminated."""
-    invocation = Invocation()
+    words = sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
+    invocation = Invocation(json="--json" in words and is_first_process())  # so that wrong usage is told as JSON too
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show is no reason to fail
     signal.signal(signal.SIGTERM, _terminate)
@@ -76,15 +79,16 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"interrupted: {invocation.resume}", err=True)
-        sys.exit(130)
+        _end(invocation, 130, "Interrupted", invocation.resume)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        kind = "UsageError" if isinstance(error, click.UsageError) else type(error).__name__
+        _end(invocation, error.exit_code, kind, _redacted(error.format_message()))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         sys.exit(1)
     except Exception as error:
-        _fail(error, invocation.debug)
+        _fail(error, invocation)
 
 
 def run() -> None:
@@ -101,19 +105,36 @@ def run() -> None:
         raise
 
 
-def _fail(error: Exception, debug: bool) -> None:
+def _fail(error: Exception, invocation: Invocation) -> NoReturn:
+    if invocation.debug:
+        click.echo(_redacted("".join(traceback.format_exception(error)), one_line=False), err=True, nl=False)
+    text = _redacted(str(error))
+    if not isinstance(error, LayerPruneError):
+        hint = "" if invocation.debug else " Run again with --debug for the traceback, and please report it."
+        text = f"a fault of hf-layerprune itself: {type(error).__name__}: {text}.{hint}"
+    click.echo(f"error: {text}", err=True)
+    _end(invocation, 1, type(error).__name__, text)
+
+
+def _end(invocation: Invocation, code: int, kind: str, message: str) -> NoReturn:
+    """Exit, after the error as one JSON object on stdout if JSON was asked for."""
+    if invocation.json:
+        try:
+            click.echo(json.dumps({"error": {"type": kind, "message": message, "exit_code": code}}))
+        except BrokenPipeError:
+            _discard_stdout()
+    sys.exit(code)
+
+
+def _discard_stdout() -> None:
+    """Its reader went away: what is left of it goes nowhere, instead of failing once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _redacted(text: str, *, one_line: bool = True) -> str:
     from hf_layerprune.hub.errors import redacted
 
-    secrets = _secrets()
-    if debug:
-        click.echo(redacted("".join(traceback.format_exception(error)), *secrets), err=True, nl=False)
-    text = redacted(" ".join(str(error).split()), *secrets)
-    if isinstance(error, LayerPruneError):
-        click.echo(f"error: {text}", err=True)
-    else:
-        hint = "" if debug else " Run again with --debug for the traceback, and please report it."
-        click.echo(f"error: a fault of hf-layerprune itself: {type(error).__name__}: {text}.{hint}", err=True)
-    sys.exit(1)
+    return redacted(" ".join(text.split()) if one_line else text, *_secrets())
 
 
 def _secrets() -> list[str | None]:

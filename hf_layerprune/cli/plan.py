@@ -43,9 +43,9 @@ def plan(console: Console, origin: str, planning: PlanOptions, output: Path, ove
     from hf_layerprune.cli.source import pinned
     from hf_layerprune.strategies.planning import make_plan, resolve
 
-    check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     facts, statistics = _measured(console, origin, lookup)
     made = make_plan(facts, resolve(facts, planning), statistics)
+    check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     show_plan(console, made, statistics, facts)
     made.save(output)
     # Statistics know a folder by its last name alone.

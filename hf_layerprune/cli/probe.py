@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import click
 from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
-from hf_layerprune.errors import ArtifactError, DataError, UsageError
+from hf_layerprune.errors import ArtifactError, DataError
 from hf_layerprune.probing.options import ProbeOptions
 
 if TYPE_CHECKING:
@@ -78,13 +77,8 @@ def probe(
     console.result({"output": str(output), "fingerprint": statistics.fingerprint, "reused": False})
 
 
-def measure(
-    console: Console, pruner: LayerPruner, probe_set: ProbeSet, probing: ProbeOptions, domains: Sequence[str] = ()
-) -> LayerStatistics:
-    """Probe, or take the statistics of an earlier run, and say which. domains: those that the images must cover."""
-    if missing := [domain for domain in domains if domain not in probe_set.domains]:
-        option = {"math": "--math-images", "nonmath": "--general-images"}[missing[0]]
-        raise UsageError(f"the method needs images of the {missing[0]} domain too: add {option}, or choose another --method.")
+def measure(console: Console, pruner: LayerPruner, probe_set: ProbeSet, probing: ProbeOptions) -> LayerStatistics:
+    """Probe, or take the statistics of an earlier run, and say which."""
     for name, images in probe_set.sources.items():
         if probing.samples and len(images) < probing.samples:
             console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {probing.samples}")

@@ -114,20 +114,34 @@ def open_table(
         raise UsageError(f"share {share}: expected a share above 0, at most 1.")
     if share is not None and spec.count is not None:
         raise UsageError(f"{spec}: a count and a share of each subset cannot both be taken; leave one out.")
-    here = len(spec.name) < 4096 and os.path.lexists(spec.name)
-    for key in ("split", "revision"):
-        if getattr(spec, key) is not None and (spec.name == "mini" or here):
-            raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
+    check_source(spec)
     if spec.name == "mini":  # also where a folder is called so: it is the default, and must not change with the place
         return _mini(spec, seed, share)
-    if here:
+    if _is_here(spec.name):
         tables = [_open_file(file, cache, say) for file in _record_files(Path(spec.name), spec)]
         return _files(tables, spec, seed, share)
-    if not is_hub_id(spec.name):
-        raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
     few = at_most is not None and share is None and spec.count is None
     wanted = replace(spec, count=at_most) if few else spec
     return open_hub_dataset(wanted, cache, seed, share, token, local_files_only, say, allow_fewer=few)
+
+
+def check_source(spec: DataSpec) -> None:
+    """Refuse, as `open_table` does, a source that is missing here or cannot be one, without reading a record or asking the Hub."""
+    here = _is_here(spec.name)
+    for key in ("split", "revision"):
+        if getattr(spec, key) is not None and (spec.name == "mini" or here):
+            raise UsageError(f"{spec}: only a dataset on the Hub has a {key}. Leave it out, or name the file itself.")
+    if spec.name == "mini":
+        return
+    if here:
+        for file in _record_files(Path(spec.name), spec):
+            _check_file(file)
+    elif not is_hub_id(spec.name):
+        raise DataError(f"{shown(spec.name)} is neither a file or folder, nor 'mini', nor a dataset's id (owner/name). Check the spelling.")
+
+
+def _is_here(name: str) -> bool:
+    return len(name) < 4096 and os.path.lexists(name)
 
 
 @dataclass(frozen=True)
@@ -196,9 +210,11 @@ def _record_files(path: Path, spec: DataSpec) -> list[Path]:
 
 
 def _open_file(path: Path, cache: Path | None, say: Say) -> RecordTable:
+    return open_parquet(path, cache, say) if path.suffix.lower() == ".parquet" else open_json(path)
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(f"{path}: not a regular file, or a link to nothing. Pass a file of records, or a folder of them.")
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: not a file of records; expected {', '.join(SUFFIXES)}, or a folder of such files.")
-    return open_parquet(path, cache, say) if suffix == ".parquet" else open_json(path)

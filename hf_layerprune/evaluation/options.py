@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.option import option
+from hf_layerprune.artifacts.option import option, parse_dtype
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 from hf_layerprune.evaluation.scoring import find_scorer
@@ -54,6 +54,7 @@ class EvaluateOptions:
     answers_folder: Path | str | None = option(None, "")  # where answers are kept between runs, None for one in the cache
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", parse_dtype(self.dtype))
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples {self.samples}: at least 1 is needed.")
         if self.max_new_tokens is not None and not 1 <= self.max_new_tokens <= MAX_TOKENS:

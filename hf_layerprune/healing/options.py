@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_layerprune.artifacts.option import option
+from hf_layerprune.data.records import Tolerance
+from hf_layerprune.errors import UsageError
+from hf_layerprune.healing.recipes import changed, recipe_named
+
+if TYPE_CHECKING:
+    from hf_layerprune.data.tables import DataSpec
 
 
 @dataclass(frozen=True)
 class HealOptions:
-    """How to fine-tune a checkpoint; each field carries its help and unit."""
+    """How to fine-tune a checkpoint; each field carries its help and unit. UsageError for values that cannot be honoured."""
 
     recipe: str = option("domain-aware", "`hf-layerprune recipes` lists them.")
     _: KW_ONLY
@@ -37,3 +43,25 @@ class HealOptions:
     exclude: Sequence[str] = option((), "With --render-math: leave out the problems in this source.", "SPEC")
     local_files_only: bool = option(False, "")  # whether datasets of the Hub are taken from the cache alone
     overwrite: bool = option(False, "Replace an output that hf-layerprune made.")
+
+    def __post_init__(self) -> None:
+        """UsageError for what no checkpoint could be healed with, so that it is told before weights are fetched."""
+        changed(recipe_named(self.recipe), self.settings)
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"--seed {self.seed}: expected a number from 0 to {(1 << 32) - 1}.")
+        if self.save_steps < 1:
+            raise UsageError(f"--save-steps {self.save_steps}: expected at least 1.")
+        if self.exclude and not self.render_math:
+            raise UsageError("--exclude names problems that --render-math leaves out: add --render-math, or leave it out.")
+        Tolerance.parse(self.max_bad)
+        for sources in (self.data, self.exclude):
+            parse_specs(sources)
+
+
+def parse_specs(sources: str | Sequence[str]) -> tuple[DataSpec, ...]:
+    """The sources that `data` or `exclude` names; UsageError for a text that names none."""
+    if not sources:
+        return ()
+    from hf_layerprune.data.tables import DataSpec
+
+    return tuple(map(DataSpec.parse, [sources] if isinstance(sources, str) else sources))

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hf_layerprune.artifacts.healing_record import Recipe
-from hf_layerprune.artifacts.option import read_value
+from hf_layerprune.artifacts.option import dtype_named, read_value
 from hf_layerprune.errors import UsageError, shown
 from hf_layerprune.registry import known_names
 
 MOST = 10**9
+PRECISIONS = {"bfloat16": "bf16", "float32": "fp32"}  # by torch's name
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def changed(recipe: Recipe, assignments: Mapping[str, object]) -> Recipe:
     known = {name: setting for name, setting in described(recipe).items() if setting.kind is not None}
     values = {}
     for name, given in assignments.items():
+        if name == "precision":
+            given = PRECISIONS.get(dtype_named(given) or "", given)
         if name not in known:
             raise UsageError(f"recipe {recipe.name!r} has no setting {shown(name)}. {known_names(name, known)}")
         setting = known[name]

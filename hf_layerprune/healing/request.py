@@ -19,9 +19,9 @@ from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.data.conversations import Conversation
 from hf_layerprune.data.records import LeftOut, Tolerance
-from hf_layerprune.data.tables import DataSpec
+from hf_layerprune.data.tables import DataSpec, check_source
 from hf_layerprune.errors import ArtifactError, LayerPruneError, ModelError, UsageError
-from hf_layerprune.healing.options import HealOptions
+from hf_layerprune.healing.options import HealOptions, parse_specs
 from hf_layerprune.healing.recipes import changed, recipe_named
 from hf_layerprune.mini import comes_from_mini
 from hf_layerprune.models.remote_code import refuse_remote_code
@@ -122,10 +122,6 @@ def resolve(checkpoint: Checkpoint, output: Path, options: HealOptions, cache: P
     recipe = changed(recipe_named(options.recipe), options.settings)
     trained, data = _trained(checkpoint, recipe, options), _data_request(checkpoint, recipe, options, cache)
     healing = Healing(checkpoint, output, options, recipe, trained, data)
-    if not 0 <= options.seed < 1 << 32:
-        raise UsageError(f"--seed {options.seed}: expected a number from 0 to {(1 << 32) - 1}.")
-    if options.save_steps < 1:
-        raise UsageError(f"--save-steps {options.save_steps}: expected at least 1.")
     if options.report_to == "tensorboard" and output in healing.curves.parents:
         raise UsageError(f"--report-to tensorboard writes to {healing.curves}, within the output {output}: choose another output.")
     refuse_remote_code(checkpoint.path)
@@ -148,22 +144,22 @@ def finished_record(output: Path) -> HealingRecord | None:
 
 
 def _data_request(checkpoint: Checkpoint, recipe: Recipe, options: HealOptions, cache: Path | None) -> DataRequest:
-    texts = [options.data] if isinstance(options.data, str) else options.data
-    if not texts and not comes_from_mini(checkpoint.path):
+    if not options.data and not comes_from_mini(checkpoint.path):
         raise UsageError(
             f"--data is missing. Recipe {recipe.name!r} was published with {recipe.data}. Give a dataset's id or a file of "
             "conversations, such as --data samples.jsonl,count=100000; it can be repeated."
         )
-    if options.exclude and not options.render_math:
-        raise UsageError("--exclude names problems that --render-math leaves out: add --render-math, or leave it out.")
+    sources, exclude = parse_specs(options.data or MINI_DATA), parse_specs(options.exclude)
+    for spec in (*sources, *exclude):
+        check_source(spec)
     return DataRequest(
-        sources=tuple(map(DataSpec.parse, texts or [MINI_DATA])),
+        sources=sources,
         max_length=recipe.max_length,
         seed=options.seed,
         tolerance=Tolerance.parse(options.max_bad),
         filters=INTERLACE_FILTERS if options.interlace_filter else NO_FILTERS,
         render_math=options.render_math,
-        exclude=tuple(map(DataSpec.parse, options.exclude)),
+        exclude=exclude,
         cache=cache,
         local_files_only=options.local_files_only,
     )

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.artifacts.jsonfile import read_json
+from hf_layerprune.artifacts.option import parse_dtype
 from hf_layerprune.errors import ModelError, first_line
 from hf_layerprune.families import Family, family_for
 from hf_layerprune.models.remote_code import refuse_remote_code
@@ -35,13 +36,13 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device | None = None) -> torch.dtype | str:
-    """`auto` is fp32 on a CPU, where bf16 is slow and coarse, and the checkpoint's own dtype elsewhere and where no device is given."""
-    if dtype == "auto":
+    """`auto` is fp32 on a CPU, where bf16 is slow and coarse, and the checkpoint's own dtype elsewhere and where no device is given.
+
+    UsageError for a name that `parse_dtype` does not know."""
+    name = parse_dtype(dtype)
+    if name == "auto":
         return torch.float32 if device is not None and device.type == "cpu" else "auto"
-    chosen = getattr(torch, dtype, None)
-    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise ModelError(f"dtype {dtype!r} is no floating-point type of torch; choose auto, float32, bfloat16 or float16.")
-    return chosen
+    return cast(torch.dtype, getattr(torch, name))
 
 
 def input_device(model: PreTrainedModel) -> torch.device:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.option import option
+from hf_layerprune.artifacts.option import option, parse_dtype
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 
@@ -36,6 +36,7 @@ class ProbeOptions:
     local_files_only: bool = option(False, "")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", parse_dtype(self.dtype))
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples {self.samples}: at least 1 image a domain is needed.")
         if self.max_pixels < LEAST_PIXELS:

@@ -168,8 +168,8 @@ def test_an_adapter_of_its_own(pruned_mini: Path, merged: Path, tmp_path: Path) 
     ],
 )
 def test_invalid_options(pruned_mini: Path, tmp_path: Path, output: str, options: dict[str, Any], message: str) -> None:
-    asked = HealOptions(**{"recipe": "interlace", **options})
     with pytest.raises(UsageError, match=message):
+        asked = HealOptions(**{"recipe": "interlace", **options})
         resolve(Checkpoint.open(pruned_mini, "mini-13L"), tmp_path / output, asked, None)
     assert not list(tmp_path.iterdir())
 
@@ -178,7 +178,9 @@ def test_another_model_than_mini_needs_data(tmp_path: Path) -> None:
     checkpoint = with_processor(Checkpoint.open(make_checkpoint(tmp_path / "tiny"), "tiny"), model_path(), "mini")
     with pytest.raises(UsageError, match=r"--data is missing\. Recipe 'domain-aware' was published with .* --data samples\.jsonl,count="):
         resolve(checkpoint, tmp_path / "out", HealOptions(), None)
-    assert resolve(checkpoint, tmp_path / "out", HealOptions(data="a.jsonl"), None).data.sources == (DataSpec("a.jsonl"),)
+    data = str(tmp_path / "a.jsonl")
+    Path(data).touch()
+    assert resolve(checkpoint, tmp_path / "out", HealOptions(data=data), None).data.sources == (DataSpec(data),)
 
 
 def test_trainings_that_cannot_go_on(pruned_mini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from hf_layerprune.errors import ModelError
+from hf_layerprune.errors import ModelError, UsageError
 from hf_layerprune.families import family_for
 from hf_layerprune.mini import model_path
 from hf_layerprune.models.batches import chat_prompt, load_processor
@@ -101,7 +101,7 @@ def test_dtypes() -> None:
     assert choose_dtype("auto", cpu) == torch.float32 and choose_dtype("auto", gpu) == "auto"
     assert choose_dtype("bfloat16", cpu) == choose_dtype("bfloat16", gpu) == torch.bfloat16
     for dtype in ("int8", "float33", "nn", "Tensor", "", "__doc__"):
-        with pytest.raises(ModelError, match="no floating-point type"):
+        with pytest.raises(UsageError, match="expected auto, float32"):
             choose_dtype(dtype, cpu)
 
 
