@@ -8,17 +8,15 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.folder import CONFIG, MANIFEST, RECORDS
-from hf_layerprune.artifacts.manifest import Manifest
+from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.checkpoint.shards import FETCH, some
-from hf_layerprune.errors import CheckpointError, LayerPruneError, shown
-from hf_layerprune.families import Family, declared_in
-from hf_layerprune.families.facts import LINEAGE, vision_layers
+from hf_layerprune.errors import CheckpointError, shown
+from hf_layerprune.families import Family, headless
+from hf_layerprune.families.facts import vision_layers
 from hf_layerprune.families.family import Layout, find, numbered
 
 STACK = re.compile(r".*?\b(?:layers|blocks|h)\.(?=\d+\.)")  # the name of a numbered module, up to its number
@@ -43,7 +41,7 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
     """Judge the tensors of a checkpoint folder; returns what a person should know, one sentence each.
 
     Raises CheckpointError naming the folder, the tensors and both counts when a layer or tensor is missing or unexpected, has
-    another shape or type than its siblings, or when a tensor of no known place seems to depend on the depth.
+    another shape or type than its siblings, or when the model has no place for a tensor.
     """
     where = str(path)
     used = [layout for layout in family.layouts if any(numbered(name, layout.layers) for name in tensors)]
@@ -64,17 +62,10 @@ def check_tensors(family: Family, config: Mapping[str, Any], layers: int, tensor
             raise CheckpointError(f"{where}: {shown(name)} is {tensors[name].dtype}, expected one of {'/'.join(FLOATS)}. {FETCH}")
         if tensors[name].nbytes == 0:
             raise CheckpointError(f"{where}: {shown(name)}, {list(tensors[name].shape)}, has no elements. {GATHER}")
-    if unknown:
-        depth = find(config, f"{LINEAGE}.original_depth") or layers
-        _refuse_depth_bearing(unknown, tensors, depth, family, where)
-        if depth != layers:
-            # What came along from the ancestor looks stacked in another depth by chance alone; what came later need not.
-            came_along: Iterable[str] = ()
-            with suppress(LayerPruneError):
-                came_along = Manifest.load(path / RECORDS / MANIFEST).tensors
-            _refuse_depth_bearing(sorted({*unknown}.difference(came_along)), tensors, layers, family, where)
-        notes += (f"tensors of no known place are kept, {some(unknown)}",)
-    return notes
+    if left := [name for name in unknown if not name.startswith(family.ignored)]:
+        remedy = "Load the model with transformers and save it with save_pretrained, which leaves them out."
+        raise CheckpointError(f"{where}: {family.architectures[0]} has no place for tensors, {some(left)}. {remedy}")
+    return (*notes, f"tensors that transformers ignores are kept, {some(unknown)}") if unknown else notes
 
 
 def _refuse_other_prefix(layout: Layout, tensors: Tensors, where: str) -> None:
@@ -138,7 +129,7 @@ def _check_ends(family: Family, layout: Layout, config: Mapping[str, Any], tenso
     embedding, head = tensors.get(layout.embedding), tensors.get(layout.head)
     missing = [name for name in (layout.embedding, layout.norm) if name not in tensors]
     missing += [f"{prefix}*" for prefix in layout.others if not any(name.startswith(prefix) for name in tensors)]
-    missing += [layout.head] * (head is None and not tied)
+    missing += [layout.head] * (head is None and not tied and not headless(family, config))
     if embedding and head and head.shape != embedding.shape:
         both = f"{shown(layout.head)} is {_described(head)}, {layout.embedding} {_described(embedding)}"
         raise CheckpointError(f"{where}: {both}: expected equal shapes. {FETCH}")
@@ -156,18 +147,6 @@ def _is_known(name: str, layout: Layout) -> bool:
     if name.startswith(layout.layers):
         return numbered(name, layout.layers) is not None
     return name in (layout.embedding, layout.norm, layout.head) or name.startswith(layout.others)
-
-
-def _refuse_depth_bearing(unknown: list[str], tensors: Tensors, depth: int, family: Family, where: str) -> None:
-    """Raise CheckpointError where unknown tensors are numbered up to the last layer, or have one entry a layer."""
-    prefixes = tuple(layout.layers for layout in family.layouts)
-    for name in unknown:
-        numbers = [int(part) for part in name.split(".") if part.isdecimal() and len(part) < 10]
-        if name.startswith(prefixes) or depth - 1 in numbers or tensors[name].shape[:1] == (depth,):
-            raise CheckpointError(
-                f"{where}: {shown(name)}, {shown(list(tensors[name].shape))}, is not declared and seems to depend on the {depth} layers. "
-                f"Declare it in {declared_in(family)}, or remove it from the checkpoint."
-            )
 
 
 def _most_common(values: Iterable[Any]) -> Any:

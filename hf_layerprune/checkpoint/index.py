@@ -19,8 +19,8 @@ from hf_layerprune.checkpoint.header import Header, TensorSpan
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerprint, read_shards, some, tensor_digest, tensors_of
 from hf_layerprune.checkpoint.side_files import list_side_files
-from hf_layerprune.errors import FamilyError, LayerPruneError, shown
-from hf_layerprune.families import Family, family_for
+from hf_layerprune.errors import FamilyError, LayerPruneError, ModelError, shown
+from hf_layerprune.families import Family, family_for, headless
 from hf_layerprune.families.facts import is_depth, model_facts
 from hf_layerprune.families.family import find
 from hf_layerprune.hub.listing import RemoteRepo
@@ -72,6 +72,12 @@ class Checkpoint(Readable):
     def __repr__(self) -> str:
         size = f"{self.parameters:,} parameters in {len(self.tensors)} tensors"
         return one_line(self, shown(self.id), self.facts.family, f"{self.facts.layers} decoder layers", size, shown(str(self.path)))
+
+    def refuse_headless(self, done: str) -> None:
+        """ModelError for a model without a head, which cannot generate. done: "evaluated" or the like."""
+        if headless(self.family, self.config):
+            name = self.config["architectures"][0]
+            raise ModelError(f"{self.path}: {name} has no head, and generates no text: it can be pruned, but not {done}.")
 
     def file(self, side_file: Path) -> Path:
         """Where a side file lies."""

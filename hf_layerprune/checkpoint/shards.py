@@ -149,7 +149,28 @@ def read_shards(folder: Path, shards: Shards) -> dict[str, Header]:
     for name, header in shards.headers(sorted(placed), single if both else FETCH):
         _check_places(name, header.tensors.keys(), placed[name], mapped, index)
         found[name] = header
+    found = _without_copies(found, mapped, index, isinstance(shards, LocalShards))
     return _single_file(folder, shards, found) if both else found
+
+
+def _without_copies(found: dict[str, Header], mapped: Mapping[str, str], index: Path, with_bytes: bool) -> dict[str, Header]:
+    """The headers without the tensors that the index places in another shard, if they are the same there: transformers takes any.
+
+    CheckpointError where they differ, or on the Hub, where their bytes are not read.
+    """
+    for name, header in found.items():
+        copies = [tensor for tensor in header.tensors if mapped[tensor] != name]
+        differ = [
+            tensor for tensor in copies if not with_bytes or not _same(header.tensors[tensor], found[mapped[tensor]].tensors[tensor], True)
+        ]
+        if differ:
+            advice = "Load the model with transformers and save it with save_pretrained, or remove the copy that is not of the model."
+            both = f"{name} and {mapped[differ[0]]}"
+            raise CheckpointError(f"{index}: {both} hold different tensors under one name, {some(differ)}. {advice}")
+        if copies:
+            kept = {tensor: span for tensor, span in header.tensors.items() if mapped[tensor] == name}
+            found[name] = replace(header, tensors=kept)
+    return found
 
 
 def _single_file(folder: Path, shards: Shards, indexed: Mapping[str, Header]) -> dict[str, Header]:
@@ -257,7 +278,5 @@ def _check_places(name: str, found: Set[str], placed: Set[str], mapped: Mapping[
     """Compare the tensors of one shard with those that the index places there. No `-` of sets here: it goes through all of `mapped`."""
     if lost := [tensor for tensor in placed if tensor not in found]:
         raise CheckpointError(f"{index}: {name} lacks tensors that the index places there, {some(lost)}. {FETCH}")
-    if twice := [tensor for tensor in found if mapped.get(tensor, name) != name]:
-        raise CheckpointError(f"{index}: {name} holds tensors that the index places in another shard, {some(twice)}. {FETCH}")
     if unknown := [tensor for tensor in found if tensor not in mapped]:
         raise CheckpointError(f"{index}: {name} holds tensors that the index does not name, {some(unknown)}. {FETCH}")

@@ -37,6 +37,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         refuse_remote_code(self.checkpoint.path)
+        self.checkpoint.refuse_headless("evaluated")
         if sentence := lacking(self.checkpoint):
             raise ModelError(sentence)
 

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_layerprune.errors import FamilyError, shown
-from hf_layerprune.families.family import Family, ImageTokens
+from hf_layerprune.families.family import Family, ImageTokens, find
 from hf_layerprune.families.qwen3_vl import QWEN3_VL, QWEN3_VL_MOE
 from hf_layerprune.registry import OURS, Registry, known_names
 
-__all__ = ["FAMILIES", "Family", "declared_in", "family_for", "image_tokens_of"]
+__all__ = ["FAMILIES", "Family", "declared_in", "family_for", "headless", "image_tokens_of"]
 
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (QWEN3_VL, QWEN3_VL_MOE)}
 
@@ -31,12 +31,20 @@ def family_for(config: Mapping[str, Any], where: str) -> Family:
         )
     family = _REGISTRY.find(model_type)
     architectures = config.get("architectures") or []
-    if not isinstance(architectures, list) or any(name not in family.architectures for name in architectures):
+    if not isinstance(architectures, list) or any(
+        name not in (*family.architectures, *family.base_architectures) for name in architectures
+    ):
         raise FamilyError(
             f"{where}: architectures {shown(architectures)} differ from {list(family.architectures)}: another head has other tensors. "
             f"Declare it in {declared_in(family)}."
         )
     return family
+
+
+def headless(family: Family, config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a model without a head: of the base class, and with no embedding tied to one."""
+    architectures = config.get("architectures") or []
+    return bool(architectures) and {*architectures} <= {*family.base_architectures} and find(config, family.tied) is not True
 
 
 def declared_in(family: Family) -> str:

@@ -49,7 +49,7 @@ class Family(Readable):
     """One architecture. A path is keys of the config joined by dots; a key stands in the text section."""
 
     model_type: str
-    architectures: tuple[str, ...]  # the classes that config.json may name
+    architectures: tuple[str, ...]  # the classes that config.json may name, the one with a head for text first
     layouts: tuple[Layout, ...]  # a checkpoint has one of them
     module: str  # path of the list of decoder layers in memory
     images: ImageTokens
@@ -64,6 +64,8 @@ class Family(Readable):
     vision_depth: str | None = None  # path of the number of the vision tower's layers
     deepstack: str | None = None  # path of the vision taps, one for each first decoder layer whose output they are added to
     tower: str | None = None  # path of the vision tower in memory, where it takes images along its first axis, and each by itself
+    base_architectures: tuple[str, ...] = ()  # the same without a head, which `AutoModel` loads
+    ignored: tuple[str, ...] = ()  # beginnings of names of tensors that no module of these classes has, and that are carried along
     auto_class: str = AUTO_CLASS
     causal_prefix: bool = True  # a prompt's first tokens, images too, do not depend on what follows: they can be shared
     projections: tuple[str, str] = ("self_attn.o_proj", "mlp.down_proj")  # the modules by which a layer adds to its input

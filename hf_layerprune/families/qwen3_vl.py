@@ -9,7 +9,10 @@ from hf_layerprune.families.family import Family, ImageTokens, Layout
 QWEN3_VL = Family(
     model_type="qwen3_vl",
     architectures=("Qwen3VLForConditionalGeneration",),
-    layouts=(Layout("model.language_model.", ("model.visual.",), "model.visual.blocks."),),
+    layouts=(
+        Layout("model.language_model.", ("model.visual.",), "model.visual.blocks."),
+        Layout("language_model.", ("visual.",), "visual.blocks."),  # saved from the base class
+    ),
     module="model.language_model.layers",
     images=ImageTokens("Qwen3VLProcessor"),
     per_layer=("layer_types",),
@@ -18,6 +21,8 @@ QWEN3_VL = Family(
     other_lists=("rope_scaling.mrope_section", "rope_parameters.mrope_section", "id2label"),
     vision_depth="vision_config.depth",
     tower="model.visual",
+    base_architectures=("Qwen3VLModel",),
+    ignored=("mtp.",),
     deepstack="vision_config.deepstack_visual_indexes",
 )
 
@@ -26,5 +31,6 @@ QWEN3_VL_MOE = replace(
     QWEN3_VL,
     model_type="qwen3_vl_moe",
     architectures=("Qwen3VLMoeForConditionalGeneration",),
+    base_architectures=("Qwen3VLMoeModel",),
     required={"decoder_sparse_step": 1},
 )

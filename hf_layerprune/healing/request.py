@@ -125,6 +125,7 @@ def resolve(checkpoint: Checkpoint, output: Path, options: HealOptions, cache: P
     if options.report_to == "tensorboard" and output in healing.curves.parents:
         raise UsageError(f"--report-to tensorboard writes to {healing.curves}, within the output {output}: choose another output.")
     refuse_remote_code(checkpoint.path)
+    checkpoint.refuse_headless("fine-tuned")
     if sentence := lacking(checkpoint):
         raise ModelError(sentence)
     if finished_record(output) is None:

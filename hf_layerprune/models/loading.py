@@ -16,7 +16,7 @@ from hf_layerprune.artifacts.folder import CONFIG
 from hf_layerprune.artifacts.jsonfile import read_json
 from hf_layerprune.artifacts.option import parse_dtype
 from hf_layerprune.errors import ModelError, first_line
-from hf_layerprune.families import Family, family_for
+from hf_layerprune.families import Family, family_for, headless
 from hf_layerprune.models.remote_code import refuse_remote_code
 
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")  # of accelerate, for spreading a model over devices
@@ -81,8 +81,9 @@ def load_model(
     options = {"attn_implementation": attn_implementation, "device_map": parse_device_map(device_map)}
     with _quiet():
         try:
-            family = family_for(read_json(path / CONFIG, "model config"), str(path / CONFIG))
-            loaded: Any = _auto_class(family).from_pretrained(
+            config = read_json(path / CONFIG, "model config")
+            family = family_for(config, str(path / CONFIG))
+            loaded: Any = _auto_class(family, config).from_pretrained(
                 path,
                 dtype=dtype,
                 local_files_only=True,
@@ -93,7 +94,7 @@ def load_model(
         except Exception as error:  # an untrusted configuration may make transformers raise anything
             raise ModelError(f"{path}: transformers cannot load the model: {first_line(error)}.") from error
     model: Any = loaded[0]
-    if problems := loading_problems(loaded[1]):
+    if problems := loading_problems(loaded[1], family):
         more = f", … ({len(problems)} in all)" if len(problems) > LISTED else ""
         said = f"{path}: the weights do not fit the model: {', '.join(problems[:LISTED])}{more}."
         raise ModelError(f"{said} Correct config.json, or fetch the right weights.")
@@ -102,12 +103,13 @@ def load_model(
     return cast(PreTrainedModel, model.eval())
 
 
-def loading_problems(info: dict[str, Any]) -> list[str]:
+def loading_problems(info: dict[str, Any], family: Family) -> list[str]:
     """What transformers' loading info complains of, a line each; empty for a checkpoint that fits."""
     return [
         f"{kind.removesuffix('_keys')} {key}"
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
         for key in sorted(map(str, info[kind]))
+        if kind != "unexpected_keys" or not key.startswith(family.ignored)
     ]
 
 
@@ -124,16 +126,17 @@ def parameter_shapes(config: Mapping[str, Any], where: str) -> dict[str, tuple[i
     family = family_for(config, where)
     try:
         with torch.device("meta"):
-            model = _auto_class(family).from_config(AutoConfig.for_model(**config))
+            model = _auto_class(family, config).from_config(AutoConfig.for_model(**config))
     except Exception as error:  # an untrusted configuration may make transformers raise anything
         raise ModelError(f"{where}: transformers cannot build the model: {first_line(error)}.") from error
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _auto_class(family: Family) -> Any:
-    found = getattr(transformers, family.auto_class, None)
+def _auto_class(family: Family, config: Mapping[str, Any]) -> Any:
+    name = "AutoModel" if headless(family, config) else family.auto_class
+    found = getattr(transformers, name, None)
     if found is None:
-        raise ModelError(f"transformers has no {family.auto_class}, which the family {family.model_type} is loaded with.")
+        raise ModelError(f"transformers has no {name}, which the family {family.model_type} is loaded with.")
     return found
 
 

@@ -21,7 +21,7 @@ from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.families import Family
 from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.models.decoder import decoder_layers
+from hf_layerprune.models.decoder import decoder_layers, in_memory
 from hf_layerprune.models.loading import input_device
 from hf_layerprune.probing.capture import SampleSums, recording
 from hf_layerprune.probing.passes import run_shared, run_whole, shared_length
@@ -53,7 +53,7 @@ class ProbedModel:
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
         }
-        tower = dict(model.named_modules()).get(family.tower) if family.tower else None
+        tower = dict(model.named_modules()).get(in_memory(model, family.tower)) if family.tower else None
         return cls(model, processor, decoder_layers(model, family), {**settings, **found}, tower, family.causal_prefix, max_pixels)
 
 

@@ -30,7 +30,7 @@ SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 5, 8]), max_size=4)
 
 @st.composite
 def extra_tensors(draw: Any) -> dict[str, tuple[str, list[int], bytes]]:
-    """Tensors of no known place: any name without a number, any type, any shape without a dimension of L = 6."""
+    """Tensors that the model's class ignores: any name, type and shape."""
     tensors = {}
     for name in draw(st.lists(NAMES, max_size=5, unique_by=str.casefold)):
         dtype, shape = draw(st.sampled_from(sorted(DTYPE_BITS))), draw(SHAPES)
@@ -38,7 +38,7 @@ def extra_tensors(draw: Any) -> dict[str, tuple[str, list[int], bytes]]:
         for dimension in shape:
             bits *= dimension
         if bits % 8 == 0:
-            tensors[name] = (dtype, shape, draw(st.binary(min_size=bits // 8, max_size=bits // 8)))
+            tensors[f"mtp.{name}"] = (dtype, shape, draw(st.binary(min_size=bits // 8, max_size=bits // 8)))
     return tensors
 
 

@@ -91,7 +91,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "'other.safetensors': transformers loads that file.* Rename it",
     ),
     "quantized, who knows how": ({"quantization_config": "yes"}, "'yes'"),
-    "other head": ({"architectures": ["Qwen3VLModel"]}, r"\['Qwen3VLModel'\] differ .* hf_layerprune/families/"),
+    "other head": (
+        {"architectures": ["Qwen3VLForTokenClassification"]},
+        r"\['Qwen3VLForTokenClassification'\] differ .* hf_layerprune/families/",
+    ),
     "lineage too short": ({"layer_pruning": {"original_layers": [0, 1], "original_depth": 8}}, "original layer of each of the 6 layers"),
     "lineage out of range": ({"layer_pruning": {"original_layers": [0, 1, 2, 3, 4, 8], "original_depth": 8}}, "original layer"),
     "lineage out of order": ({"layer_pruning": {"original_layers": [1, 0, 2, 3, 4, 5], "original_depth": 8}}, "original layer"),

@@ -70,9 +70,11 @@ def test_a_family_fits_its_model(family: Family) -> None:
         if not hasattr(layers[0].get_submodule(parent), "experts"):
             assert layers[0].get_submodule(path).out_features == 32
     names = {*tensor_shapes(config)}
-    (layout,) = family.layouts
-    assert {layout.embedding, layout.norm} <= names and layout.head == "lm_head.weight"
-    assert {name for name in names if not name.startswith((layout.text, *layout.others))} <= {layout.head}
+    for layout, known in zip(family.layouts, (names, {name.removeprefix("model.") for name in names}), strict=True):
+        assert {layout.embedding, layout.norm} <= known and layout.head == "lm_head.weight"
+        assert {name for name in known if not name.startswith((layout.text, *layout.others))} <= {layout.head}
+    base = transformers.AutoModel.from_config(AutoConfig.for_model(**config))
+    assert family.base_architectures == (type(base).__name__,) and len(base.get_submodule(family.module.removeprefix("model."))) == 6
     assert hasattr(transformers, family.images.processor) and image_tokens_of(["X", family.images.processor]) == family.images
 
 

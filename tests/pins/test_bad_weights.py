@@ -114,11 +114,11 @@ def renamed(folder: Path) -> None:
 
 
 def twice(folder: Path) -> None:
-    """One tensor of the second shard in the first too."""
+    """One tensor of the second shard in the first too, with other values."""
     shapes = dense_shapes(tied=False)
     first, second, _ = in_shards(shapes, 3)
     tensors = make_tensors(shapes)
-    write_safetensors(folder / FIRST, {name: tensors[name] for name in [*first, second[0]]})
+    write_safetensors(folder / FIRST, {name: tensors[name] for name in first} | {second[0]: tensors[second[0]] + 1})
 
 
 def single_file_beside(folder: Path) -> None:
