@@ -26,7 +26,25 @@ def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = r
 def known_names(name: str, known: Iterable[str]) -> str:
     """The rest of an error about an unknown name: the nearest known one if there is one, then all of them, sorted."""
     names = sorted(known)
-    return f"{did_you_mean(name, names)}Known: {', '.join(names)}."
+    nearest = nearest_name(name, names)
+    return f"{f'Did you mean {nearest!r}? ' if nearest else ''}Known: {', '.join(names)}."
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was meant: by its letters, by initials (lr: learning_rate) or by whole words (rank: lora_rank); None if none."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    if nearest := get_close_matches(name, names, n=1):
+        return nearest[0]
+    words = _words(name)
+    alike = [one for one in names if "".join(word[:1] for word in _words(one)) == name.lower()]
+    alike += sorted((one for one in names if {*_words(one)} <= {*words} or {*words} <= {*_words(one)}), key=len, reverse=True)
+    return alike[0] if words and alike else None
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace("-", "_").split("_")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
+from urllib.parse import unquote
 
 from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import record_of
-from hf_layerprune.errors import ArtifactError, shown
+from hf_layerprune.errors import ArtifactError, UsageError, shown
 
+HOSTS = ("huggingface.co/", "www.huggingface.co/", "hf.co/")
+REVISION = r"(?P<revision>(?:refs/(?:pr|convert)/)?[^/]+)"
+REPOSITORY = re.compile(rf"(?P<id>[^/@]+/[^/@]+)(?:@{REVISION})?(?:/(?P<inner>.*))?")
+PAGE = re.compile(rf"(?P<kind>tree|blob|raw|resolve|commits?)/{REVISION}(?:/(?P<inner>.*))?")  # of a repository
 HUB_ID = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 SOURCE: Final = "source"
 PRUNED: Final = "pruned"
@@ -55,6 +60,54 @@ def is_hub_id(text: object) -> bool:
     if not isinstance(text, str):
         return False
     return HUB_ID.fullmatch(text) is not None and not text.endswith(".git") and not re.search(r"--|\.\.", text)
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A repository on the Hub, as a person named it."""
+
+    id: str  # OWNER/NAME
+    kind: Literal["model", "dataset", "space"] | None = None  # as an address says
+    revision: str | None = None  # branch, tag, commit or refs/pr/N
+
+
+def hub_name(text: str) -> HubName | None:
+    """What OWNER/NAME, OWNER/NAME@REVISION, an hf:// path or the address of a page on the Hub names; None for any other text.
+
+    UsageError where it names a folder within the repository, or no revision follows an @.
+    """
+    path = _path_on_the_hub(text)
+    if path is None:
+        id, at, revision = text.rstrip("/").partition("@")
+        if at and not revision and is_hub_id(id):
+            raise UsageError(f"{shown(text)}: no revision follows the @. Name a branch, tag or commit, or leave it out.")
+        return HubName(id, None, revision or None) if is_hub_id(id) else None
+    kinds: dict[str, Literal["model", "dataset", "space"]] = {"models": "model", "datasets": "dataset", "spaces": "space"}
+    first, _, rest = path.partition("/")
+    found = REPOSITORY.fullmatch(rest if first in kinds else path)
+    if found is None or not is_hub_id(found["id"]):
+        return None
+    inner, revision = found["inner"], found["revision"]
+    if inner and not text.startswith("hf://"):  # which page of the repository
+        page = PAGE.fullmatch(inner)
+        revision, inner = (page["revision"], page["inner"] if page["kind"] == "tree" else "") if page else (revision, "")
+    if inner:
+        raise UsageError(f"{shown(text)} names {shown(inner)} within {found['id']}, expected the repository itself.")
+    return HubName(found["id"], kinds.get(first, "model"), revision)
+
+
+def _path_on_the_hub(text: str) -> str | None:
+    """What follows hf://, or the host of the Hub in an address, without its query; None for a text that is neither."""
+    if text.startswith("hf://"):
+        return unquote(text[5:]).strip("/")
+    hosts: tuple[str, ...] = HOSTS
+    bare = re.sub(r"\Ahttps?://", "", text)
+    if bare != text and not bare.startswith(hosts):
+        from huggingface_hub.constants import ENDPOINT
+
+        hosts = (re.sub(r"\Ahttps?://", "", ENDPOINT.rstrip("/")) + "/",)
+    path = next((bare[len(host) :] for host in hosts if bare.startswith(host)), None)
+    return None if path is None else unquote(re.sub(r"[?#].*", "", path)).strip("/")
 
 
 @dataclass(frozen=True, repr=False)

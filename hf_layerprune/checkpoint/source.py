@@ -8,11 +8,12 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CONFIG, RECORDS, safe_name
-from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, is_hub_id
+from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef, hub_name, is_hub_id
 from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.recognise import refuse_foreign
@@ -23,7 +24,6 @@ from hf_layerprune.families.facts import model_facts
 from hf_layerprune.hub.download import Cache
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.mini import model_path
-from hf_layerprune.registry import did_you_mean
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md", "LICENSE*", "NOTICE*")
 WEIGHT_FILES = ("model*.safetensors",)
@@ -86,6 +86,9 @@ def resolve(
     if len(source) > 4096 or "\0" in source or any(len(os.fsencode(part)) > 255 for part in folder.parts):
         raise SourceError(f"{shown(source)}: not a valid path or Hub id. Check what was passed.")
     kind = _kind(folder)
+    if kind is None:
+        source, revision = model_named(source.rstrip("/"), place.revision)
+        place = replace(place, revision=revision)
     if kind == stat.S_IFDIR or source == "mini":
         if place.revision is not None:
             raise SourceError(f"{source}: only an id on the Hub has revisions. Leave out --revision, or name the repository.")
@@ -97,7 +100,9 @@ def resolve(
         cache = Cache(source, inner, place.cache_dir, place.local_files_only, place.token)
         found = _from_hub(cache, place.revision, small, weights, check)
     else:
-        raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). {_nearest(folder)}")
+        nearest = _nearest(folder)
+        hint = f"Did you mean {shown(nearest)}?" if nearest else "Check the spelling."
+        raise SourceError(f"{shown(source)} is neither an existing folder, nor 'mini', nor a Hub id (owner/name). {hint}", nearest)
     if _kind(found.path) != stat.S_IFDIR:
         if not inner:
             raise SourceError(f"{source} holds no {CONFIG}, so it is no model. Check the id.")
@@ -146,6 +151,21 @@ def open_to_stream(source: str, place: Place = Place(), *, check: Check = lambda
     return replace(found.open(remote=True), repo=found.repo)
 
 
+def model_named(text: str, revision: str | None = None) -> tuple[str, str | None]:
+    """The id and the revision of a model that is named by an address of the Hub, hf:// or ID@REVISION; any other text as it is.
+
+    UsageError for the address of a dataset or space, and where another revision is given too.
+    """
+    found = hub_name(text)
+    if found is None:
+        return text, revision
+    if found.kind not in (None, "model"):
+        raise UsageError(f"{shown(text)} is the address of a {found.kind}, not of a model.")
+    if found.revision and revision not in (None, found.revision):
+        raise UsageError(f"{shown(text)} names a revision, and --revision names another: give one of them.")
+    return found.id, found.revision or revision
+
+
 def _kind(path: Path) -> int | None:
     """What lies at a path (stat.S_IFDIR, stat.S_IFREG, …), None for nothing; SourceError if it may not be looked at."""
     try:
@@ -156,13 +176,13 @@ def _kind(path: Path) -> int | None:
         raise SourceError(f"{path}: cannot look at it: {error.strerror}. {to_read(error)}") from error
 
 
-def _nearest(missing: Path) -> str:
-    """What to do about a name that nothing has: the name that was meant, if one is near."""
+def _nearest(missing: Path) -> str | None:
+    """The folder beside a name that nothing has, or mini, that was meant; None if none is near."""
     names = ["mini"] * (len(missing.parts) == 1)
     with suppress(OSError), os.scandir(missing.parent) as entries:
         names += [entry.name for entry in islice(entries, MAX_NEIGHBOURS) if entry.is_dir()]
-    hint = did_you_mean(missing.name, names, lambda name: shown(str(missing.with_name(name))))
-    return hint.strip() or "Check the spelling."
+    nearest = get_close_matches(missing.name, names, n=1)
+    return str(missing.with_name(nearest[0])) if nearest else None
 
 
 def _from_hub(cache: Cache, revision: str | None, small: Sequence[str], weights: bool, check: Check) -> ResolvedSource:

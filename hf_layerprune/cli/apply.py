@@ -147,7 +147,7 @@ def _given(console: Console, named: str, local_files_only: bool) -> _GivenPlan:
     from hf_layerprune.cli.source import at_revision, on_the_hub
 
     repo, at = at_revision(named)
-    if not os.path.isdir(named) and not on_the_hub(repo):
+    if not os.path.isdir(named) and not on_the_hub(named):
         return _GivenPlan(PruningPlan.load(named), {}, None, False, None, named)
     wanted = (CONFIG, *(f"{RECORDS}/{name}" for name in (PLAN, MANIFEST, HEALING, PROVENANCE)))
     found = resolve(repo, Place(revision=at.revision, local_files_only=local_files_only), weights=False, small=wanted)

@@ -39,14 +39,12 @@ def evaluate(
 ) -> None:
     """Generate greedy answers to held-out questions with SOURCE and score them; every answer is kept, to read what went wrong."""
     from hf_layerprune.artifacts.score_table import note_lines, score_lines
-    from hf_layerprune.cli.source import at_revision, open_source
+    from hf_layerprune.cli.source import open_source
     from hf_layerprune.evaluation.run import evaluate as run
     from hf_layerprune.evaluation.tasks import check_names
 
-    model, place = at_revision(source, lookup)
-    other = None if against is None else at_revision(against, replace(lookup, revision=None))
-    checkpoint = open_source(console, model, place, check=lambda facts: check_names(evaluating.names, facts), processor=processor)
-    compared = open_source(console, *other) if other else None
+    checkpoint = open_source(console, source, lookup, check=lambda facts: check_names(evaluating.names, facts), processor=processor)
+    compared = open_source(console, against, replace(lookup, revision=None)) if against is not None else None
     asked = replace(evaluating, local_files_only=lookup.local_files_only)
     with console.progress("evaluating", unit="sample", resume=RESUME) as (progress, _):
         done = run(checkpoint, asked, against=compared, output=output, progress=progress, say=console.note)

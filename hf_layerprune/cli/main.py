@@ -16,6 +16,7 @@ import click
 
 from hf_layerprune import __version__
 from hf_layerprune.cli.console import Invocation, is_first_process
+from hf_layerprune.cli.options import with_setting
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.registry import did_you_mean
 
@@ -81,7 +82,7 @@ def main() -> None:
         click.echo(f"interrupted: {invocation.resume}", err=True)
         _end(invocation, 130, "Interrupted", invocation.resume)
     except click.ClickException as error:
-        error.show()
+        with_setting(error).show()
         kind = "UsageError" if isinstance(error, click.UsageError) else type(error).__name__
         _end(invocation, error.exit_code, kind, _redacted(error.format_message()))
     except BrokenPipeError:

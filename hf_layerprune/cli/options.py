@@ -14,6 +14,7 @@ import click
 
 from hf_layerprune.artifacts.option import option
 from hf_layerprune.errors import UsageError
+from hf_layerprune.registry import nearest_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
@@ -97,6 +98,24 @@ def output(what: str, metavar: str, default: str | None = None) -> Callable[[Com
 def examples(*lines: str) -> str:
     """The end of a command's help: real examples, kept on lines of their own."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def with_setting(error: click.ClickException) -> click.ClickException:
+    """An error about an option that does not exist; where the command can `--set` something of that name, it suggests that."""
+    if not isinstance(error, click.NoSuchOption) or (ctx := error.ctx) is None:
+        return error
+    if not any("--set" in parameter.opts for parameter in ctx.command.params):
+        return error
+    from hf_layerprune.healing.recipes import SETTINGS
+    from hf_layerprune.strategies.plugins import STRATEGIES, field_types
+
+    parameters = [name for strategy in STRATEGIES.values() for name in field_types(strategy)]
+    known = [name for name, setting in SETTINGS.items() if setting.kind] if ctx.info_name == "heal" else parameters
+    name = error.option_name.lstrip("-").replace("-", "_")
+    nearest = nearest_name(name, known)
+    if nearest is None:
+        return error
+    return click.UsageError(f"No such option {error.option_name!r}. Did you mean '--set {nearest}='?", ctx)
 
 
 def quoted(argument: object) -> str:

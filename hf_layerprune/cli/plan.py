@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,18 @@ import click
 
 from hf_layerprune.cli import options
 from hf_layerprune.cli.console import Console, reporting
-from hf_layerprune.errors import ArtifactError, shown
+from hf_layerprune.errors import ArtifactError, StrategyError, shown
+from hf_layerprune.registry import did_you_mean
 from hf_layerprune.strategies.options import PlanOptions
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts
     from hf_layerprune.artifacts.plan import PruningPlan
     from hf_layerprune.artifacts.statistics import LayerStatistics
+
+SUFFIX = ".safetensors"
+MEASURED = f"statistics{SUFFIX}"
+MAX_BESIDE = 1000  # files that a mistyped name is compared with
 
 
 @click.command(
@@ -44,7 +50,13 @@ def plan(console: Console, origin: str, planning: PlanOptions, output: Path, ove
     from hf_layerprune.strategies.planning import make_plan, resolve
 
     facts, statistics = _measured(console, origin, lookup)
-    made = make_plan(facts, resolve(facts, planning), statistics)
+    request = resolve(facts, planning)
+    if request.domains and statistics is None:
+        raise StrategyError(
+            f"method {request.method!r} needs statistics of {facts.source.id}. Measure them: hf-layerprune probe {options.quoted(origin)} "
+            f"-o {MEASURED}; then plan from that file: hf-layerprune plan {MEASURED} -o {options.quoted(output)}"
+        )
+    made = make_plan(facts, request, statistics)
     check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     show_plan(console, made, statistics, facts)
     made.save(output)
@@ -80,6 +92,7 @@ def _measured(console: Console, origin: str, lookup: options.Lookup) -> tuple[Mo
 
     path, pruned_from = Path(origin) if os.path.isfile(origin) else None, None
     if path is None:
+        _check_spelling(origin)
         checkpoint, _ = open_description(console, origin, lookup)
         if pruned_from := find(checkpoint.config, f"{LINEAGE}.source.fingerprint"):
             path = published_record(checkpoint, STATISTICS, MAX_STATISTICS_BYTES, local_files_only=lookup.local_files_only)
@@ -95,3 +108,16 @@ def _measured(console: Console, origin: str, lookup: options.Lookup) -> tuple[Mo
         )
     console.say(f"statistics of {facts.source.id} · {facts.family} · {facts.layers} decoder layers x {facts.hidden_size}")
     return facts, statistics
+
+
+def _check_spelling(origin: str) -> None:
+    """ArtifactError where a name that can only be a statistics file's is missing, with the nearest file, or those beside it."""
+    path = Path(origin)
+    if path.suffix != SUFFIX or os.path.lexists(path):
+        return
+    beside = sorted(map(str, islice(path.parent.glob(f"*{SUFFIX}"), MAX_BESIDE)))
+    hint = did_you_mean(origin, beside, options.quoted)
+    if not hint and beside:
+        hint = f"Beside it: {', '.join(map(options.quoted, beside[:5]))}."
+    remedy = f"hf-layerprune probe SOURCE -o {options.quoted(origin)} makes it."
+    raise ArtifactError(f"{origin}: there is no statistics file of that name. {hint.strip() or remedy}")

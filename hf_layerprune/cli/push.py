@@ -34,8 +34,10 @@ def push(console: Console, folder: Path, repo: str, asked: PushOptions) -> None:
     """
     if console.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported, which is later
+    from hf_layerprune.publishing.push import named_target
     from hf_layerprune.publishing.push import push as publish
 
+    repo, asked = named_target(repo, asked)
     invocation = click.get_current_context().obj
     invocation.resume = RESUME
 

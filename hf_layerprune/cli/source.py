@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from hf_layerprune.artifacts.model_facts import is_hub_id
+from hf_layerprune.artifacts.model_facts import hub_name
 from hf_layerprune.cli.console import Console
 from hf_layerprune.cli.options import Lookup, quoted
-from hf_layerprune.errors import SourceError, UsageError, shown
+from hf_layerprune.errors import SourceError
 
 if TYPE_CHECKING:
     from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
@@ -34,6 +34,7 @@ def open_source(
     """
     from hf_layerprune.checkpoint.source import Place, open_to_stream, resolve
 
+    source, lookup = at_revision(source, lookup)
     place = Place(lookup.revision, local_files_only=lookup.local_files_only)
 
     def opened(name: str) -> Checkpoint:
@@ -58,6 +59,7 @@ def open_description(console: Console, source: str, lookup: Lookup, check: Check
     """As `open_source`, of a Hub id without its weights; and what was read over the network, None if nothing was."""
     from hf_layerprune.checkpoint.source import Place, open_without_weights
 
+    source, lookup = at_revision(source, lookup)
     place = Place(lookup.revision, local_files_only=lookup.local_files_only)
     checkpoint, reading = or_suggested(console, source, lookup.yes, lambda name: open_without_weights(name, place, check=check))
     return _noted(console, checkpoint), reading
@@ -83,23 +85,21 @@ def _noted(console: Console, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def on_the_hub(named: str) -> bool:
-    """Whether what was typed for a model, or for a file of one, can only be an id on the Hub."""
-    return is_hub_id(named) and not os.path.exists(named) and not named.endswith(".json")
+    """Whether what was typed for a model, or for a file of one, can only be a model on the Hub."""
+    return hub_name(named) is not None and not os.path.exists(named) and not named.endswith(".json")
 
 
 def at_revision(named: str, lookup: Lookup = Lookup()) -> tuple[str, Lookup]:
-    """A model as it was typed, and how it is found: one that was typed as OWNER/REPO@REVISION at that revision.
+    """A model as it was typed, and how it is found: an address of the Hub or OWNER/REPO@REVISION as its id, at that revision.
 
-    A folder of that name goes first. UsageError where nothing follows the @, or another option names a revision too.
+    A folder of that name goes first. UsageError where no revision follows the @, or another option names another one.
     """
-    repo, at, revision = named.partition("@")
-    if not at or os.path.exists(named) or not on_the_hub(repo):
+    if os.path.exists(named):
         return named, lookup
-    if not revision:
-        raise UsageError(f"{shown(named)}: no revision follows the @. Name a branch, tag or commit, or leave it out.")
-    if lookup.revision:
-        raise UsageError(f"{shown(named)} names a revision, and --revision names one too: give one of them.")
-    return repo, replace(lookup, revision=revision)
+    from hf_layerprune.checkpoint.source import model_named
+
+    id, revision = model_named(named, lookup.revision)
+    return id, replace(lookup, revision=revision)
 
 
 def named_again(typed: str, source: SourceRef) -> str:
@@ -120,4 +120,4 @@ def source_name(identity: str) -> str:
 def _agreed(source: str, suggestion: str) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    return click.confirm(f"{source} is missing, private or gated. Use {suggestion} instead?", default=False, err=True)
+    return click.confirm(f"There is no {source}, or it is private or gated. Use {suggestion} instead?", default=False, err=True)

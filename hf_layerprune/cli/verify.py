@@ -71,8 +71,9 @@ def _local(console: Console, folder: Path, source: str | None, deep: bool, looku
 
 def _remote(console: Console, id: str, source: str | None, deep: bool, lookup: options.Lookup) -> Verification:
     from hf_layerprune.checkpoint.verify import verify_remote
-    from hf_layerprune.cli.source import or_suggested
+    from hf_layerprune.cli.source import at_revision, or_suggested
 
+    id, lookup = at_revision(id, lookup)
     if needs := "--source" if source else "--deep" if deep else None:
         again = f"build it again, which proves it (hf-layerprune apply SOURCE {id})"
         raise UsageError(

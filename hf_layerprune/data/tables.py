@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.model_facts import is_hub_id
+from hf_layerprune.artifacts.model_facts import hub_name, is_hub_id
 from hf_layerprune.artifacts.prompts import prompts, subtasks
 from hf_layerprune.data.dataset_tables import Say, open_hub_dataset, open_parquet
 from hf_layerprune.data.json_files import open_json
@@ -71,7 +71,19 @@ class DataSpec:
                     found[key] = kind(found[key] if found[key].isascii() else "")
                 except (ValueError, InvalidOperation):
                     raise UsageError(f"{shown(text)}: {key}={found[key]}: expected {expected}.") from None
-        return cls(name, **found)
+        return cls._named(name, found)
+
+    @classmethod
+    def _named(cls, name: str, found: Mapping[str, Any]) -> DataSpec:
+        """A spec whose name may be the address of a dataset on the Hub, which may name a revision."""
+        repo = None if _is_here(name) else hub_name(name)
+        if repo is None or repo.id == name:
+            return cls(name, **found)
+        if repo.kind not in (None, "dataset"):
+            raise UsageError(f"{shown(name)} is the address of a {repo.kind}; a dataset's is https://huggingface.co/datasets/OWNER/NAME.")
+        if repo.revision and found.get("revision", repo.revision) != repo.revision:
+            raise UsageError(f"{shown(name)} names a revision, and revision={found['revision']} names another: give one of them.")
+        return cls(repo.id, **{**found, **({"revision": repo.revision} if repo.revision else {})})
 
     def as_recorded(self, commit: str | None) -> DataSpec:
         """The same source as a published record names it: a dataset on the Hub pinned to its commit, a file or folder (commit is

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.jsonfile import MAX_JSON_BYTES
 from hf_layerprune.artifacts.manifest import FileRecord
-from hf_layerprune.artifacts.model_facts import is_hub_id
+from hf_layerprune.artifacts.model_facts import hub_name
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.checkpoint.side_files import is_of_the_model
 from hf_layerprune.checkpoint.verify import verify
@@ -65,6 +65,19 @@ class Changes:
     others: tuple[str, ...]
 
 
+def named_target(repo: str, options: PushOptions) -> tuple[str, PushOptions]:
+    """The id of the repository that is named, by an address of the Hub too, and the options at the revision that is named with it.
+
+    UsageError for what is no model's repository, and for two revisions.
+    """
+    found = hub_name(repo)
+    if found is None or found.kind not in (None, "model"):
+        raise UsageError(f"{shown(repo)} is not a valid id of a repository on the Hub: expected OWNER/NAME, such as me/qwen-28-layers.")
+    if found.revision and options.revision not in (None, found.revision):
+        raise UsageError(f"{shown(repo)} names a revision, and --revision names another: give one of them.")
+    return found.id, replace(options, revision=options.revision or found.revision)
+
+
 def push(
     folder: Path,
     repo: str,
@@ -79,8 +92,7 @@ def push(
     UsageError for options that cannot be honoured; PublishError for all that is refused, before anything is sent, and for what
     the Hub refuses: pushing again then sends the rest.
     """
-    if not is_hub_id(repo):
-        raise UsageError(f"{shown(repo)} is not a valid id of a repository on the Hub: expected OWNER/NAME, such as me/qwen-28-layers.")
+    repo, options = named_target(repo, options)
     folder = Path(folder)
     facts = card_facts(folder, options)
     if not facts.license:

@@ -55,7 +55,7 @@ LOCAL: dict[str, tuple[str, dict[str, Any], str]] = {
     "a path with a letter less": ("./source/additonal", {}, r"Did you mean 'source/additional'\?$"),
     "line break": ("a/b\nc", {}, r"'a/b\\nc' is neither"),
     "not ASCII": ("a/ü", {}, "is neither"),
-    "address": ("https://huggingface.co/a/b", {}, "is neither"),
+    "address": ("https://example.org/a/b", {}, "is neither"),
     "empty": ("", {}, "the source is empty"),
     "revision of a folder": ("source", {"revision": "main"}, "only an id on the Hub has revisions"),
     "revision of mini": ("mini", {"revision": "main"}, "only an id on the Hub has revisions"),

@@ -143,7 +143,7 @@ def test_a_model_may_be_named_with_its_revision(tmp_path: Path, monkeypatch: pyt
         ("evaluate mini --tasks {bad} --samples 5", 1, "1 records, fewer than --samples 5"),
         ("evaluate mini --against nowhere", 1, "'nowhere'"),
         ("evaluate mini --against owner/model@", 2, "'owner/model@': no revision follows the @"),
-        ("evaluate owner/model@v1 --tasks mini-math --revision v2", 2, "'owner/model@v1' names a revision, and --revision names one too"),
+        ("evaluate owner/model@v1 --tasks mini-math --revision v2", 2, "'owner/model@v1' names a revision, and --revision names another"),
         ("evaluate mini -o taken", 1, "taken"),
     ],
 )

@@ -120,7 +120,7 @@ def test_relaxed_is_said_and_recorded(run: Run, here: Path, statistics: Path) ->
         ("convert mini --method math --math-images {one}/a.png", 1, "not a file of records; expected .jsonl"),
         ("convert mini --revision main --layers 5", 1, "only an id on the Hub has revisions"),
         ("convert nowhere --layers 5", 1, "neither an existing folder, nor 'mini', nor a Hub id"),
-        ("plan mini --method mixed -o plan.json", 1, "needs statistics.*probe first"),
+        ("plan mini --method mixed -o plan.json", 1, "needs statistics.*hf-layerprune probe mini -o "),
         ("apply mini nowhere.json -o out", 1, "cannot read the plan"),
         ("apply {tiny} {plan} -o out", 1, "another model"),
         ("verify nowhere", 1, "no folder of that name"),

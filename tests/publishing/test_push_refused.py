@@ -32,7 +32,8 @@ def nothing_sent(hub: LoopbackHub) -> bool:
 
 
 @pytest.mark.parametrize(
-    "repo", ["tiny", "me/", "/tiny", "a/b/c", "me/ti ny", "me/..", "", "https://huggingface.co/me/tiny", "me/tiny.git"]
+    "repo",
+    ["tiny", "me/", "/tiny", "a/b/c", "me/ti ny", "me/..", "", "https://example.org/me/tiny", "hf://datasets/me/tiny", "me/tiny.git"],
 )
 def test_names(hub: LoopbackHub, folder: Path, repo: str) -> None:
     refused(folder, r"is not a valid id of a repository on the Hub: expected OWNER/NAME", repo, UsageError)
