@@ -131,11 +131,16 @@ def write_weights(folder: Path, tensors: dict[str, np.ndarray], shards: int = 1)
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """A safetensors file of bf16 tensors, written by hand: numpy, and so safetensors.numpy, has no bf16."""
+    """A safetensors file, written by hand: numpy, and so safetensors.numpy, has no bf16; here 16 bits are."""
+    types = {"uint8": "U8", "int32": "I32"}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():
-        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+        header[name] = {
+            "dtype": types.get(tensor.dtype.name, "BF16"),
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
         offset += tensor.nbytes
     raw = json.dumps(header).encode()
     raw += b" " * (-len(raw) % 8)

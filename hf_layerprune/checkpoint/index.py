@@ -12,16 +12,17 @@ from typing import Any
 from hf_layerprune.artifacts.display import Readable, one_line
 from hf_layerprune.artifacts.folder import CONFIG, RECORDS
 from hf_layerprune.artifacts.model_facts import ModelFacts, SourceRef
-from hf_layerprune.checkpoint.completeness import FLOATS, check_tensors
+from hf_layerprune.checkpoint.completeness import check_tensors
 from hf_layerprune.checkpoint.config import read_config
 from hf_layerprune.checkpoint.files import refuse_twins
 from hf_layerprune.checkpoint.header import Header, TensorSpan
+from hf_layerprune.checkpoint.quantized import QuantizedError, described, is_stale
 from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerprint, read_shards, some, tensor_digest, tensors_of
 from hf_layerprune.checkpoint.side_files import list_side_files
 from hf_layerprune.errors import FamilyError, LayerPruneError, ModelError, shown
 from hf_layerprune.families import Family, family_for, headless
-from hf_layerprune.families.facts import is_depth, model_facts
+from hf_layerprune.families.facts import is_depth, is_quantized, model_facts
 from hf_layerprune.families.family import find
 from hf_layerprune.hub.listing import RemoteRepo
 
@@ -57,7 +58,7 @@ class Checkpoint(Readable):
         try:
             model_facts(config, SourceRef(id, commit, ""), where)
         except FamilyError as error:
-            raise FamilyError(_with_tensors(error, family, config, path, reader)) from error
+            raise _refined(error, SourceRef(id, commit, ""), family, config, path, reader) from error
         shards = read_shards(path, reader)
         tensors = tensors_of(shards)
         facts = model_facts(config, SourceRef(id, commit, fingerprint(config, shards, reader)), where)
@@ -122,19 +123,17 @@ class Checkpoint(Readable):
         return sum(math.prod(span.shape) for span in kept), sum(span.nbytes for span in kept)
 
 
-def _with_tensors(error: FamilyError, family: Family, config: Mapping[str, Any], path: Path, reader: Shards) -> str:
-    """The error of a config that has no number of layers, or calls plain floats quantized, with what the tensors say of it."""
-    text = find(config, family.text_path(config))
-    quantized = isinstance(text, Mapping) and bool(config.get("quantization_config") or text.get("quantization_config"))
-    if is_depth(find(config, family.depth_path(config))) and not quantized:
-        return str(error)
+def _refined(error: FamilyError, source: SourceRef, family: Family, config: Mapping[str, Any], path: Path, reader: Shards) -> FamilyError:
+    """The error of a config that has no number of layers, or is of a quantized model, with what the tensors say of it."""
+    quantized, depth = is_quantized(family, config), find(config, family.depth_path(config))
+    if is_depth(depth) and not quantized:
+        return error
     try:
-        shards = read_shards(path, reader)
+        tensors = tensors_of(read_shards(path, reader))
     except LayerPruneError:  # one fault at a time: the config's
-        return str(error)
-    tensors = tensors_of(shards)
+        return error
     if not quantized:
-        return f"{error} The tensors hold {len({place[0] for name in tensors if (place := family.split(name))}):,} layers."
-    if any(span.dtype not in FLOATS for span in tensors.values()):
-        return str(error)
-    return f"{path / CONFIG}: it has a quantization_config, but no tensor is quantized: a stale one. Remove that key."
+        return FamilyError(f"{error} The tensors hold {len({place[0] for name in tensors if (place := family.split(name))}):,} layers.")
+    if is_stale(tensors):
+        return FamilyError(f"{path / CONFIG}: it has a quantization_config, but no tensor is quantized: a stale one. Remove that key.")
+    return QuantizedError(str(error), described(source.id, family, config, tensors))

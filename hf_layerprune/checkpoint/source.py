@@ -20,7 +20,8 @@ from hf_layerprune.checkpoint.recognise import refuse_foreign
 from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, RemoteShards, is_whole
 from hf_layerprune.errors import CheckpointError, SourceError, UsageError, shown
-from hf_layerprune.families.facts import model_facts
+from hf_layerprune.families import family_for
+from hf_layerprune.families.facts import is_quantized, model_facts
 from hf_layerprune.hub.download import Cache
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.mini import model_path
@@ -192,7 +193,9 @@ def _from_hub(cache: Cache, revision: str | None, small: Sequence[str], weights:
     path = cache.fetch(commit, small)
     if path.is_dir():
         refuse_foreign(path, os.listdir(path), weights=False)
-        check(model_facts(read_config(path), SourceRef(cache.repo, commit, ""), f"{cache.repo}/{CONFIG}"))
+        config, where = read_config(path), f"{cache.repo}/{CONFIG}"
+        if weights or not is_quantized(family_for(config, where), config):  # else opening it says more
+            check(model_facts(config, SourceRef(cache.repo, commit, ""), where))
         path = cache.fetch(commit, WEIGHT_FILES) if weights else path
     fetched = tuple(name for name in DESCRIPTION if name not in known and (path / name).is_file())
     return ResolvedSource(cache.repo, path, commit, fetched, RemoteRepo(cache.repo, commit, token=cache.token, inner=cache.inner))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from hf_layerprune.cli.console import Console, reporting
 
 if TYPE_CHECKING:
     from hf_layerprune.checkpoint.index import Checkpoint
+    from hf_layerprune.checkpoint.quantized import Quantized
 
 
 @click.command(
@@ -25,11 +27,16 @@ def inspect(console: Console, source: str, lookup: options.Lookup) -> None:
 
     Of a Hub id no weights are downloaded.
     """
+    from hf_layerprune.checkpoint.quantized import QuantizedError
     from hf_layerprune.cli.report import count, model_line, reading_line, size
     from hf_layerprune.cli.source import open_description
     from hf_layerprune.strategies.options import format_layers, protected_layers
 
-    checkpoint, reading = open_description(console, source, lookup)
+    try:
+        checkpoint, reading = open_description(console, source, lookup)
+    except QuantizedError as error:
+        _describe(console, error.found)
+        return
     facts, protected = checkpoint.facts, protected_layers(checkpoint.facts, "default")
     tied = "tied" if checkpoint.tied else "not tied"
     console.say(f"{model_line(checkpoint)} · {size(checkpoint.total_bytes)} · embeddings {tied}")
@@ -39,9 +46,16 @@ def inspect(console: Console, source: str, lookup: options.Lookup) -> None:
         console.say(f"already pruned: its layers are {format_layers(facts.original_layers)} of the first ancestor")
     console.say(f"\n budget  {'removes':>8}  {'layers left':>11}  {'parameters':>10}  {'on disk':>9}")
     rows = _budgets(checkpoint)
-    for row in rows:
+    for row in rows[1:]:
         removes, left = row["removes"] or "none", row["layers"]
         console.say(f"{row['budget']:>7}  {removes:>8}  {left:>11}  {count(row['parameters']):>10}  {size(row['bytes']):>9}")
+    console.say("\n memory     weights  cache of 1,000  probe: GPU      CPU  heal: LoRA    layers")
+    for row in rows:
+        found = row["memory"]
+        heal = [size(found["heal"][name]) for name in ("domain-aware", "interlace")]
+        values = [size(found[name]) for name in ("weights", "cache", "probe", "probe_cpu")]
+        console.say(f"{row['budget']:>7}  {values[0]:>10}  {values[1]:>14}  {values[2]:>10}  {values[3]:>7}  {heal[0]:>10}  {heal[1]:>8}")
+    console.say("        estimates, on one device: serving in bf16, an image of a megapixel to probe, the recipes' own batches to heal")
     if reading:
         console.say(reading_line(reading))
     shown = facts.to_dict() | {
@@ -50,22 +64,39 @@ def inspect(console: Console, source: str, lookup: options.Lookup) -> None:
         "bytes": checkpoint.total_bytes,
         "tied": checkpoint.tied,
     }
-    console.result(shown | {"budgets": rows, "network_bytes": reading.bytes if reading else 0})
+    console.result(shown | {"memory": rows[0]["memory"], "budgets": rows[1:], "network_bytes": reading.bytes if reading else 0})
 
 
 def _budgets(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    """What each of the paper's budgets removes and leaves; a share of few layers can be less than one."""
+    """The model as it is, and what each of the paper's budgets removes and leaves; a share of few layers can be less than one."""
+    from hf_layerprune.checkpoint.memory import estimate
     from hf_layerprune.errors import UsageError
+    from hf_layerprune.healing.recipes import RECIPES
     from hf_layerprune.strategies.options import PlanOptions
     from hf_layerprune.strategies.planning import resolve_budget
 
-    rows = []
-    for share in ("10%", "25%", "40%"):
+    rows: list[dict[str, Any]] = []
+    for share in ("0%", "10%", "25%", "40%"):
         try:
-            k = resolve_budget(checkpoint.facts.layers, PlanOptions(budget=share)).layers
+            k = resolve_budget(checkpoint.facts.layers, PlanOptions(budget=share)).layers if share != "0%" else 0
         except UsageError:
             k = 0
         left = checkpoint.facts.layers - k
         parameters, total = checkpoint.size(range(left, checkpoint.facts.layers))
         rows.append({"budget": share, "removes": k, "layers": left, "parameters": parameters, "bytes": total})
+        rows[-1]["memory"] = asdict(estimate(checkpoint, left, RECIPES))
     return rows
+
+
+def _describe(console: Console, found: Quantized) -> None:
+    """What a quantized model is; that it cannot be pruned, and what to do instead."""
+    from hf_layerprune.cli.report import size
+
+    console.say(f"{found.id} · {found.family} · {found.layers} decoder layers x {found.hidden_size} · quantized by {found.method}")
+    if found.settings:
+        console.say("how     " + ", ".join(f"{key} {value}" for key, value in found.settings.items()))
+    console.say("tensors " + ", ".join(f"{count:,} {dtype} ({size(total)})" for dtype, (count, total) in found.tensors.items()))
+    if found.skipped:
+        console.say(f"        {len(found.skipped)} modules are not quantized, such as {', '.join(found.skipped[:3])}")
+    console.say("It cannot be pruned: prune the unquantized model, and quantize the result.")
+    console.result({"quantized": found.to_dict()})

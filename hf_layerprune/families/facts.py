@@ -22,7 +22,7 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
     text = find(config, path)
     if not isinstance(text, Mapping):
         raise FamilyError(f"{where}: {path!r} is {shown(text)}, expected an object. Download config.json again.")
-    if quantization := config.get("quantization_config") or text.get("quantization_config"):
+    if quantization := _quantization(config, text):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
         raise FamilyError(
             f"{where}: the checkpoint is quantized (quant_method {shown(method)}): its tensors and skip lists are not declared. "
@@ -58,6 +58,16 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
         deepstack_layers=min(_count_taps(family, config, where), layers),
         original_layers=_lineage(config, layers, where),
     )
+
+
+def is_quantized(family: Family, config: Mapping[str, Any]) -> bool:
+    """Whether a config says that its weights are quantized."""
+    text = find(config, family.text_path(config))
+    return isinstance(text, Mapping) and bool(_quantization(config, text))
+
+
+def _quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> Any:
+    return config.get("quantization_config") or text.get("quantization_config")
 
 
 def is_depth(value: Any) -> TypeGuard[int]:
