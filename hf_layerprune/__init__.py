@@ -75,7 +75,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         # With the module, Python's traceback suggests the nearest of `__dir__`.
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return found
 
 
 def __dir__() -> list[str]:

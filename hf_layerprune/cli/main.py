@@ -33,6 +33,7 @@ COMMANDS = (
     "verify",
     "strategies",
     "recipes",
+    "env",
 )  # in the order in which one uses them
 
 

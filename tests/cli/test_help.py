@@ -53,7 +53,7 @@ def test_commands_stand_in_the_order_of_use(environment: dict[str, str]) -> None
     text, _, _ = ask(environment, "--help")
     listed = [line.split()[0] for line in text.split("Commands:")[1].splitlines() if line.strip()]
     journey = ["inspect", "convert", "probe", "plan", "apply", "heal", "evaluate", "card", "push", "verify"]
-    assert listed == [*journey, "strategies", "recipes"]
+    assert listed == [*journey, "strategies", "recipes", "env"]
 
 
 def test_version(environment: dict[str, str]) -> None:
