@@ -21,6 +21,7 @@ LICENSE = "license.json"  # the license as a person named it
 LAYER_MAP, LAYER_MAP_DARK = "layer-map.png", "layer-map-dark.png"
 LOSS, LOSS_DARK = "loss.png", "loss-dark.png"
 
+CARD_MARK = "<!-- hf-layerprune:"  # how a comment of ours in a card begins: of a part, "begin NAME" or "end NAME"
 CARD = "card.json"  # of a card as it was pushed
 OURS = frozenset(
     f"{RECORDS}/{name}"

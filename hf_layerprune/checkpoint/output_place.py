@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import MANIFEST, OURS, README, RECORDS
+from hf_layerprune.artifacts.folder import CARD_MARK, MANIFEST, OURS, README, RECORDS
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.remedies import WRITING, to_write
 from hf_layerprune.checkpoint.shards import some
 from hf_layerprune.errors import ArtifactError, CheckpointError, shown
 
 # What a card consists of that nobody wrote beside: the metadata, and our parts between their markers.
-OUR_PARTS = re.compile(r"\A---\n.*?\n---\n|<!-- hf-layerprune:begin ([a-z-]+) -->.*?<!-- hf-layerprune:end \1 -->", re.DOTALL)
+OUR_PARTS = re.compile(rf"\A---\n.*?\n---\n|{CARD_MARK}begin ([a-z-]+) -->.*?{CARD_MARK}end \1 -->", re.DOTALL)
 
 
 def check_output(output: Path, *, overwrite: bool, source: Path) -> None:
@@ -137,4 +137,4 @@ def _is_our_card(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    return "<!-- hf-layerprune:begin " in text and not OUR_PARTS.sub("", text).strip()
+    return f"{CARD_MARK}begin " in text and not OUR_PARTS.sub("", text).strip()

@@ -88,12 +88,13 @@ class CardFacts:
         return max((place for place, stage in enumerate(self.stages) if place and stage.record is None), default=0)
 
     @property
-    def base_model(self) -> str | None:
-        """The Hub id of what this was made from, or of what that says it was made from; None where neither is on the Hub."""
-        inherited = self.card.get("base_model")
+    def base_models(self) -> list[str]:
+        """The Hub id of what this was made from, or those that it says it was made from; none where neither is on the Hub."""
         ancestors = [step.source.id for step in reversed(self.lineage)]
-        candidates = [self.source.id, *ancestors, *([inherited] if isinstance(inherited, str) else inherited or [])]
-        return next((str(item) for item in candidates if is_hub_id(item)), None)
+        found = next((item for item in (self.source.id, *ancestors) if is_hub_id(item)), None)
+        inherited = self.card.get("base_model") or []
+        stated = [inherited] if isinstance(inherited, str) else inherited
+        return [found] if found else [str(item) for item in stated if is_hub_id(item)]
 
 
 def hub_dataset(record: Mapping[str, Any]) -> DataSpec | None:

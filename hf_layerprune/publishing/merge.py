@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from hf_layerprune.artifacts.folder import CARD_MARK
 from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.errors import PublishError, shown
 from hf_layerprune.publishing.metadata import OUR_TAGS, front_matter
 
-KEYS_LINE = re.compile(r"^<!-- hf-layerprune:keys ([a-z_ -]+) -->[ \t]*\r?$", re.MULTILINE)
-MARKER = re.compile(r"^<!-- hf-layerprune:(begin|end) ([a-z-]{1,40}) -->[ \t]*\r?(?:\n|\Z)", re.MULTILINE)
+KEYS_LINE = re.compile(rf"^{CARD_MARK}keys ([a-z_ -]+) -->[ \t]*\r?$", re.MULTILINE)
+MARKER = re.compile(rf"^{CARD_MARK}(begin|end) ([a-z-]{{1,40}}) -->[ \t]*\r?(?:\n|\Z)", re.MULTILINE)
 LIKE_ONE = re.compile(r"<!--\s*hf-layerprune:(?:begin|end)\b")
 # As the Hub finds it (huggingface_hub.repocard.REGEX_YAML_BLOCK); a byte-order mark may come first.
 FRONT_MATTER = re.compile(r"\A\ufeff?\s*---(?:\r\n|\r|\n)(?P<yaml>(?:[\S\s]*?(?:\r\n|\r|\n))??)---[ \t]*(?:\r\n|\n|\Z)")
@@ -19,11 +20,11 @@ REPAIR = "Repair the card by hand, or move it away and write it again."
 
 
 def begin(part: str) -> str:
-    return f"<!-- hf-layerprune:begin {part} -->\n"
+    return f"{CARD_MARK}begin {part} -->\n"
 
 
 def end(part: str) -> str:
-    return f"<!-- hf-layerprune:end {part} -->\n"
+    return f"{CARD_MARK}end {part} -->\n"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         if key in facts.card:
             value = facts.card[key]
             found[key] = [plain(item, 1000) for item in value] if isinstance(value, list) else plain(value, 1000)
-    if facts.base_model:
-        found |= {"base_model": facts.base_model, "base_model_relation": "finetune"}
+    if models := facts.base_models:  # the Hub knows no relation for pruned models: they have other weights than a merge or its parts
+        merged = len(models) > 1
+        found |= {"base_model": models if merged else models[0], "base_model_relation": "merge" if merged else "finetune"}
     sources = [source for stage in facts.stages if stage.healing for source in stage.healing.data.sources]
     if datasets := list(dict.fromkeys(spec.name for source in sources if (spec := hub_dataset(vars(source))))):
         found["datasets"] = datasets

@@ -92,6 +92,7 @@ def _values(facts: CardFacts) -> dict[str, Any]:
         "address": lambda figure: _address(facts.repo, figure),
         "deepstack_warning": _dropped_deepstack(facts),
         "probed": list(_probed_domains(facts)),
+        "merged": facts.base_models if len(facts.base_models) > 1 else [],
         "loss": facts.healing.mean_losses if facts.healing else None,
         "whole": [report.row(task.name) for task in report.tasks] if report else [],
         "bounded": any(tally.spread[0] != "±" for tally in _tallies(report)) if report else False,

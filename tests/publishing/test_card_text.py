@@ -198,6 +198,24 @@ def test_a_base_model_is_named_only_where_it_is_on_the_hub(facts: CardFacts) -> 
     folder = replace(facts, source=SourceRef("my-folder", None, facts.source.fingerprint), card={**facts.card, "base_model": qwen.id})
     assert metadata(folder)["base_model"] == qwen.id
     assert "base_model" not in metadata(facts)
+
+
+def test_a_pruned_merge_names_all_that_was_merged(facts: CardFacts) -> None:
+    """Its source, where that is on the Hub, is the base model alone."""
+    models = ["first/model", "second/model"]
+    merged = replace(facts, source=SourceRef("merged", None, facts.source.fingerprint), card={**facts.card, "base_model": models})
+    found = metadata(merged)
+    assert (found["base_model"], found["base_model_relation"]) == (models, "merge")
+    assert "a merge of several models, as its card says: `first/model`, `second/model`.\n" in render_card(merged)
+    on_hub = metadata(replace(merged, source=SourceRef("me/merged", "1a2b3c4", facts.source.fingerprint)))
+    assert (on_hub["base_model"], on_hub["base_model_relation"]) == ("me/merged", "finetune")
+
+
+def test_use_comes_first_then_what_it_cost_then_how(facts: CardFacts) -> None:
+    titles = [line for line in render_card(facts).splitlines() if line.startswith("## ")]
+    assert [title[3:] for title in titles] == [
+        *("Use", "Quality", "What was removed", "How", "Healing", "Speed", "Reproduce", "Limits", "Licence and lineage", "Citation")
+    ]
     card = render_card(replace(facts, source=qwen))
     assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in command(card, "apply")
 
@@ -252,14 +270,14 @@ def test_the_options_of_an_evaluation_are_in_its_command(facts: CardFacts) -> No
 def test_scores_stand_in_the_table_as_the_record_has_them(facts: CardFacts) -> None:
     card = render_card(facts)
     assert facts.evaluation and facts.control and facts.pruned
-    assert "\n| accuracy in % | samples | source | pruned | healed | control | difference (points, relative) | verdict |\n" in card
+    assert "\n| accuracy in % (samples) | source | pruned | healed | control | difference | verdict |\n" in card
     for row, pruned, control in zip(facts.evaluation.rows, facts.pruned.rows, facts.control.rows, strict=True):
         line = next(line for line in card.splitlines() if line.startswith("|") and f"`{row.name}`" in line)
         difference = f"{row.difference:+.2f},\xa0{row.relative:+.1f}\xa0%"
         p = facts.evaluation.corrected[row.task, row.subtask]
         chance = f"p\xa0=\xa0{p:.3f}" if p >= 0.001 else "p\xa0<\xa00.001"
         verdict = "not\xa0significant" if p >= 0.05 else "better" if row.difference > 0 else "worse"
-        assert line.endswith(f"| {difference} | {verdict}, {chance} |") and f"| {row.model.samples} |" in line
+        assert line.endswith(f"| {difference} | {verdict}, {chance} |") and f"\xa0({row.model.samples}) |" in line
         scores = [score(tally) for tally in (row.other, pruned.model, row.model, control.model) if tally]
         assert f" | {' | '.join(scores)} | " in line and len(scores) == 4
         assert "100.00\xa0±" not in line
