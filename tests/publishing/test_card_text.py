@@ -198,6 +198,8 @@ def test_a_base_model_is_named_only_where_it_is_on_the_hub(facts: CardFacts) -> 
     folder = replace(facts, source=SourceRef("my-folder", None, facts.source.fingerprint), card={**facts.card, "base_model": qwen.id})
     assert metadata(folder)["base_model"] == qwen.id
     assert "base_model" not in metadata(facts)
+    card = render_card(replace(facts, source=qwen))
+    assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in command(card, "apply")
 
 
 def test_a_pruned_merge_names_all_that_was_merged(facts: CardFacts) -> None:
@@ -216,8 +218,6 @@ def test_use_comes_first_then_what_it_cost_then_how(facts: CardFacts) -> None:
     assert [title[3:] for title in titles] == [
         *("Use", "Quality", "What was removed", "How", "Healing", "Speed", "Reproduce", "Limits", "Licence and lineage", "Citation")
     ]
-    card = render_card(replace(facts, source=qwen))
-    assert "hf-layerprune apply Qwen/Qwen3-VL-4B-Instruct --revision 1a2b3c4 layerprune/plan.json" in command(card, "apply")
 
 
 def test_datasets_of_the_hub_are_named_by_their_ids(facts: CardFacts) -> None:
