@@ -22,7 +22,6 @@ from hf_layerprune.arguments import (
 )
 from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.artifacts.folder import STATISTICS
-from hf_layerprune.artifacts.jsonfile import kept_folder
 from hf_layerprune.artifacts.model_facts import ModelFacts
 from hf_layerprune.artifacts.option import parse_dtype
 from hf_layerprune.artifacts.plan import PruningPlan
@@ -33,6 +32,7 @@ from hf_layerprune.checkpoint.options import WriteOptions
 from hf_layerprune.checkpoint.processor_files import assembled, borrowing
 from hf_layerprune.checkpoint.rewrite import rewrite
 from hf_layerprune.checkpoint.source import Place, resolve
+from hf_layerprune.data.store import kept_or_said
 from hf_layerprune.errors import LayerPruneError
 from hf_layerprune.probing.options import ProbeOptions
 from hf_layerprune.probing.probe_set import ProbeSet, open_probe_set, read_statistics
@@ -68,14 +68,14 @@ class LayerPruner:
         dtype: str | torch.dtype = "auto",
         device_map: Any = None,
         attn_implementation: str | None = None,
-        statistics_folder: Path | None = None,
+        statistics_folder: Path | str | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.plan: PruningPlan | None = None
         self.statistics: LayerStatistics | None = None
         self._dtype = parse_dtype(dtype)
         self._loading = {"device_map": device_map, "attn_implementation": attn_implementation}
-        self._statistics_folder = statistics_folder
+        self._statistics_folder = Path(statistics_folder) if statistics_folder else None
         self._pruned: tuple[PruningPlan, PreTrainedModel] | None = None
         self._saved: tuple[PruningPlan, Path] | None = None
 
@@ -104,13 +104,12 @@ class LayerPruner:
         """
         place = Place(revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only, subfolder=subfolder)
         found = resolve(str(model_id_or_path), place)
-        folder = kept_folder("statistics") if statistics_folder == "default" else statistics_folder and Path(statistics_folder)
+        folder = kept_or_said("statistics", warnings.warn) if statistics_folder == "default" else statistics_folder
         checkpoint = Checkpoint.open(found.path, found.id, found.commit)
         if processor is not None:
             checkpoint = borrowing(checkpoint, str(processor), replace(place, revision=None, subfolder=None))
-        return cls(
-            checkpoint, dtype=dtype, device_map=device_map, attn_implementation=attn_implementation, statistics_folder=folder or None
-        )
+        loading = {"device_map": device_map, "attn_implementation": attn_implementation}
+        return cls(checkpoint, dtype=dtype, **loading, statistics_folder=folder)
 
     def __repr__(self) -> str:
         plan = "no layers chosen yet" if self.plan is None else f"{len(self.plan.keep)} layers kept by the last plan"
@@ -239,7 +238,7 @@ class LayerPruner:
         from hf_layerprune.healing.heal import heal
         from hf_layerprune.healing.request import resolve
 
-        request = resolve(self._subject(asked.source), Path(asked.output), asked, kept_folder("data"))
+        request = resolve(self._subject(asked.source), Path(asked.output), asked, kept_or_said("data", asked.told))
         return heal(request, progress=asked.progress or ignore, say=asked.told)[0]
 
     @takes(EvaluateArguments)

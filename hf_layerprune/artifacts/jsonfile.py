@@ -57,13 +57,16 @@ def write_atomic(path: Path, content: bytes) -> None:
 def kept_folder(kind: str) -> Path:
     """Where what is worth keeping between runs is kept: huggingface_hub's cache of what libraries derive from models and datasets.
 
-    ArtifactError if that folder cannot be made.
+    ArtifactError if that folder cannot be made or written to.
     """
     from huggingface_hub import cached_assets_path
     from huggingface_hub.constants import HF_ASSETS_CACHE
 
     try:
-        return cached_assets_path("hf-layerprune", kind)
+        folder = cached_assets_path("hf-layerprune", kind)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return folder
     except (OSError, ValueError) as error:  # ValueError where a file stands in the way
         reason = getattr(error, "strerror", None) or "a file stands in its way"
         raise ArtifactError(f"{HF_ASSETS_CACHE}: nothing can be kept there: {reason}. Name another place with HF_HOME.") from error

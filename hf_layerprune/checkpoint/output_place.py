@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hf_layerprune.artifacts.folder import CARD_MARK, MANIFEST, OURS, README, RECORDS
+from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.remedies import WRITING, to_write
 from hf_layerprune.checkpoint.shards import some
@@ -37,6 +38,28 @@ def check_place(output: Path, kind: str, source: Path | None) -> None:
 
 
 @contextmanager
+def parents_made(output: Path) -> Iterator[None]:
+    """Within the block the folder that an output goes into is there; where the block fails, those that were made for it and are empty go.
+
+    CheckpointError where they cannot be made.
+    """
+    missing = [parent for parent in output.parents if not parent.exists()]  # the deepest first
+    try:
+        try:
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True)
+                fsync_folder(folder.parent)
+        except OSError as error:
+            raise CheckpointError(f"{output.parent}: cannot be made: {error.strerror or error}. {to_write(error)}") from error
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def _looked_at(output: Path) -> Iterator[None]:
     try:
         yield
@@ -49,14 +72,24 @@ def _check_place(output: Path, kind: str, source: Path | None) -> None:
         raise CheckpointError(f"output {shown(str(output))}: not a name for a new {kind}. Choose another name.")
     if long := next((part for part in output.parts if len(os.fsencode(part)) > 255), None):
         raise CheckpointError(f"output {shown(long)}: the name has {len(os.fsencode(long))} bytes, at most 255 are possible.")
-    if not output.parent.is_dir():
-        raise CheckpointError(f"{output}: there is no folder {output.parent}. Create it first (mkdir -p).")
+    standing = next(parent for parent in output.parents if os.path.lexists(parent))  # what is missing below is made when it is written
+    if not standing.is_dir():
+        raise CheckpointError(f"{output}: {standing} is not a folder. Choose another place.")
     if output.is_symlink():
         raise CheckpointError(f"{output} is a link. Name the {kind} itself.")
     if source:
         _check_apart(output, source)
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise CheckpointError(f"{output}: the folder {output.parent} is not writable. {WRITING[errno.EACCES]}")
+    check_outside_ours(output)
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise CheckpointError(f"{output}: the folder {standing} is not writable. {WRITING[errno.EACCES]}")
+
+
+def check_outside_ours(output: Path) -> None:
+    """CheckpointError where an output would lie in a folder that a manifest accounts for, which would not verify any more."""
+    if ours := next((parent for parent in output.resolve().parents if os.path.isfile(parent / RECORDS / MANIFEST)), None):
+        raise CheckpointError(
+            f"{output} lies in {ours}, a model that hf-layerprune wrote and whose manifest names every file in it. Choose a place outside."
+        )
 
 
 def _check_apart(output: Path, source: Path) -> None:

@@ -22,6 +22,11 @@ MAX_POINTER_BYTES = 1024
 
 def check_ours(folder: Path) -> None:
     """ArtifactError if a folder, or what stands under its name, is not one that we made."""
+    if not folder.is_dir() and str(folder) == "mini":
+        raise ArtifactError(
+            "mini is the model that comes with hf-layerprune, a source: it has no manifest and no records. Prune it "
+            "(hf-layerprune convert mini), and pass the folder that this writes."
+        )
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no folder of that name. Pass a folder that convert, apply or heal wrote.")
     if not (folder / RECORDS / MANIFEST).is_file():

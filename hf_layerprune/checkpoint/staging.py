@@ -16,7 +16,7 @@ from types import FrameType
 from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.checkpoint.copying import write_file
 from hf_layerprune.checkpoint.lock import hold
-from hf_layerprune.checkpoint.output_place import check_existing, check_output
+from hf_layerprune.checkpoint.output_place import check_existing, check_output, parents_made
 from hf_layerprune.checkpoint.remedies import WRITING, to_write, told_as
 from hf_layerprune.errors import CheckpointError
 
@@ -42,6 +42,7 @@ def staged_folder(output: Path, *, overwrite: bool, source: Path, needed: int = 
         with ExitStack() as stack:
             stack.enter_context(told_as(staging, str(output)))
             stack.enter_context(_ended_by_sigterm())
+            stack.enter_context(parents_made(output))
             stack.enter_context(hold(hidden_beside(output, "lock"), str(output)))
             _recover(output, staging, replaced, marker, identity)
             check_output(output, overwrite=overwrite, source=source)

@@ -67,7 +67,7 @@ class Console:
         with tqdm(desc=description, leave=False, disable=True if self.quiet else None, **options) as bar:
 
             def progress(done: int, total: int) -> None:
-                if resume:
+                if resume and done:
                     click.get_current_context().obj.resume = resume
                 bar.total = total
                 bar.update(done - bar.n)

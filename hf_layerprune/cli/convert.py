@@ -55,17 +55,18 @@ def convert(
     The result loads with plain transformers. Its folder layerprune/ holds the plan, the statistics it was made from, and a
     manifest that proves every tensor.
     """
-    from hf_layerprune.artifacts.jsonfile import kept_folder
     from hf_layerprune.checkpoint.output_place import check_output
     from hf_layerprune.cli.apply import show_next, write_pruned
     from hf_layerprune.cli.report import model_line
     from hf_layerprune.cli.source import source_name
+    from hf_layerprune.data.store import kept_or_said
     from hf_layerprune.pruner import LayerPruner
     from hf_layerprune.strategies.planning import deepstack_warning
 
     checkpoint, request = _open(console, source, lookup, planning, stream=writing.stream, weights=not dry_run, processor=processor)
     console.say(model_line(checkpoint))
-    pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=None if probing.no_cache else kept_folder("statistics"))
+    folder = kept_or_said("statistics", console.note) if request.domains and not probing.no_cache else None
+    pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=folder)
     probing = replace(probing, local_files_only=lookup.local_files_only)
     probe_set = _probe_set(console, pruner, request, probing)
     left = checkpoint.facts.layers - request.budget.layers

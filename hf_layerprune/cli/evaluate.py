@@ -40,13 +40,14 @@ def evaluate(
     """Generate greedy answers to held-out questions with SOURCE and score them; every answer is kept, to read what went wrong."""
     from hf_layerprune.artifacts.score_table import note_lines, score_lines
     from hf_layerprune.cli.source import open_source
+    from hf_layerprune.data.store import kept_or_said
     from hf_layerprune.evaluation.run import evaluate as run
     from hf_layerprune.evaluation.tasks import check_names
 
     checkpoint = open_source(console, source, lookup, check=lambda facts: check_names(evaluating.names, facts), processor=processor)
     compared = open_source(console, against, replace(lookup, revision=None)) if against is not None else None
     asked = replace(evaluating, local_files_only=lookup.local_files_only)
-    with console.progress("evaluating", unit="sample", resume=RESUME) as (progress, _):
+    with console.progress("evaluating", unit="sample", resume=RESUME if kept_or_said("answers") else None) as (progress, _):
         done = run(checkpoint, asked, against=compared, output=output, progress=progress, say=console.note)
     for line in (*score_lines(done.report), "", *note_lines(done.report, "--max-new-tokens")):
         console.say(line)

@@ -41,15 +41,15 @@ def heal(console: Console, source: str, asked: HealOptions, output: Path | None,
     Runs on one CPU or GPU as it is, and on many with `accelerate launch --config_file examples/zero3.yaml -m hf_layerprune heal
     ...`. What ended early goes on when run again.
     """
-    from hf_layerprune.artifacts.jsonfile import kept_folder
     from hf_layerprune.cli.source import named_again, open_source, source_name
+    from hf_layerprune.data.store import kept_or_said
     from hf_layerprune.healing.request import resolve
 
     console = console.of_rank()
     checkpoint = open_source(console, source, lookup, processor=processor)
     console.say(model_line(checkpoint))
     target = output or Path(f"{source_name(checkpoint.id)}-{asked.recipe}")
-    resolved = resolve(checkpoint, target, replace(asked, local_files_only=lookup.local_files_only), kept_folder("data"))
+    resolved = resolve(checkpoint, target, replace(asked, local_files_only=lookup.local_files_only), kept_or_said("data", console.note))
     record, reused = _run(console, resolved)
     for line in _lines(resolved, record, reused):
         console.say(line)
@@ -61,18 +61,46 @@ def heal(console: Console, source: str, asked: HealOptions, output: Path | None,
 
 
 def _run(console: Console, healing: Healing) -> tuple[HealingRecord, bool]:
-    """Heal, with a bar for the records and one for the steps."""
+    """Heal, with a bar for the records and one for the steps; an interruption says what is kept, and where."""
     _calm_engines()
     from hf_layerprune.healing.heal import heal as healed
 
-    click.get_current_context().obj.resume = "what was saved is kept; run the same command again and it goes on from there."
+    reached = 0
     with console.progress("preparing", unit="record") as (prepared, _), console.progress("healing", unit="step") as (counted, bar):
 
         def stepped(step: Mapping[str, float], done: int, total: int) -> None:
+            nonlocal reached
+            reached = done
             counted(done, total)
             bar.set_postfix_str(f"loss {step['loss']:.4f}, {step['tokens'] / step['seconds']:.0f} tokens/s, {step['memory'] / 1e9:.1f} GB")
 
-        return healed(healing, preparing=prepared, progress=stepped, say=console.note)
+        try:
+            return healed(healing, preparing=prepared, progress=stepped, say=console.note)
+        except KeyboardInterrupt:
+            click.get_current_context().obj.resume = _what_is_kept(healing, reached)
+            raise
+
+
+def _what_is_kept(healing: Healing, reached: int) -> str:
+    """What an interrupted run lost and what it leaves to the next one. reached: steps that it knows to be done."""
+    from hf_layerprune.artifacts.folder import HEALING
+    from hf_layerprune.healing.training import saved_states
+
+    if (healing.work / HEALING).is_file():
+        return f"the trained weights are kept in {healing.work}; run the same command again and it writes the model."
+    states = saved_states(healing.work)
+    saved = int(states[-1].name.rpartition("-")[2]) if states else 0
+    lost = max(0, reached - saved)
+    if saved:
+        more = f", {_steps(lost)} lost" if lost else ""
+        return f"{_steps(saved)} kept in {healing.work}{more}; run the same command again and it goes on from there."
+    every = healing.options.save_steps
+    said = f"{_steps(reached)} lost, as the first save comes after {every} (--save-steps)" if reached else "no step was done"
+    return f"{said}; run the same command again and it begins anew."
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s are' if count != 1 else ' is'}"
 
 
 def _calm_engines() -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -142,7 +143,9 @@ def _redacted(text: str, *, one_line: bool = True) -> str:
 def _secrets() -> list[str | None]:
     """The token at hand, if anything was asked of the Hub."""
     hub = sys.modules.get("huggingface_hub")
-    return [hub.get_token()] if hub else []
+    with suppress(OSError):  # of a home that cannot be read
+        return [hub.get_token()] if hub else []
+    return []
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -45,7 +45,7 @@ def plan(console: Console, origin: str, planning: PlanOptions, output: Path, ove
     gets a plan by methods that need none. Of a Hub id no weights are downloaded.
     """
     from hf_layerprune.artifacts.plan import PruningPlan
-    from hf_layerprune.checkpoint.output_place import check_file
+    from hf_layerprune.checkpoint.output_place import check_file, parents_made
     from hf_layerprune.cli.source import pinned
     from hf_layerprune.strategies.planning import make_plan, resolve
 
@@ -59,7 +59,8 @@ def plan(console: Console, origin: str, planning: PlanOptions, output: Path, ove
     made = make_plan(facts, request, statistics)
     check_file(output, overwrite, PruningPlan.load, "plan", Path(origin) if os.path.isdir(origin) else None)
     show_plan(console, made, statistics, facts)
-    made.save(output)
+    with parents_made(output):
+        made.save(output)
     # Statistics know a folder by its last name alone.
     folder = "SOURCE" if statistics else options.quoted(origin) if Path(origin).is_dir() else pinned(facts.source)
     source = pinned(facts.source) if facts.source.commit or facts.source.id == "mini" else folder

@@ -51,16 +51,16 @@ def probe(
 
     The file serves every method at every budget: `hf-layerprune plan statistics.safetensors` needs neither model nor GPU.
     """
-    from hf_layerprune.artifacts.jsonfile import kept_folder
     from hf_layerprune.artifacts.statistics import LayerStatistics
-    from hf_layerprune.checkpoint.output_place import check_file
+    from hf_layerprune.checkpoint.output_place import check_file, parents_made
     from hf_layerprune.cli.report import model_line
     from hf_layerprune.cli.source import open_source
+    from hf_layerprune.data.store import kept_or_said
     from hf_layerprune.pruner import LayerPruner
 
     checkpoint = open_source(console, source, lookup, processor=processor)
     console.say(model_line(checkpoint))
-    folder = None if probing.no_cache else kept_folder("statistics")
+    folder = None if probing.no_cache else kept_or_said("statistics", console.note)
     pruner = LayerPruner(checkpoint, dtype=probing.dtype, statistics_folder=folder)
     probing = replace(probing, local_files_only=lookup.local_files_only)
     probe_set = pruner.probe_set(probing, console.note)
@@ -70,7 +70,8 @@ def probe(
         return
     check_file(output, overwrite, LayerStatistics.load, "statistics", checkpoint.path)
     statistics = measure(console, pruner, probe_set, probing)
-    statistics.save(output)
+    with parents_made(output):
+        statistics.save(output)
     console.say(f"wrote   {options.quoted(output)}")
     method = "mixed" if len(statistics.domains) > 1 else statistics.domains[0]
     console.say(f"next    hf-layerprune plan {options.quoted(output)} --method {method} --budget 0.25 -o plan.json")
@@ -79,13 +80,14 @@ def probe(
 
 def measure(console: Console, pruner: LayerPruner, probe_set: ProbeSet, probing: ProbeOptions) -> LayerStatistics:
     """Probe, or take the statistics of an earlier run, and say which."""
+    from hf_layerprune.data.store import kept_or_said
+
     for name, images in probe_set.sources.items():
         if probing.samples and len(images) < probing.samples:
             console.note(f"note: {len(images)} images of the {name} domain, fewer than --samples {probing.samples}")
-    if not probing.no_cache:
-        click.get_current_context().obj.resume = RESUME
+    resume = RESUME if not probing.no_cache and kept_or_said("statistics") else None
     started = time.monotonic()
-    with console.progress("probing", unit="image") as (progress, bar):
+    with console.progress("probing", unit="image", resume=resume) as (progress, bar):
         statistics = pruner.probe_over(probe_set, probing, progress=progress, say=console.note)
     counts, skipped = [], statistics.record.skipped_count
     for name, domain in statistics.record.probe_set["domains"].items():

@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from hf_layerprune.artifacts.jsonfile import digest_of, fsync_folder, write_atomic
-from hf_layerprune.errors import DataError
+from hf_layerprune.artifacts.jsonfile import digest_of, fsync_folder, kept_folder, write_atomic
+from hf_layerprune.errors import ArtifactError, DataError
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems on which a file's existence must do
 
@@ -35,6 +35,15 @@ def acquired(path: Path, timeout: float = -1) -> BaseFileLock:
         lock = SoftFileLock(path, timeout=timeout, thread_local=False)
         lock.acquire()
     return lock
+
+
+def kept_or_said(kind: str, say: Callable[[str], object] = lambda line: None) -> Path | None:
+    """`kept_folder`; None where nothing can be kept, which is said: work goes on without."""
+    try:
+        return kept_folder(kind)
+    except ArtifactError as error:
+        say(f"warning: {error} This run goes on without keeping anything.")
+        return None
 
 
 @dataclass(frozen=True)

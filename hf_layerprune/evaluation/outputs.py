@@ -14,7 +14,7 @@ from hf_layerprune.artifacts.folder import ANSWERS, EVALUATION, MANIFEST, OTHER_
 from hf_layerprune.artifacts.jsonfile import dump_json, write_atomic
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.lock import hold
-from hf_layerprune.checkpoint.output_place import check_output
+from hf_layerprune.checkpoint.output_place import check_output, parents_made
 from hf_layerprune.checkpoint.staging import hidden_beside, staged_folder
 from hf_layerprune.errors import ArtifactError, EvaluationError
 
@@ -69,7 +69,7 @@ def check_evaluation_output(output: Path, checkpoint: Checkpoint, overwrite: boo
 def held(output: Path) -> Iterator[None]:
     """One evaluation at a time into one output; CheckpointError names who holds it."""
     try:
-        with hold(hidden_beside(output, "evaluate.lock"), str(output)):
+        with parents_made(output), hold(hidden_beside(output, "evaluate.lock"), str(output)):
             yield
     except OSError as error:
         raise EvaluationError(f"{output}: cannot be written: {error.strerror or error}. Choose another place with -o.") from error

@@ -6,15 +6,18 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hf_layerprune.artifacts.display import by_reason
 from hf_layerprune.artifacts.eval_report import EVAL_FORMAT, EvalReport, EvaluatedModel, TaskSettings
 from hf_layerprune.artifacts.folder import ANSWERS, OTHER_ANSWERS
-from hf_layerprune.artifacts.jsonfile import digest_of, kept_folder
+from hf_layerprune.artifacts.jsonfile import digest_of
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.source import resolve
+from hf_layerprune.data.store import kept_or_said
 from hf_layerprune.errors import EvaluationError
 from hf_layerprune.evaluation.answers import AnswerStore, answer_lines
 from hf_layerprune.evaluation.comparison import check_finished, check_usable, rows, score, skipped
@@ -67,7 +70,9 @@ def evaluate(
             check_finished(task, found, options.tolerance)
         return Evaluation(found, target, reused=True)
     check_evaluation_output(target, checkpoint, options.overwrite)
-    with held(target):
+    with held(target), ExitStack() as stack:
+        kept = options.answers_folder or kept_or_said("answers", say)
+        job.kept = Path(kept or stack.enter_context(TemporaryDirectory(prefix="layerprune-")))
         report, files = job.report()
         write_evaluation(target, checkpoint, report, files)
     return Evaluation(report, target)
@@ -82,6 +87,7 @@ class _Job:
     options: EvaluateOptions
     progress: Progress
     say: Callable[[str], None]
+    kept: Path = Path()  # where answers are kept
 
     @property
     def key(self) -> str:
@@ -117,7 +123,7 @@ class _Job:
     def _answered(self, subject: Subject) -> AnswerStore:
         """All answers of a model: those that are kept, and the missing ones now."""
         places = [(task.name, sample.index) for task in self.tasks for sample in task.samples]
-        store = AnswerStore(Path(self.options.answers_folder or kept_folder("answers")), self._key_of(subject), places)
+        store = AnswerStore(self.kept, self._key_of(subject), places)
         if not store.complete:
             with store.held():
                 if not store.complete:  # another run may have finished it meanwhile

@@ -13,7 +13,7 @@ from hf_layerprune.artifacts.folder import HEALING, LOSS
 from hf_layerprune.artifacts.healing_record import CURVES, Engine, HealingRecord, Trained
 from hf_layerprune.artifacts.jsonfile import write_atomic
 from hf_layerprune.checkpoint.lock import hold
-from hf_layerprune.checkpoint.output_place import check_output
+from hf_layerprune.checkpoint.output_place import check_output, parents_made
 from hf_layerprune.checkpoint.processor_files import assembled
 from hf_layerprune.errors import UsageError
 from hf_layerprune.figures.loss import draw_loss
@@ -80,6 +80,7 @@ def _work_folder(healing: Healing, key: str, accelerator: Any, say: Callable[[st
         return
     with ExitStack() as stack:
         with writing(work):
+            stack.enter_context(parents_made(healing.output))
             stack.enter_context(hold(healing.lock, str(healing.output)))
             # Another run may have ended while this one looked at the records: better known now than after the training.
             check_output(healing.output, overwrite=healing.options.overwrite, source=healing.checkpoint.path)
@@ -90,7 +91,12 @@ def _work_folder(healing: Healing, key: str, accelerator: Any, say: Callable[[st
                 work.mkdir()
                 write_atomic(stamp, key.encode())
         accelerator.wait_for_everyone()
-        yield
+        try:
+            yield
+        except BaseException:
+            if not saved_states(work) and not (work / HEALING).is_file():  # nothing that a later run could go on from
+                shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
 
 

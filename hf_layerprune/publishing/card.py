@@ -24,6 +24,7 @@ from hf_layerprune.artifacts.folder import (
 )
 from hf_layerprune.artifacts.jsonfile import dump_json, read_bounded, write_atomic
 from hf_layerprune.checkpoint.files import regular_file
+from hf_layerprune.checkpoint.output_place import check_outside_ours, parents_made
 from hf_layerprune.errors import LayerPruneError, PublishError
 from hf_layerprune.figures.layer_map import draw_map
 from hf_layerprune.figures.loss import draw_loss
@@ -55,7 +56,8 @@ def write_card(folder: Path, output: Path | None = None, options: CardOptions = 
     try:
         if place.is_file():
             card = merge_card(read_card(place), card)
-        _write(place, card, beside)
+        with parents_made(place):
+            _write(place, card, beside)
     except OSError as error:
         raise PublishError(f"{place}: writing it failed: {error.strerror or error}. Choose another place with -o.") from error
     except LayerPruneError as error:
@@ -129,8 +131,6 @@ def _place(folder: Path, output: Path | None) -> Path:
     place = output or folder / README
     if place.is_dir():
         place = place / README
-    if not place.parent.is_dir():
-        raise PublishError(f"{place}: there is no folder {place.parent} to write into. Create it first (mkdir -p).")
     own, beside = place.parent.resolve() == folder.resolve(), place.parent / RECORDS
     if place.is_symlink() or (own and (folder / RECORDS / MANIFEST).is_symlink()):
         raise PublishError(f"{place}: a link, as in a download's cache, which is left as it is. Name a file for the card with -o.")
@@ -138,6 +138,8 @@ def _place(folder: Path, output: Path | None) -> Path:
         raise PublishError(f"{beside}: a link, and the card's figures go there. Name a place for the card with -o.")
     if not own and os.path.lexists(beside / MANIFEST):
         raise PublishError(f"{place}: {place.parent} holds another model, whose records are left as they are. Name another place with -o.")
+    if not (own and place.name == README):
+        check_outside_ours(place)
     return place
 
 

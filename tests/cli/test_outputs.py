@@ -48,7 +48,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
     "holds the source": (lambda here: None, "../here", ("holds the source",)),
     "link": (lambda here: (here / "out").symlink_to("source"), "out", ("is a link",)),
     "dangling link": (lambda here: (here / "out").symlink_to("nowhere"), "out", ("is a link",)),
-    "no parent": (lambda here: None, "no/out", ("there is no folder no. Create it",)),
+    "a file above it": (lambda here: (here / "no").touch(), "no/out", ("no is not a folder",)),
     "long name": (lambda here: None, "x" * 256, ("256 bytes",)),
     "newline": (lambda here: None, "a\nb", ("not a name",)),
 }
@@ -98,7 +98,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
     "in the source": (lambda here: None, "source/out", ("source", "never written to")),
     "below the source": (lambda here: None, "source/additional/out", ("source", "never written to")),
     "a weight file of the source": (lambda here: None, "source/model.safetensors", ("source", "never written to")),
-    "no parent": (lambda here: None, "no/out", ("no folder",)),
+    "a file above it": (lambda here: (here / "no").touch(), "no/out", ("no is not a folder",)),
     "long name": (lambda here: None, "x" * 256, ("256 bytes",)),
 }
 

@@ -125,8 +125,8 @@ def test_a_fault_at_every_step_of_a_probe(tmp_path: Path, here: Path, probe: Cal
             there = f"error: {OUTPUT}: written, but the disk did not confirm it: " in done.stderr
             assert [path.name for path in here.iterdir()] == [OUTPUT] * there
             assert not there or (kind == "fsync" and (here / OUTPUT).read_bytes() == expected)
-            for path in here.iterdir():
-                path.unlink()
+        for path in here.iterdir():
+            path.unlink()
         names = [path.name for path in cache.rglob("*") if path.is_file()]
         assert all(name.endswith(".safetensors") and not name.startswith(".") for name in names), names
         again, _ = probe(cache)
@@ -134,13 +134,12 @@ def test_a_fault_at_every_step_of_a_probe(tmp_path: Path, here: Path, probe: Cal
         assert (here / OUTPUT).read_bytes() == expected
         (here / OUTPUT).unlink()
         assert len([path for path in cache.rglob("*") if path.is_file()]) == 1
-    # A folder need not be made where it stands already.
-    assert failed == (failed or 1 if kind == "mkdir" else calls[kind])
+    assert failed == calls[kind] or kind == "mkdir"  # a folder need not be made where it stands, and a probe goes on without a cache
 
 
 def test_a_file_where_the_cache_should_be(tmp_path: Path, here: Path, probe: Callable[..., Any]) -> None:
     (tmp_path / "cache").write_bytes(b"")
     done, _ = probe(tmp_path / "cache")
-    assert done.returncode == 1 and not list(here.iterdir())
+    assert done.returncode == 0 and [path.name for path in here.iterdir()] == [OUTPUT]
     assert "nothing can be kept there: " in done.stderr and done.stderr.count("\n") == 1
-    assert done.stderr.endswith("Name another place with HF_HOME.\n")
+    assert "Name another place with HF_HOME." in done.stderr

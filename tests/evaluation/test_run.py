@@ -135,7 +135,7 @@ def test_never_into_an_untrusted_folder(mini_checkpoint: Checkpoint, short: Path
 
 
 @pytest.mark.parametrize(
-    "kind", ["file", "full folder", "look-alike", "link", "in the source", "the source", "no parent", "folder for a file"]
+    "kind", ["file", "full folder", "look-alike", "link", "in the source", "the source", "a file above it", "folder for a file"]
 )
 def test_outputs_that_are_refused(short: Path, tmp_path: Path, options: dict[str, Any], asked: list[int], kind: str) -> None:
     source = tmp_path / "source"
@@ -156,7 +156,7 @@ def test_outputs_that_are_refused(short: Path, tmp_path: Path, options: dict[str
         out = source / "layerprune"
         (out / "eval.json").mkdir()
     else:
-        out = {"in the source": source / "new", "the source": source, "no parent": tmp_path / "a" / "b"}[kind]
+        out = {"in the source": source / "new", "the source": source, "a file above it": source / "config.json" / "b"}[kind]
     before = contents(tmp_path)
     with pytest.raises(LayerPruneError) as caught:
         evaluate_model(Checkpoint.open(source, "source"), samples=9, output=out, overwrite=True, **options)

@@ -170,7 +170,7 @@ FOLDERS: dict[str, tuple[Spoil, str]] = {
     "holds the source": (lambda here: None, "../here"),
     "a link": (lambda here: (here / "out").symlink_to("source"), "out"),
     "a dangling link": (lambda here: (here / "out").symlink_to("nowhere"), "out"),
-    "no parent": (lambda here: None, "no/out"),
+    "a file above it": (lambda here: (here / "no").write_text("mine"), "no/out"),
     "256 bytes": (lambda here: None, "x" * 256),
     "a newline": (lambda here: None, "a\nb"),
 }
@@ -180,7 +180,7 @@ FILES: dict[str, tuple[Spoil, str]] = {
     "a link": (lambda here: (here / "out").symlink_to("source/config.json"), "out"),
     "in the source": (lambda here: None, "source/out"),
     "a weight file of the source": (lambda here: None, "source/model.safetensors"),
-    "no parent": (lambda here: None, "no/out"),
+    "a file above it": (lambda here: (here / "no").write_text("mine"), "no/out"),
     "256 bytes": (lambda here: None, "x" * 256),
 }
 
