@@ -56,7 +56,7 @@ def test_killed_probe_resumes_to_the_same_bytes(environment: dict[str, str], her
     calls: list[int] = []
 
     def count(module: nn.Module, args: object) -> None:
-        if type(module).__name__ == "Qwen3VLForConditionalGeneration":
+        if type(module).__name__ == "Qwen3VLModel":
             calls.append(1)
 
     handle = nn.modules.module.register_module_forward_pre_hook(count)
