@@ -28,6 +28,7 @@ from hf_layerprune.evaluation.scoring import SCORERS_VERSION
 from hf_layerprune.evaluation.subject import Subject
 from hf_layerprune.evaluation.tasks import open_tasks
 
+TIMED = 5.0  # seconds after which it can be told how long the rest takes
 Progress = Callable[[int, int], None]
 
 
@@ -140,12 +141,19 @@ class _Job:
         made_in = environment(loaded, subject.batch)
         store.begin(made_in)
         answering = Answering(loaded, store, subject.batch, self.options.tolerance, self.say)
-        done = self.subjects.index(subject) * total
+        done = before = self.subjects.index(subject) * total
+
+        started, told = time.monotonic(), False
 
         def progress(count: int) -> None:
-            nonlocal done
+            nonlocal done, told
             done += count
             self.progress(done, len(self.subjects) * total)
+            answered, seconds = done - before - known, time.monotonic() - started
+            if not told and answered > 0 and seconds > TIMED:
+                told, minutes = True, seconds / answered * (total - known) / 60
+                if minutes > 1:
+                    self.say(f"note: {total - known:,} samples of {subject.source.id} take about {minutes:.0f} minutes")
 
         answering.run(self.tasks, progress)
         store.environment = replace(made_in, batch=answering.batch)

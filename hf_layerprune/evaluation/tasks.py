@@ -11,7 +11,7 @@ from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.data.records import RecordTable, drawn
 from hf_layerprune.data.tables import DataSpec, open_table
 from hf_layerprune.errors import DataError, UsageError, shown
-from hf_layerprune.evaluation.mini_task import MINI_SAMPLES, MINI_TASKS, MINI_TOKENS, MiniTask
+from hf_layerprune.evaluation.mini_task import MINI_SAMPLES, MINI_TASKS, MINI_TOKENS, MOST_MINI_SAMPLES, MiniTask
 from hf_layerprune.evaluation.options import EvaluateOptions
 from hf_layerprune.evaluation.samples import Task
 from hf_layerprune.evaluation.table_task import TableTask
@@ -52,6 +52,9 @@ def _missing(model: str) -> UsageError:
 def _open(name: str, options: EvaluateOptions, say: Callable[[str], None]) -> Task:
     if name in MINI_TASKS:
         tokens = options.max_new_tokens or MINI_TOKENS
+        if (options.samples or 0) > MOST_MINI_SAMPLES:
+            few = f"at most {MOST_MINI_SAMPLES:,} of {name}: it has thousands of held-out problems and scenes, and more draws repeat them"
+            raise UsageError(f"--samples {options.samples}: {few}.")
         return MiniTask(name, options.samples or MINI_SAMPLES, options.seed, tokens, options.scorer or "exact")
     spec = DataSpec.parse(name)
     if spec.name in ("mini", *MINI_TASKS):

@@ -46,7 +46,7 @@ def tensors_of(dtype: str) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
         for dimension in shape:
             bits *= dimension
         if bits % 8 == 0:
-            tensors[f"extra.{dtype}.{what}"] = (dtype, shape, rng.randbytes(bits // 8))
+            tensors[f"mtp.{dtype}.{what}"] = (dtype, shape, rng.randbytes(bits // 8))
     assert len(tensors) >= len(SHAPES) - (BITS[dtype] < 8)
     return tensors
 
@@ -69,7 +69,7 @@ def add(folder: Path, extra: dict[str, tuple[str, tuple[int, ...], bytes]]) -> N
         end += len(block)
         blocks.append(block)
 
-    place("extra.odd", "U8", (3,), b"odd")
+    place("mtp.odd", "U8", (3,), b"odd")
     for name, tensor in front:
         place(name, *tensor)
     for name, entry in header.items():

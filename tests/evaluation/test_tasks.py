@@ -85,6 +85,12 @@ def test_options_that_cannot_be_meant() -> None:
             EvaluateOptions(**wrong)  # type: ignore[arg-type]
 
 
+def test_more_samples_than_mini_has_problems(mini_checkpoint: Checkpoint) -> None:
+    with pytest.raises(UsageError, match=r"--samples 10001: at most 10,000 of mini-math: .* more draws repeat them"):
+        open_tasks(mini_checkpoint, EvaluateOptions(samples=10_001), print)
+    assert len(opened("mini-general", mini_checkpoint, samples=400).samples) == 400
+
+
 def test_a_task_of_ones_own(mini_checkpoint: Checkpoint, write_task: Write) -> None:
     lines = [
         GOOD,
