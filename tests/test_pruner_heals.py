@@ -14,7 +14,7 @@ WEIGHTS = "model.safetensors"
 
 
 def test_prune_heal_and_evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_layerprune.pruner.kept_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr("hf_layerprune.data.store.kept_folder", lambda kind: tmp_path / kind)
     source = LayerPruner.from_pretrained("mini", statistics_folder=None)
     source.prune(layers=[5, 8, 12])
     for act in (lambda: source.heal(tmp_path / "healed", "interlace"), source.evaluate):
@@ -56,7 +56,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         assert code.count(theirs), theirs
         code = code.replace(theirs, ours)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hf_layerprune.pruner.kept_folder", lambda kind: tmp_path / kind)
+    monkeypatch.setattr("hf_layerprune.data.store.kept_folder", lambda kind: tmp_path / kind)
     monkeypatch.setattr("hf_layerprune.probing.probe_set.SYNTHETIC_IMAGES", 2)
     names: dict[str, Any] = {}
     exec(code, names)

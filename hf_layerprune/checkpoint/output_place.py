@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hf_layerprune.artifacts.folder import CARD_MARK, MANIFEST, OURS, README, RECORDS
+from hf_layerprune.artifacts.folder import CARD_MARK, CONFIG, MANIFEST, OURS, README, RECORDS
 from hf_layerprune.artifacts.jsonfile import fsync_folder
 from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.checkpoint.remedies import WRITING, to_write
@@ -85,11 +85,12 @@ def _check_place(output: Path, kind: str, source: Path | None) -> None:
 
 
 def check_outside_ours(output: Path) -> None:
-    """CheckpointError where an output would lie in a folder that a manifest accounts for, which would not verify any more."""
-    if ours := next((parent for parent in output.resolve().parents if os.path.isfile(parent / RECORDS / MANIFEST)), None):
-        raise CheckpointError(
-            f"{output} lies in {ours}, a model that hf-layerprune wrote and whose manifest names every file in it. Choose a place outside."
-        )
+    """CheckpointError where an output would lie in a model that a manifest accounts for, which would not verify any more."""
+    for folder in output.resolve().parents:  # records alone are what somebody downloaded to rebuild a model beside them
+        whole = any(os.path.isfile(folder / name) for name in (CONFIG, "adapter_config.json"))
+        if whole and os.path.isfile(folder / RECORDS / MANIFEST):
+            said = "a model that hf-layerprune wrote and whose manifest names every file in it"
+            raise CheckpointError(f"{output} lies in {folder}, {said}. Choose a place outside.")
 
 
 def _check_apart(output: Path, source: Path) -> None:

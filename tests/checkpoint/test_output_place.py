@@ -35,7 +35,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], bool, str]] = {
     "under a link to it": (lambda base: (base / "door").symlink_to("origin") or base / "door" / "out", False, "lies in the source"),
     "a file above it": (lambda base: (base / "there").touch() or base / "there" / "new" / "out", False, "there is not a folder"),
     "a dangling link above it": (lambda base: (base / "door").symlink_to("absent") or base / "door" / "out", False, "door is not a folder"),
-    "in one of ours": (lambda base: ours(base / "made") / "new" / "out", True, "lies in .*made, a model that hf-layerprune wrote"),
+    "in one of ours": (lambda base: (ours(base / "made") / "config.json").touch() or base / "made" / "out", True, "made, a model that"),
     "a mount point": (lambda base: Path("/proc"), True, "mount point"),
     "root": (lambda base: Path("/"), True, "not a name"),
     "newline": (lambda base: base / "a\nb", False, "not a name for a new folder"),
