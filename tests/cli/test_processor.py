@@ -82,7 +82,7 @@ def test_an_output_without_a_tokenizer_is_said(run: Run, here: Path) -> None:
 
 
 def test_its_own_files_stay(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"mini has a tokenizer, an image processor and a chat template of its own: leave --processor out"):
+    with pytest.raises(UsageError, match=r"mini has a tokenizer, an image processor and a chat template of its own: leave processor out"):
         LayerPruner.from_pretrained("mini", processor="mini")
     source = without(tmp_path / "tuned", "chat template (chat_template.jinja)")
     settings = json.loads((source / "preprocessor_config.json").read_bytes()) | {"note": "its own"}

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_layerprune.errors import ArtifactError, PublishError
+from hf_layerprune.errors import ArtifactError, CheckpointError, PublishError
 from hf_layerprune.publishing.card import write_card
 from hf_layerprune.publishing.facts import CardFacts
 from hf_layerprune.publishing.merge import begin, end, find_parts, merge_card, our_parts, own_text, taken_keys
@@ -226,5 +226,5 @@ def test_a_card_that_cannot_be_written_is_refused_in_one_line(records: Callable[
     with pytest.raises(PublishError, match="No space left on device"):
         write_card(folder, elsewhere / "card.md")
     assert [*elsewhere.iterdir()] == []
-    with pytest.raises(PublishError, match=r"no folder .* to write into"):
+    with pytest.raises(CheckpointError, match=r"card.md lies in .*, a model that hf-layerprune wrote"):
         write_card(folder, folder / "none" / "card.md")

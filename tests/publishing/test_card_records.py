@@ -255,9 +255,7 @@ def test_another_models_records_are_left_as_they_are(records: Records, tmp_path:
         write_card(folder, elsewhere / "card.md")
     assert {path.name: path.read_bytes() for path in (other / "layerprune").iterdir()} == before
     assert not (other / "card.md").exists() and not (other / "README.md").exists() and len([*elsewhere.iterdir()]) == 1
-    assert (
-        write_card(folder, folder / "card.md", CardOptions(license="mit")).is_file() and (folder / "layerprune" / "license.json").is_file()
-    )
+    assert write_card(folder, None, CardOptions(license="mit")).is_file() and (folder / "layerprune" / "license.json").is_file()
 
 
 def test_a_card_beside_the_records_of_a_download_is_refused_too(records: Records, tmp_path: Path) -> None:

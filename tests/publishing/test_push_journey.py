@@ -68,11 +68,11 @@ def python(hub: LoopbackHub, tmp_path: Path) -> Command:
 def compared(report: EvalReport, card: str, commit: str) -> None:
     """The card has the source's column beside the model's, as the report has both, and model-index the model's accuracies."""
     assert report.against and (report.against.id, report.against.commit) == (SOURCE, commit)
-    assert "| accuracy in % | samples | source | healed | difference (points, relative) | verdict |\n" in card
+    assert "| accuracy in % (samples) | source | healed | difference | verdict |\n" in card
     for row in report.rows:
         assert row.other
         accuracies = " | ".join(score(tally) for tally in (row.other, row.model))
-        assert f"| {row.model.samples} | {accuracies} | {row.difference:+.2f},\xa0{row.relative:+.1f}\xa0% | " in card
+        assert f"({row.model.samples}) | {accuracies} | {row.difference:+.2f},\xa0{row.relative:+.1f}\xa0% | " in card
     _, results = model_index_to_eval_results(ModelCard(card).data.to_dict()["model-index"])
     found = {result.dataset_name: result.metric_value for result in results}
     assert found == {task: round(report.row(task).model.accuracy, 2) for task in ("mini-math", "mini-general")}
