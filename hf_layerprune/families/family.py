@@ -63,7 +63,6 @@ class Family(Readable):
     tied: str = "tie_word_embeddings"  # path of the switch that ties the head to the embedding
     vision_depth: str | None = None  # path of the number of the vision tower's layers
     deepstack: str | None = None  # path of the vision taps, one for each first decoder layer whose output they are added to
-    tower: str | None = None  # path of the vision tower in memory, where it takes images along its first axis, and each by itself
     base_architectures: tuple[str, ...] = ()  # the same without a head, which `AutoModel` loads
     ignored: tuple[str, ...] = ()  # beginnings of names of tensors that no module of these classes has, and that are carried along
     auto_class: str = AUTO_CLASS

@@ -20,7 +20,6 @@ QWEN3_VL = Family(
     # transformers writes the names of a classifier's classes, by number, into every config.
     other_lists=("rope_scaling.mrope_section", "rope_parameters.mrope_section", "id2label"),
     vision_depth="vision_config.depth",
-    tower="model.visual",
     base_architectures=("Qwen3VLModel",),
     ignored=("mtp.",),
     deepstack="vision_config.deepstack_visual_indexes",

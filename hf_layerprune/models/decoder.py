@@ -15,7 +15,7 @@ from hf_layerprune.families.family import Family
 
 def decoder_layers(model: PreTrainedModel, family: Family) -> nn.ModuleList:
     """The decoder layers, in order. ModelError if the model is not built as its family says."""
-    path = in_memory(model, family.module)
+    path = _in_memory(model, family.module)
     try:
         layers = model.get_submodule(path)
     except AttributeError as error:
@@ -25,7 +25,7 @@ def decoder_layers(model: PreTrainedModel, family: Family) -> nn.ModuleList:
     return layers
 
 
-def in_memory(model: PreTrainedModel, path: str) -> str:
+def _in_memory(model: PreTrainedModel, path: str) -> str:
     """Where a module stands that a family names by its path from the model with a head."""
     return path.removeprefix(f"{model.base_model_prefix}.") if model.base_model is model else path
 
@@ -37,7 +37,7 @@ def without_layers(model: PreTrainedModel, family: Family, keep: Sequence[int], 
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     pruned: PreTrainedModel = copy.deepcopy(model, shared)
-    owner, _, name = in_memory(model, family.module).rpartition(".")
+    owner, _, name = _in_memory(model, family.module).rpartition(".")
     layers = decoder_layers(pruned, family)
     setattr(pruned.get_submodule(owner), name, nn.ModuleList([layers[index] for index in keep]))
     for index, layer in enumerate(decoder_layers(pruned, family)):

@@ -7,7 +7,7 @@ not the input of the next.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers.utils.generic import ModelOutput
 
 Array = Float[np.ndarray, "..."]
 SUMMED = ("tokens", "cosine", "triplet", "input_sum", "output_sum")  # what is added up over the passes of a sample
@@ -140,45 +139,6 @@ def recording(layers: nn.ModuleList) -> Iterator[LayerRecorder]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def seen_once(tower: nn.Module | None, copies: int) -> Iterator[None]:
-    """Within it a vision tower that is given one image `copies` times sees it once, and what it makes of it is repeated.
-
-    tower: None where a family declares none; then nothing changes
-    """
-
-    def first(value: Any) -> Any:
-        return value[: len(value) // copies] if isinstance(value, Tensor) and value.dim() else value
-
-    def shortened(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return tuple(map(first, args)), {name: first(value) for name, value in kwargs.items()}
-
-    def repeated(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return _mapped(output, lambda value: torch.cat([value] * copies))
-
-    handles = (
-        []
-        if tower is None or copies == 1
-        else [tower.register_forward_pre_hook(shortened, with_kwargs=True), tower.register_forward_hook(repeated)]
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A value with every tensor in it changed, also in lists and in the outputs of transformers."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, ModelOutput):
-        return type(value)(**{name: _mapped(item, change) for name, item in value.items()})
-    if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(item, change) for item in value)
-    return value
 
 
 def _cosine(a: Float[Tensor, "batch token hidden"], b: Float[Tensor, "batch token hidden"]) -> Float[Tensor, "batch token"]:

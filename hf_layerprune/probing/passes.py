@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_layerprune.models.batches import ImageBatch
-from hf_layerprune.probing.capture import LayerRecorder, seen_once
+from hf_layerprune.probing.capture import LayerRecorder
 
 
 def shared_length(batch: ImageBatch) -> int:
@@ -49,11 +49,10 @@ def run_shared(model: PreTrainedModel, batch: ImageBatch, recorder: LayerRecorde
     )
 
 
-def run_whole(model: PreTrainedModel, batch: ImageBatch, recorder: LayerRecorder, tower: nn.Module | None) -> None:
+def run_whole(model: PreTrainedModel, batch: ImageBatch, recorder: LayerRecorder) -> None:
     """One pass of all samples of one image from their beginnings, for decoders in which a token depends on what follows it."""
     recorder.begin(batch.real, batch.visual)
-    with seen_once(tower, len(batch.real)):
-        model.base_model(**batch.inputs, use_cache=False)
+    model.base_model(**batch.inputs, use_cache=False)
 
 
 def _token_keys(batch: ImageBatch) -> list[str]:

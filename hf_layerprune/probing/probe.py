@@ -21,7 +21,7 @@ from hf_layerprune.data.store import Entry
 from hf_layerprune.errors import ProbeError
 from hf_layerprune.families import Family
 from hf_layerprune.models.batches import encode_questions
-from hf_layerprune.models.decoder import decoder_layers, in_memory
+from hf_layerprune.models.decoder import decoder_layers
 from hf_layerprune.models.loading import input_device
 from hf_layerprune.probing.capture import SampleSums, recording
 from hf_layerprune.probing.passes import run_shared, run_whole, shared_length
@@ -39,7 +39,6 @@ class ProbedModel:
     processor: ProcessorMixin
     layers: nn.ModuleList
     settings: Mapping[str, Any]
-    tower: nn.Module | None = None  # the vision tower, to see each image once
     causal_prefix: bool = True  # whether the tokens that questions share can be computed once
     max_pixels: int | None = None  # of an image; larger ones are scaled down
 
@@ -53,8 +52,7 @@ class ProbedModel:
             "dtype": str(model.dtype).removeprefix("torch."),
             "attention": model.config._attn_implementation,
         }
-        tower = dict(model.named_modules()).get(in_memory(model, family.tower)) if family.tower else None
-        return cls(model, processor, decoder_layers(model, family), {**settings, **found}, tower, family.causal_prefix, max_pixels)
+        return cls(model, processor, decoder_layers(model, family), {**settings, **found}, family.causal_prefix, max_pixels)
 
 
 def probe(
@@ -183,7 +181,7 @@ def _forward(loaded: ProbedModel, domain: Domain, names: Sequence[str], image: I
         if length:
             run_shared(loaded.model, batch, recorder, length)
         else:
-            run_whole(loaded.model, batch, recorder, loaded.tower)
+            run_whole(loaded.model, batch, recorder)
     sums = recorder.sums()
     if problem := sums.problem():
         sample, layer, kind = problem

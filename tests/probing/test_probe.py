@@ -35,7 +35,7 @@ def facts() -> ModelFacts:
 
 @pytest.fixture
 def loaded(mini_model: PreTrainedModel, mini_processor: ProcessorMixin) -> ProbedModel:
-    return ProbedModel(mini_model, mini_processor, mini_model.model.language_model.layers, {"test": True}, mini_model.model.visual)
+    return ProbedModel(mini_model, mini_processor, mini_model.model.language_model.layers, {"test": True})
 
 
 def run(facts: ModelFacts, loaded: ProbedModel, images: ProbeSet, max_bad: str = "1%", **options: Any) -> LayerStatistics:
@@ -176,14 +176,13 @@ def test_a_damaged_store_counts_as_empty(facts: ModelFacts, loaded: ProbedModel,
 def test_the_vision_tower_sees_an_image_once(facts: ModelFacts, loaded: ProbedModel) -> None:
     """Whatever the number of questions; what the decoder gets is what it gets of as many copies, up to rounding."""
     patches: list[int] = []
-    handle = loaded.tower.register_forward_hook(lambda module, args, output: patches.append(len(args[0])))  # type: ignore[union-attr]
+    handle = loaded.model.model.visual.register_forward_hook(lambda module, args, output: patches.append(len(args[0])))
     once = run(facts, loaded, synthetic_probe_set(64, 1))
     handle.remove()
     assert patches == [64, 64]  # an image a domain, of 8 by 8 patches
-    copies = run(facts, replace(loaded, tower=None), synthetic_probe_set(64, 1))
+    copies = run(facts, replace(loaded, causal_prefix=False), synthetic_probe_set(64, 1))
     for name in ("token_cosine_sum", "triplet_cosine_sum", "last_token_cosine_sum", "input_pool_sum", "output_pool_sum"):
         np.testing.assert_allclose(getattr(once, name), getattr(copies, name), rtol=1e-5, atol=1e-5)
-    assert not loaded.tower._forward_hooks and not loaded.tower._forward_pre_hooks  # type: ignore[union-attr]
 
 
 def test_large_images_are_scaled_down_and_said_once(facts: ModelFacts, loaded: ProbedModel) -> None:
