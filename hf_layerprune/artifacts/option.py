@@ -16,6 +16,8 @@ DTYPES = {
     "float16": ("float16", "half", "fp16"),
     "float64": ("float64", "double", "fp64"),
 }  # by torch's name, how each is spelt
+# The option of every stage that loads a model, as `models.loading.parse_device_map` takes it.
+DEVICE_MAP = (None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device")
 BOOLEANS = {"true": True, "false": False, True: True, False: False}
 
 

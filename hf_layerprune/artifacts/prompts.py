@@ -9,6 +9,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 Domain = str  # a name; whatever takes domains takes any, but only the built-in ones have prompts here
+PROBED_PIXELS = 1 << 20  # larger images are scaled down to so many, unless told otherwise
 DOMAINS: tuple[Domain, ...] = ("math", "nonmath")
 
 

@@ -22,7 +22,7 @@ from hf_layerprune.checkpoint.shards import INDEX, LocalShards, Shards, fingerpr
 from hf_layerprune.checkpoint.side_files import list_side_files
 from hf_layerprune.errors import FamilyError, LayerPruneError, ModelError, shown
 from hf_layerprune.families import Family, family_for, headless
-from hf_layerprune.families.facts import is_depth, is_quantized, model_facts
+from hf_layerprune.families.facts import is_depth, model_facts, quantization_of
 from hf_layerprune.families.family import find
 from hf_layerprune.hub.listing import RemoteRepo
 
@@ -125,7 +125,7 @@ class Checkpoint(Readable):
 
 def _refined(error: FamilyError, source: SourceRef, family: Family, config: Mapping[str, Any], path: Path, reader: Shards) -> FamilyError:
     """The error of a config that has no number of layers, or is of a quantized model, with what the tensors say of it."""
-    quantized, depth = is_quantized(family, config), find(config, family.depth_path(config))
+    quantized, depth = quantization_of(family, config), find(config, family.depth_path(config))
     if is_depth(depth) and not quantized:
         return error
     try:

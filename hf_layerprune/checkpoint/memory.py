@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_layerprune.artifacts.healing_record import Recipe
+from hf_layerprune.artifacts.prompts import PROBED_PIXELS
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.families.family import find
 
 HALF, FULL = 2, 4  # bytes of a number in bf16 and fp32
 TRAINED = 16  # bytes of a trained parameter
-PROBED_PIXELS = 1 << 20  # of the largest image that a probe takes
 WORDS = 512  # tokens of a probe's questions, generously
 
 

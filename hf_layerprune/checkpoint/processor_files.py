@@ -56,6 +56,12 @@ def lacking(checkpoint: Checkpoint) -> str | None:
     return f"{checkpoint.path}: no {what}. Copy the files from {where}, or add --processor {model}."
 
 
+def check_processor(checkpoint: Checkpoint) -> None:
+    """ModelError for a checkpoint that lacks a part, saying where to take it from."""
+    if sentence := lacking(checkpoint):
+        raise ModelError(sentence)
+
+
 def with_processor(checkpoint: Checkpoint, other: Path, name: str) -> Checkpoint:
     """The checkpoint with the parts that it lacks, taken from the folder of another model; its own files stay.
 
@@ -71,8 +77,7 @@ def with_processor(checkpoint: Checkpoint, other: Path, name: str) -> Checkpoint
         wanted += [SETTINGS, PROCESSOR]  # one of them holds the template
     files = {Path(file): (other / file).resolve() for file in wanted if (other / file).is_file() and not (checkpoint.path / file).exists()}
     found = replace(checkpoint, side_files=tuple(sorted({*checkpoint.side_files, *files})), borrowed=files, lender=name)
-    if sentence := lacking(found):
-        raise ModelError(sentence)
+    check_processor(found)
     return found
 
 
@@ -88,8 +93,7 @@ def assembled(checkpoint: Checkpoint) -> Iterator[Path]:
 
     ModelError if a part is missing.
     """
-    if sentence := lacking(checkpoint):
-        raise ModelError(sentence)
+    check_processor(checkpoint)
     if not checkpoint.borrowed:
         yield checkpoint.path
         return

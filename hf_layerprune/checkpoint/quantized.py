@@ -11,6 +11,7 @@ from hf_layerprune.checkpoint.completeness import FLOATS
 from hf_layerprune.checkpoint.header import TensorSpan
 from hf_layerprune.errors import FamilyError
 from hf_layerprune.families import Family
+from hf_layerprune.families.facts import quantization_of
 from hf_layerprune.families.family import find
 
 SKIPPED = ("modules_to_not_convert", "ignored_layers", "ignore", "llm_int8_skip_modules")  # by the library that quantized it
@@ -45,7 +46,7 @@ class QuantizedError(FamilyError):
 def described(id: str, family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorSpan]) -> Quantized:
     """What a config with a `quantization_config` and the headers of its weight files say."""
     text: Any = find(config, family.text_path(config)) or {}
-    found: Any = config.get("quantization_config") or text.get("quantization_config")
+    found = quantization_of(family, config)
     settings: Mapping[str, Any] = found if isinstance(found, Mapping) else {"quant_method": str(found)}
     plain = {str(key): value for key, value in settings.items() if isinstance(value, (str, int, float)) and key != "quant_method"}
     with suppress(AttributeError, IndexError, TypeError):  # of compressed-tensors the first group of modules

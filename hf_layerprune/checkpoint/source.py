@@ -21,7 +21,7 @@ from hf_layerprune.checkpoint.remedies import to_read
 from hf_layerprune.checkpoint.shards import INDEX, LocalShards, RemoteShards, is_whole
 from hf_layerprune.errors import CheckpointError, SourceError, UsageError, shown
 from hf_layerprune.families import family_for
-from hf_layerprune.families.facts import is_quantized, model_facts
+from hf_layerprune.families.facts import model_facts, quantization_of
 from hf_layerprune.hub.download import Cache
 from hf_layerprune.hub.listing import RemoteRepo
 from hf_layerprune.mini import model_path
@@ -194,7 +194,7 @@ def _from_hub(cache: Cache, revision: str | None, small: Sequence[str], weights:
     if path.is_dir():
         refuse_foreign(path, os.listdir(path), weights=False)
         config, where = read_config(path), f"{cache.repo}/{CONFIG}"
-        if weights or not is_quantized(family_for(config, where), config):  # else opening it says more
+        if weights or not quantization_of(family_for(config, where), config):  # else opening it says more
             check(model_facts(config, SourceRef(cache.repo, commit, ""), where))
         path = cache.fetch(commit, WEIGHT_FILES) if weights else path
     fetched = tuple(name for name in DESCRIPTION if name not in known and (path / name).is_file())

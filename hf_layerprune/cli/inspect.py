@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +77,12 @@ def _budgets(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     from hf_layerprune.strategies.planning import resolve_budget
 
     rows: list[dict[str, Any]] = []
-    for share in ("0%", "10%", "25%", "40%"):
-        try:
-            k = resolve_budget(checkpoint.facts.layers, PlanOptions(budget=share)).layers if share != "0%" else 0
-        except UsageError:
-            k = 0
+    removed = {"0%": 0}
+    for share in ("10%", "25%", "40%"):
+        removed[share] = 0
+        with suppress(UsageError):
+            removed[share] = resolve_budget(checkpoint.facts.layers, PlanOptions(budget=share)).layers
+    for share, k in removed.items():
         left = checkpoint.facts.layers - k
         parameters, total = checkpoint.size(range(left, checkpoint.facts.layers))
         rows.append({"budget": share, "removes": k, "layers": left, "parameters": parameters, "bytes": total})

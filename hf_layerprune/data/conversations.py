@@ -37,6 +37,11 @@ class Turn:
         """The pieces of text, joined."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
+    @property
+    def images(self) -> tuple[ImageRef, ...]:
+        """The images, in their order."""
+        return tuple(part for part in self.parts if isinstance(part, ImageRef))
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -48,7 +53,7 @@ class Conversation:
     @property
     def images(self) -> tuple[ImageRef, ...]:
         """All images, in their order."""
-        return tuple(part for turn in self.turns for part in turn.parts if isinstance(part, ImageRef))
+        return tuple(image for turn in self.turns for image in turn.images)
 
 
 Part = str | ImageRef | None  # None: the next image of the record's column
@@ -69,7 +74,7 @@ def conversation(record: Record) -> Conversation:
 
 def images_of(record: Record) -> tuple[ImageRef, ...]:
     """The images of a record, whatever else it holds; LeftOut if it is text alone, UnusableRecord if it cannot be read."""
-    images = tuple(part for turn in turns_of(record) for part in turn.parts if isinstance(part, ImageRef))
+    images = tuple(image for turn in turns_of(record) for image in turn.images)
     if not images and layout_of(record) is None:
         raise UnusableRecord(f'{record.label}: no field "image" or "images", and no conversation; found {shown(_found(record))}')
     if not images:
@@ -189,7 +194,7 @@ def _check_turns(label: str, turns: Sequence[Turn]) -> None:
     talk = roles[1:] if roles[:1] == ["system"] else roles
     if talk != [("user", "assistant")[number % 2] for number in range(len(talk))] or len(talk) < 2 or len(talk) % 2:
         raise UnusableRecord(f"{label}: turns of {', '.join(roles[:12])}; expected user and assistant in turn, ending with the assistant")
-    if any(isinstance(part, ImageRef) for turn in turns if turn.role != "user" for part in turn.parts):
+    if any(turn.images for turn in turns if turn.role != "user"):
         raise UnusableRecord(f"{label}: an image in a turn that is not the user's")
     if not any(turn.text.strip() for turn in turns if turn.role == "assistant"):
         raise UnusableRecord(f"{label}: every answer is empty")

@@ -101,19 +101,14 @@ def open_hub_dataset(
     place, prefix = cache or kept_folder("data"), f"{_file_name(spec.name)}-"
     asked = {"format": FORMAT, "spec": str(replace(spec, weight=Decimal(1), revision=None)), "seed": seed, "share": share and str(share)}
     if local_files_only or constants.is_offline_mode():
-        return _enough(_drawn_before(place.glob(f"{prefix}*/{DRAW}"), spec, asked), spec, allow_fewer)
-    with hub_errors(Call(spec.name, spec.revision, token, dataset=True)):
-        commit = HfApi().dataset_info(spec.name, revision=spec.revision, token=token).sha
-    if commit is None:
-        raise DataError(f"{spec.name}: the Hub names no commit for it. Try again later.")
-    key = {**asked, "revision": spec.revision, "commit": commit}
-    draw = _Draw(spec, commit, seed, share, token, say)
-    table = _table(Entry.of(place, key, prefix=prefix).build(lambda folder: draw.fill(folder, key)), spec)
-    return _enough(table, spec, allow_fewer)
-
-
-def _enough(table: RecordTable, spec: DataSpec, allow_fewer: bool) -> RecordTable:
-    """The table itself; DataError if it holds fewer records than the spec counts."""
+        table = _drawn_before(place.glob(f"{prefix}*/{DRAW}"), spec, asked)
+    else:
+        with hub_errors(Call(spec.name, spec.revision, token, dataset=True)):
+            commit = HfApi().dataset_info(spec.name, revision=spec.revision, token=token).sha
+        if commit is None:
+            raise DataError(f"{spec.name}: the Hub names no commit for it. Try again later.")
+        key, draw = {**asked, "revision": spec.revision, "commit": commit}, _Draw(spec, commit, seed, share, token, say)
+        table = _table(Entry.of(place, key, prefix=prefix).build(lambda folder: draw.fill(folder, key)), spec)
     if spec.count is not None and len(table) < spec.count and not allow_fewer:
         raise DataError(f"{spec}: {len(table):,} records were found there. Leave count out to take them all.")
     return table

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.option import option, parse_dtype
+from hf_layerprune.artifacts.option import DEVICE_MAP, option, parse_dtype
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 from hf_layerprune.evaluation.scoring import find_scorer
@@ -47,9 +47,7 @@ class EvaluateOptions:
     dtype: str = option("auto", "Precision.", "TYPE", "float32 on a CPU, else the checkpoint's")
     overwrite: bool = option(False, "Replace an output that hf-layerprune made.")
     local_files_only: bool = option(False, "")
-    device_map: str | Any = option(
-        None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device"
-    )
+    device_map: str | Any = option(*DEVICE_MAP)
     attn_implementation: str | None = option(None, "")
     answers_folder: Path | str | None = option(None, "")  # where answers are kept between runs, None for one in the cache
 

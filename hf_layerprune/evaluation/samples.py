@@ -42,7 +42,9 @@ class Sample:
     @property
     def content(self) -> Content:
         """The user message, as `models.batches.chat_prompt` takes it."""
-        return self.parts + (self.prompt.removeprefix(self.question),) * bool(self.choices) if self.parts else self.prompt
+        if not self.parts:
+            return self.prompt
+        return (*self.parts, self.prompt.removeprefix(self.question)) if self.choices else self.parts
 
     @property
     def prompt(self) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_layerprune.artifacts.eval_report import Environment, ModelSettings
 from hf_layerprune.artifacts.model_facts import SourceRef
 from hf_layerprune.checkpoint.index import Checkpoint
-from hf_layerprune.checkpoint.processor_files import assembled, lacking
+from hf_layerprune.checkpoint.processor_files import assembled, check_processor
 from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.errors import ModelError
 from hf_layerprune.evaluation.options import EvaluateOptions
@@ -38,8 +38,7 @@ class Subject:
     def __post_init__(self) -> None:
         refuse_remote_code(self.checkpoint.path)
         self.checkpoint.refuse_headless("evaluated")
-        if sentence := lacking(self.checkpoint):
-            raise ModelError(sentence)
+        check_processor(self.checkpoint)
 
     @property
     def source(self) -> SourceRef:

@@ -10,7 +10,7 @@ from functools import cached_property
 from PIL import Image
 
 from hf_layerprune.artifacts.eval_report import TaskRecord
-from hf_layerprune.data.conversations import Turn, conversation, images_of, layout_of, turns_of
+from hf_layerprune.data.conversations import Turn, conversation, layout_of, turns_of
 from hf_layerprune.data.image_files import ImageRef
 from hf_layerprune.data.records import LeftOut, Record, RecordTable, UnusableRecord
 from hf_layerprune.errors import shown
@@ -85,10 +85,9 @@ class TableTask:
     def images(self, index: int) -> Sequence[Image.Image]:
         return [image.load() for image in self._refs(index)]
 
-    def _refs(self, index: int) -> list[ImageRef]:
+    def _refs(self, index: int) -> tuple[ImageRef, ...]:
         """The images of the first question."""
-        question = next(turn for turn in turns_of(self.table.record(index)) if turn.role == "user")
-        return [part for part in question.parts if isinstance(part, ImageRef)]
+        return next(turn for turn in turns_of(self.table.record(index)) if turn.role == "user").images
 
 
 def _sample(index: int, record: Record, subtask: str, scorer: str | None, tokens: int | None) -> Sample:
@@ -102,15 +101,15 @@ def _sample(index: int, record: Record, subtask: str, scorer: str | None, tokens
     question = record.fields["question"]
     if not isinstance(question, str) or not question.strip():
         raise UnusableRecord(f"{record.label}: 'question' is {shown(question)}, expected a text")
-    images_of(record)
+    asked = turns_of(record)[-1]
+    if not asked.images:
+        raise LeftOut(f"{record.label}: it has no image")
     choices = _texts(record, "choices") if record.fields.get("choices") is not None else ()
     name = _scorer(record, scorer or ("choice" if choices else "exact"))
     answers = _answers(record, choices)
     if name == "choice":
         _check_choices(record, choices, answers)
-    return _asked(
-        Sample(index, record.label, subtask, question, answers, choices, name, tokens or TABLE_TOKENS[name]), turns_of(record)[-1]
-    )
+    return _asked(Sample(index, record.label, subtask, question, answers, choices, name, tokens or TABLE_TOKENS[name]), asked)
 
 
 def _of_conversation(index: int, record: Record, subtask: str, scorer: str, tokens: int | None) -> Sample:
@@ -118,7 +117,7 @@ def _of_conversation(index: int, record: Record, subtask: str, scorer: str, toke
     turns = conversation(record).turns
     system = turns[0].text if turns[0].role == "system" else ""
     question, answer = turns[bool(system) : bool(system) + 2]
-    if not any(isinstance(part, ImageRef) for part in question.parts):
+    if not question.images:
         raise LeftOut(f"{record.label}: its first question has no image")
     name = _scorer(record, scorer)
     found = Sample(index, record.label, subtask, question.text, (answer.text.strip(),), (), name, tokens or TABLE_TOKENS[name], (), system)
@@ -128,8 +127,8 @@ def _of_conversation(index: int, record: Record, subtask: str, scorer: str, toke
 def _asked(sample: Sample, question: Turn) -> Sample:
     """The sample with the places of its images, unless they all come first."""
     parts = tuple(None if isinstance(part, ImageRef) else part for part in question.parts)
-    before = tuple(part for part in parts if part is None)
-    return sample if parts == (*before, sample.question) else replace(sample, question=question.text, parts=parts)
+    first = (*[None] * len(question.images), sample.question)
+    return sample if parts == first else replace(sample, question=question.text, parts=parts)
 
 
 def _scorer(record: Record, otherwise: str) -> str:

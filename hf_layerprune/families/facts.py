@@ -22,7 +22,7 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
     text = find(config, path)
     if not isinstance(text, Mapping):
         raise FamilyError(f"{where}: {path!r} is {shown(text)}, expected an object. Download config.json again.")
-    if quantization := _quantization(config, text):
+    if quantization := quantization_of(family, config):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
         raise FamilyError(
             f"{where}: the checkpoint is quantized (quant_method {shown(method)}): its tensors and skip lists are not declared. "
@@ -60,14 +60,10 @@ def model_facts(config: Mapping[str, Any], source: SourceRef, where: str) -> Mod
     )
 
 
-def is_quantized(family: Family, config: Mapping[str, Any]) -> bool:
-    """Whether a config says that its weights are quantized."""
-    text = find(config, family.text_path(config))
-    return isinstance(text, Mapping) and bool(_quantization(config, text))
-
-
-def _quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> Any:
-    return config.get("quantization_config") or text.get("quantization_config")
+def quantization_of(family: Family, config: Mapping[str, Any]) -> Any:
+    """What a config says of how its weights are quantized, beside its text section or in it; nothing true where they are not."""
+    path = joined(family.text_path(config), "quantization_config")
+    return config.get("quantization_config") or find(config, path)
 
 
 def is_depth(value: Any) -> TypeGuard[int]:

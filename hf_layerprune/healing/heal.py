@@ -48,6 +48,8 @@ def heal(
     """
     accelerator = start_engine(healing.recipe, healing.curves, healing.options.report_to, healing.options.device)
     with failures_named(accelerator, "Run the same command again: it goes on from the last save."):
+        if healing.options.device_map is not None and accelerator.num_processes > 1:
+            raise UsageError("--device-map is for one process. Several share a model with examples/zero3.yaml: leave it out.")
         with assembled(healing.checkpoint) as folder:
             processor = load_processor(folder, healing.checkpoint.config.get("image_token_id"))
         with accelerator.local_main_process_first():
@@ -58,8 +60,6 @@ def heal(
                 with hold(healing.lock, str(healing.output)):
                     shutil.rmtree(healing.work, ignore_errors=True)
             return found, True
-        if healing.options.device_map is not None and accelerator.num_processes > 1:
-            raise UsageError("--device-map is for one process. Several share a model with examples/zero3.yaml: leave it out.")
         steps_in(len(data), healing.recipe)
         rounds_per_step(healing.recipe, accelerator.num_processes)
         with _work_folder(healing, key, accelerator, say):

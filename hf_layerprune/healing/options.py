@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_layerprune.artifacts.option import option
+from hf_layerprune.artifacts.option import DEVICE_MAP, option
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 from hf_layerprune.healing.recipes import changed, recipe_named
@@ -28,9 +28,7 @@ class HealOptions:
     save_steps: int = option(50, "Steps between two saves; a killed run goes on from one.", "steps")
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = option("none", "Where to send the curve as well.")
     device: Literal["auto", "cuda", "mps", "cpu"] = option("auto", "Where to train.")
-    device_map: str | Any = option(
-        None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device"
-    )
+    device_map: str | Any = option(*DEVICE_MAP)
     data: str | Sequence[str] = option(
         (),
         "NAME_OR_PATH,subset=..,split=..,count=..,weight=..; repeatable.",

@@ -14,13 +14,13 @@ from hf_layerprune.artifacts.manifest import Manifest
 from hf_layerprune.artifacts.plan import PruningPlan
 from hf_layerprune.checkpoint.index import Checkpoint
 from hf_layerprune.checkpoint.output_place import check_output
-from hf_layerprune.checkpoint.processor_files import lacking
+from hf_layerprune.checkpoint.processor_files import check_processor
 from hf_layerprune.checkpoint.shards import tensor_digest
 from hf_layerprune.checkpoint.staging import hidden_beside
 from hf_layerprune.data.conversations import Conversation
 from hf_layerprune.data.records import LeftOut, Tolerance
 from hf_layerprune.data.tables import DataSpec, check_source
-from hf_layerprune.errors import ArtifactError, LayerPruneError, ModelError, UsageError
+from hf_layerprune.errors import ArtifactError, LayerPruneError, UsageError
 from hf_layerprune.healing.options import HealOptions, parse_specs
 from hf_layerprune.healing.recipes import changed, recipe_named
 from hf_layerprune.mini import comes_from_mini
@@ -126,8 +126,7 @@ def resolve(checkpoint: Checkpoint, output: Path, options: HealOptions, cache: P
         raise UsageError(f"--report-to tensorboard writes to {healing.curves}, within the output {output}: choose another output.")
     refuse_remote_code(checkpoint.path)
     checkpoint.refuse_headless("fine-tuned")
-    if sentence := lacking(checkpoint):
-        raise ModelError(sentence)
+    check_processor(checkpoint)
     if finished_record(output) is None:
         check_output(output, overwrite=options.overwrite, source=checkpoint.path)
     return healing

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_layerprune.artifacts.option import option, parse_dtype
+from hf_layerprune.artifacts.option import DEVICE_MAP, option, parse_dtype
+from hf_layerprune.artifacts.prompts import PROBED_PIXELS
 from hf_layerprune.data.records import Tolerance
 from hf_layerprune.errors import UsageError
 
@@ -29,10 +30,8 @@ class ProbeOptions:
     no_cache: bool = option(False, "Neither reuse statistics of an earlier run nor keep these.")
     device: str = option("auto", "Where to run the model.", "auto|cuda|mps|cpu")
     dtype: str = option("auto", "Precision of the probe.", "TYPE", "float32 on a CPU, else the checkpoint's")
-    max_pixels: int = option(1 << 20, "Scale larger images down to so many pixels.", "N")
-    device_map: str | Any = option(
-        None, "Spread the model over devices: auto, balanced, sequential, or a JSON file of module: device.", "MAP", "one device"
-    )
+    max_pixels: int = option(PROBED_PIXELS, "Scale larger images down to so many pixels.", "N")
+    device_map: str | Any = option(*DEVICE_MAP)
     local_files_only: bool = option(False, "")
 
     def __post_init__(self) -> None:
